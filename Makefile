@@ -1,0 +1,61 @@
+# Every target works from nothing: it makes .venv first, and makes it anew when the lock or the project's metadata change.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+INSTALLED := $(VENV)/.installed
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install check format test demo bench lock clean
+
+help: ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+install: $(INSTALLED) ## Make .venv with exactly the locked packages, and the project itself, editable
+
+check: $(INSTALLED) ## Lint, check formatting, types and the direction of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED) ## Mend what can be mended mechanically
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+test: $(INSTALLED) ## Run every test
+	$(BIN)/python -m pytest
+
+demo: $(INSTALLED) ## Train digits on two nodes against an embedded object store; ends with pictures and figures
+	$(BIN)/python -m demo
+
+bench: $(INSTALLED) ## Measure the training loop against a bare one; writes docs/benchmarks.md
+	$(BIN)/python -m benchmarks
+
+lock: $(UV) ## Resolve requirements anew from pyproject.toml, with hashes
+	$(COMPILE) requirements/bootstrap.in -o requirements/bootstrap.txt
+	$(COMPILE) pyproject.toml --extra trainer --extra agent --extra operator --extra cli --extra dev \
+		-o requirements/dev.txt
+	$(COMPILE) pyproject.toml --extra trainer --extra agent -c requirements/dev.txt -o requirements.txt
+	$(COMPILE) pyproject.toml --extra operator -c requirements/dev.txt -o requirements/operator.txt
+
+clean: ## Remove the environment, caches and build products
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(UV): requirements/bootstrap.txt
+	@$(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/bootstrap.txt
+	@touch $@
+
+# A new package has to be installed once more before Python finds it, so each one's __init__.py counts too.
+$(INSTALLED): $(UV) requirements/dev.txt pyproject.toml $(wildcard */*/__init__.py)
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,1 @@
+"""The contract that operator, trainer, agent and command line agree on: pydantic models and pure functions over them."""

@@ -1,0 +1,123 @@
+"""What object storage holds: the manifest of one checkpoint, and the index that makes checkpoints exist.
+
+<output uri>/checkpoints.json                    the index; the only object that is ever replaced
+<output uri>/checkpoint-<step>/...               plain files
+<output uri>/checkpoint-<step>/nodes/<n>.json    receipt of node n: what it uploaded
+<output uri>/checkpoint-<step>/manifest.json     every file of the checkpoint
+"""
+
+import re
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from adapter_api.base import Count, PositiveCount, Real, ResourceModel
+from adapter_api.training import TrainingConfig
+
+INDEX_KEY = "checkpoints.json"
+MANIFEST_NAME = "manifest.json"
+_FOLDER = re.compile(r"checkpoint-(0|[1-9][0-9]{0,15})")
+
+
+def _relative_path(value: str) -> str:
+    parts = value.split("/")
+    if not value or value.startswith("/") or "\\" in value or any(part in ("", ".", "..") for part in parts):
+        raise ValueError(
+            f"{value!r} is not a path inside a checkpoint: relative, with / between its parts, without '..'"
+        )
+    if not value.isprintable() or not value.isascii():
+        raise ValueError(f"{value!r} contains characters that are not printable ASCII")
+    return value
+
+
+RelativePath = Annotated[str, Field(max_length=512), AfterValidator(_relative_path)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+def folder_name(step: int) -> str:
+    """Name of the folder that holds the checkpoint of a step."""
+    return f"checkpoint-{step}"
+
+
+def step_of(name: str) -> int | None:
+    """The step of a checkpoint's folder name; None for any other name."""
+    matched = _FOLDER.fullmatch(name)
+    return int(matched[1]) if matched else None
+
+
+def receipt_name(node: int) -> str:
+    """Path of a node's receipt inside a checkpoint."""
+    return f"nodes/{node}.json"
+
+
+class FileEntry(ResourceModel):
+    """One file of a checkpoint."""
+
+    path: RelativePath
+    size: Count
+    sha256: Sha256
+    node: Count
+    """Index of the node that uploaded it."""
+
+
+class Receipt(ResourceModel):
+    """What one node uploaded of one checkpoint; its presence says that all of it is there."""
+
+    schema_version: Literal[1] = 1
+    step: Count
+    attempt: Count
+    node: Count
+    files: tuple[FileEntry, ...]
+
+
+class CheckpointManifest(ResourceModel):
+    """Every file of one checkpoint, and what is needed to decide whether it can be used."""
+
+    schema_version: Literal[1] = 1
+    step: Count
+    attempt: Count
+    nodes: PositiveCount
+    world_size: PositiveCount
+    created_at: datetime
+    files: tuple[FileEntry, ...]
+    metrics: dict[str, Real] = {}
+    versions: dict[str, str] = {}
+    training: TrainingConfig | None = None
+    """The configuration that made it, with widths resolved from the data."""
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files."""
+        return sum(entry.size for entry in self.files)
+
+
+class IndexEntry(ResourceModel):
+    """One committed checkpoint."""
+
+    step: Count
+    attempt: Count
+    manifest_sha256: Sha256
+    committed_at: datetime
+    bytes: Count
+    metrics: dict[str, Real] = {}
+
+
+class CheckpointIndex(ResourceModel):
+    """The index, newest checkpoint last. A checkpoint that it does not name does not exist."""
+
+    schema_version: Literal[1] = 1
+    attempt: Count
+    """The newest attempt that has claimed this output; older ones may change nothing any more."""
+    nonce: str
+    """Chosen by that attempt, so that it recognises its own write after a lost reply."""
+    checkpoints: tuple[IndexEntry, ...] = ()
+
+    @property
+    def newest(self) -> IndexEntry | None:
+        """The newest committed checkpoint."""
+        return self.checkpoints[-1] if self.checkpoints else None
+
+    def entry(self, step: int) -> IndexEntry | None:
+        """The committed checkpoint of a step."""
+        return next((entry for entry in self.checkpoints if entry.step == step), None)

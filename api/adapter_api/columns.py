@@ -1,0 +1,49 @@
+"""PURE: which data columns a configuration has, and which of them feeds which module."""
+
+from adapter_api.training import Column, ColumnKind, Conditioned, TrainingConfig
+
+BUILT_IN = ("image", "caption")
+"""Every sample has these two; `image` can also be an adapter's reference."""
+
+_FITTING: dict[str, tuple[ColumnKind, ...]] = {
+    "label_to_token": ("label", "vector"),
+    "embed_to_token": ("embedding", "vector"),
+    "adapter": ("reference", "embedding", "label", "vector"),
+}
+
+
+def columns_of(config: TrainingConfig) -> tuple[Column, ...]:
+    """The declared columns; without a declaration, those that the token conditioners need, in their order."""
+    if config.data.params.columns is not None:
+        return config.data.params.columns
+    tokens = config.model.params.token_conditioners
+    implied = []
+    if tokens.label_to_token is not None:
+        implied.append(Column(name=tokens.label_to_token.column or "label", kind="label"))
+    if tokens.embed_to_token is not None:
+        implied.append(Column(name=tokens.embed_to_token.column or "embedding", kind="embedding"))
+    return tuple(implied)
+
+
+def fitting_kinds(path: str) -> tuple[ColumnKind, ...]:
+    """Kinds of column that can feed the module at `path` below model.params."""
+    return _FITTING.get(path.rsplit(".", 1)[-1] if path.startswith("token_conditioners.") else "adapter", ())
+
+
+def column_of(config: TrainingConfig, path: str, module: Conditioned) -> Column | None:
+    """The column that feeds a module: the one it names, else the first of a fitting kind.
+
+    An adapter without a column of its own takes the sample's own image as reference, as IP-Adapter's training does.
+    None when the named column does not exist, or nothing fits.
+    """
+    is_adapter = path.startswith("adapters_config.")
+    columns = columns_of(config)
+    if module.column is not None:
+        if is_adapter and module.column == "image":
+            return Column(name="image", kind="reference")
+        return next((column for column in columns if column.name == module.column), None)
+    fitting = fitting_kinds(path)
+    if is_adapter:
+        references = (column for column in columns if column.kind == "reference")
+        return next(references, Column(name="image", kind="reference"))
+    return next((column for column in columns if column.kind in fitting), None)

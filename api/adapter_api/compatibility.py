@@ -1,0 +1,43 @@
+"""PURE: which differences between two configurations forbid resuming one's checkpoint with the other."""
+
+from typing import Any
+
+from adapter_api.training import TrainingConfig
+
+FREE_TO_CHANGE: tuple[tuple[str, ...], ...] = (
+    ("checkpoint",),
+    ("logging",),
+    ("sampling",),
+    ("optimization", "num_train_epochs"),
+    ("optimization", "max_train_steps"),
+    # The order of samples depends on how many were seen, not on how they were grouped, so a run may be regrouped.
+    ("optimization", "train_batch_size"),
+    ("optimization", "gradient_accumulation_steps"),
+    ("data", "params", "data_root_path"),
+    ("data", "params", "num_workers"),
+    ("data", "params", "verify"),
+    ("model", "params", "unet_config", "gradient_checkpointing"),
+)
+"""Fields that may differ: they change how long, how grouped and how observed a run is, not what it computes."""
+
+
+def differences(saved: TrainingConfig, given: TrainingConfig) -> list[str]:
+    """One line for each field that matters to the result and differs: its path, the saved value, the given one."""
+    found: list[str] = []
+    _compare(saved.model_dump(mode="json"), given.model_dump(mode="json"), (), found)
+    return found
+
+
+def _compare(saved: Any, given: Any, path: tuple[str, ...], found: list[str]) -> None:
+    if path in FREE_TO_CHANGE or saved == given:
+        return
+    if isinstance(saved, dict) and isinstance(given, dict):
+        for key in sorted({*saved, *given}):
+            _compare(saved.get(key), given.get(key), (*path, key), found)
+        return
+    found.append(f"{'.'.join(path)}: the checkpoint has {_short(saved)}, this run has {_short(given)}")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

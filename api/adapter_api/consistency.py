@@ -1,0 +1,190 @@
+"""PURE: rules across the fields of a training configuration, each with the field to change."""
+
+from collections.abc import Iterator
+
+from adapter_api.columns import BUILT_IN, column_of, columns_of, fitting_kinds
+from adapter_api.training import Trainable, TrainingConfig
+
+Location = tuple[str | int, ...]
+Fault = tuple[Location, str]
+"""Location of the field to change, and what is wrong with it."""
+
+
+def inconsistencies(config: TrainingConfig) -> list[Fault]:
+    """Every rule that the configuration breaks; empty when it is consistent."""
+    rules = (_columns, _modules, _trained, _first_stage, _resolution, _text, _sampling, _schedule)
+    return [fault for rule in rules for fault in rule(config)]
+
+
+def _columns(config: TrainingConfig) -> Iterator[Fault]:
+    seen: set[str] = set(BUILT_IN)
+    for index, column in enumerate(config.data.params.columns or ()):
+        at = ("data", "params", "columns", index)
+        if column.name in seen:
+            yield (*at, "name"), f"{column.name!r} is already a column; give each a name of its own"
+        seen.add(column.name)
+        if column.width is not None and column.kind == "reference":
+            yield (*at, "width"), "a reference image has no width; remove it"
+    if config.data.params.columns is None:
+        yield from _implied_columns(config)
+
+
+def _implied_columns(config: TrainingConfig) -> Iterator[Fault]:
+    tokens = config.model.params.token_conditioners
+    taken: set[str] = set(BUILT_IN)
+    for name in ("label_to_token", "embed_to_token"):
+        conditioner = getattr(tokens, name)
+        if conditioner is None or conditioner.column is None:
+            continue
+        if conditioner.column in taken:
+            at = ("model", "params", "token_conditioners", name, "column")
+            yield at, f"{conditioner.column!r} is already a column, of another kind; give this one a name of its own"
+        taken.add(conditioner.column)
+
+
+def _modules(config: TrainingConfig) -> Iterator[Fault]:
+    params = config.model.params
+    for path, module in config.model.conditioned.items():
+        at = ("model", "params", *path.split("."))
+        column = column_of(config, path, module)
+        fitting = fitting_kinds(path)
+        if column is None and module.column is None:
+            yield at, f"needs a data column of kind {' or '.join(fitting)}; declare one in data.params.columns"
+            continue
+        if column is None:
+            names = ", ".join(column.name for column in columns_of(config)) or "none"
+            yield (*at, "column"), f"there is no data column {module.column!r}; the columns are: {names}"
+            continue
+        if column.kind not in fitting:
+            yield (
+                (*at, "column"),
+                f"column {column.name!r} holds a {column.kind}; {' or '.join(fitting)} is needed here",
+            )
+        if column.kind == "reference" and params.image_encoder_config is None:
+            yield at, "takes reference images, so model.params.image_encoder_config must say what encodes them"
+    for name, adapter in params.adapters_config.items():
+        at = ("model", "params", "adapters_config", name)
+        column = column_of(config, f"adapters_config.{name}", adapter)
+        if adapter.projector.target == "PerceiverResampler" and column is not None and column.kind != "reference":
+            message = (
+                f"PerceiverResampler reads a sequence of image features, column {column.name!r} holds one "
+                f"{column.kind} a sample; choose Linear or MLP"
+            )
+            yield (*at, "projector", "target"), message
+
+
+def _trained(config: TrainingConfig) -> Iterator[Fault]:
+    params = config.model.params
+    modules: dict[Location, Trainable] = {("unet_config",): params.unet_config}
+    modules |= {("text_config", "encoders", i): encoder for i, encoder in enumerate(params.text_config.encoders)}
+    if params.image_encoder_config is not None:
+        modules["image_encoder_config",] = params.image_encoder_config
+    modules |= {tuple(path.split(".")): module for path, module in config.model.conditioned.items()}
+    for path, module in modules.items():
+        if not module.train and module.learning_rate is not None:
+            at = ("model", "params", *path, "learning_rate")
+            yield at, "is set for a module that is not trained; set train: true or remove it"
+    if not any(module.train for module in modules.values()):
+        yield ("model", "params"), "nothing is trained; set train: true for the UNet or add an adapter or conditioner"
+
+
+def _first_stage(config: TrainingConfig) -> Iterator[Fault]:
+    params, data = config.model.params, config.data.params
+    stage, unet = params.first_stage_config, params.unet_config
+    channels = {"RGB": 3, "L": 1}[data.image_mode]
+    built_unet = unet.pretrained is None and params.pretrained_model_name_or_path is None
+    built_stage = stage.pretrained is None and params.pretrained_model_name_or_path is None
+    if stage.target == "Pixels":
+        if stage.pretrained is not None:
+            yield ("model", "params", "first_stage_config", "pretrained"), "Pixels has no weights; remove it"
+        latents = channels
+    else:
+        if built_stage and stage.params.in_channels != channels:
+            yield (
+                ("model", "params", "first_stage_config", "params", "in_channels"),
+                f"is {stage.params.in_channels}, but data.params.image_mode {data.image_mode} has {channels} channels; set {channels}",
+            )
+        latents = stage.params.latent_channels
+        if not built_stage:
+            return
+    if built_unet and unet.params.in_channels != latents:
+        yield (
+            ("model", "params", "unet_config", "params", "in_channels"),
+            f"is {unet.params.in_channels}, but the first stage gives {latents} channels; set {latents}",
+        )
+    if built_unet and unet.params.out_channels != latents:
+        yield (
+            ("model", "params", "unet_config", "params", "out_channels"),
+            f"is {unet.params.out_channels}, but the first stage has {latents} channels; set {latents}",
+        )
+
+
+def _resolution(config: TrainingConfig) -> Iterator[Fault]:
+    params, resolution = config.model.params, config.data.params.resolution
+    if params.pretrained_model_name_or_path is not None or params.unet_config.pretrained is not None:
+        return
+    multiple = params.unet_config.params.downsampling
+    if params.first_stage_config.pretrained is None:
+        multiple *= params.first_stage_config.factor
+    if resolution % multiple:
+        nearest = max(resolution // multiple, 1) * multiple
+        message = (
+            f"{resolution} is not a multiple of {multiple}, by which first stage and UNet divide it; use {nearest}"
+        )
+        yield ("data", "params", "resolution"), message
+
+
+def _text(config: TrainingConfig) -> Iterator[Fault]:
+    params = config.model.params
+    at = ("model", "params", "text_config", "encoders")
+    if params.unet_config.pretrained is None and params.pretrained_model_name_or_path is None:
+        unet = params.unet_config.params
+        encoders = params.text_config.encoders
+        widths = [encoder.params.hidden_size for encoder in encoders if encoder.pretrained is None]
+        if len(widths) == len(encoders) and widths and sum(widths) != unet.cross_attention_dim:
+            message = (
+                f"their hidden sizes add up to {sum(widths)}, but model.params.unet_config.params.cross_attention_dim "
+                f"is {unet.cross_attention_dim}; make them equal"
+            )
+            yield at, message
+    for index, encoder in enumerate(params.text_config.encoders):
+        if encoder.pretrained is None and encoder.tokenizer is None:
+            yield (*at, index), "needs a tokenizer: name a folder or hub name in `tokenizer`, or load `pretrained`"
+    sequence = params.text_config.encoders or params.pretrained_model_name_or_path
+    tokens = params.token_conditioners
+    if not sequence and tokens.label_to_token is None and tokens.embed_to_token is None and not params.adapters_config:
+        yield (
+            ("model", "params"),
+            "has no condition at all; add text_config.encoders, a token conditioner or an adapter",
+        )
+
+
+def _sampling(config: TrainingConfig) -> Iterator[Fault]:
+    known = {*BUILT_IN, *(column.name for column in columns_of(config))}
+    kinds = {column.name: column for column in columns_of(config)}
+    for index, row in enumerate(config.sampling.rows):
+        for name, value in row.items():
+            at = ("sampling", "rows", index, name)
+            if name not in known:
+                yield at, f"there is no data column {name!r}; the columns are: {', '.join(sorted(known))}"
+            elif name in kinds and kinds[name].kind == "label":
+                width = kinds[name].width
+                if not isinstance(value, int):
+                    yield at, f"column {name!r} is a label; give its index"
+                elif width is not None and value >= width:
+                    yield at, f"label {value} is outside 0..{width - 1}"
+
+
+def _schedule(config: TrainingConfig) -> Iterator[Fault]:
+    params = config.model.params.scheduler_config.params
+    at = ("model", "params", "scheduler_config", "params")
+    if params.beta_start >= params.beta_end or params.beta_end >= 1:
+        yield (
+            (*at, "beta_end"),
+            f"betas must grow from beta_start to below 1, not {params.beta_start} to {params.beta_end}",
+        )
+    if params.rescale_betas_zero_snr and params.prediction_type == "epsilon":
+        yield (
+            (*at, "prediction_type"),
+            "epsilon says nothing about the image at zero signal-to-noise; use v_prediction with rescale_betas_zero_snr",
+        )

@@ -1,0 +1,128 @@
+"""PURE: (job, attempt, node) -> the commands and environment of one node; the cluster and a laptop use the same.
+
+A node runs three commands: `restore` to its end, then `sync` beside `train`. Rendezvous is torchrun's c10d backend
+(https://docs.pytorch.org/docs/stable/elastic/run.html): node 0 says itself that it hosts the store, because its own
+name may not resolve yet, and every node announces the address that others reach it at.
+"""
+
+from dataclasses import dataclass, field
+
+from adapter_api.job import AdapterTrainingJob, S3Location
+
+PROCESS_RESTARTS = 1
+"""Times that torchrun restarts crashed processes in place before the node fails and the whole gang is replaced."""
+RENDEZVOUS_TIMEOUT_SECONDS = 600
+
+TRAINING_FILE = "training.yaml"
+OUTPUT_FOLDER = "output"
+
+
+@dataclass(frozen=True)
+class NodePlace:
+    """Where one node runs and which folders it has to itself."""
+
+    index: int
+    """From 0; the node of index 0 hosts the rendezvous and commits checkpoints."""
+    rendezvous_host: str
+    rendezvous_port: int
+    address: str
+    """Where the other nodes reach this one."""
+    work: str
+    """Folder of this node: training.yaml is in it, output/ will be."""
+    data: str
+    """Folder that data is staged to, or mounted at."""
+    agent_port: int = 0
+    """Port on `address` that the agent serves /progress and /metrics on; 0 takes a free one."""
+    threads: int | None = None
+    """CPU threads of each training process."""
+    python: str = "python"
+
+
+@dataclass(frozen=True)
+class Command:
+    """One process: its argument vector, never a shell line, and what it finds in its environment."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NodeLaunch:
+    """The three commands of a node."""
+
+    restore: Command
+    sync: Command
+    train: Command
+
+
+def launch(job: AdapterTrainingJob, run_id: str, attempt: int, place: NodePlace) -> NodeLaunch:
+    """The commands of node `place.index` in attempt `attempt` (from 1) of the run `run_id` (a job's UID in a cluster)."""
+    env = {
+        "ADAPTER_TRAINING_JOB": job.metadata.name,
+        "ADAPTER_TRAINING_RUN_ID": run_id,
+        "ADAPTER_TRAINING_ATTEMPT": str(attempt),
+        "ADAPTER_TRAINING_NODE": str(place.index),
+    }
+    return NodeLaunch(
+        restore=Command(_agent(job, "restore", attempt, place), {**env}),
+        sync=Command(_agent(job, "sync", attempt, place), {**env}),
+        train=Command(_torchrun(job, run_id, attempt, place), {**env, **_threads(place)}),
+    )
+
+
+def _threads(place: NodePlace) -> dict[str, str]:
+    return (
+        {} if place.threads is None else {"OMP_NUM_THREADS": str(place.threads), "MKL_NUM_THREADS": str(place.threads)}
+    )
+
+
+def _torchrun(job: AdapterTrainingJob, run_id: str, attempt: int, place: NodePlace) -> tuple[str, ...]:
+    is_host = "true" if place.index == 0 else "false"
+    data = ("--data_root_path", place.data) if job.spec.data is not None else ()
+    return (
+        place.python, "-m", "torch.distributed.run",
+        f"--nnodes={job.spec.nodes}",
+        f"--nproc-per-node={job.spec.processes}",
+        "--rdzv-backend=c10d",
+        f"--rdzv-id={run_id}-{attempt}",
+        f"--rdzv-endpoint={place.rendezvous_host}:{place.rendezvous_port}",
+        f"--rdzv-conf=is_host={is_host},join_timeout={RENDEZVOUS_TIMEOUT_SECONDS}",
+        f"--local-addr={place.address}",
+        f"--max-restarts={PROCESS_RESTARTS}",
+        "-m", "adapter_trainer.train",
+        "--config", f"{place.work}/{TRAINING_FILE}",
+        "--output_dir", f"{place.work}/{OUTPUT_FOLDER}",
+        "--resume_from_checkpoint", "latest",
+        # Deleting is the agent's: it alone knows what has been committed.
+        "--keep_last", "all",
+        *data,
+    )  # fmt: skip
+
+
+def _agent(job: AdapterTrainingJob, verb: str, attempt: int, place: NodePlace) -> tuple[str, ...]:
+    spec = job.spec
+    argv = [place.python, "-m", "adapter_agent", verb]
+    argv += [f"--attempt={attempt}", f"--node={place.index}", f"--nodes={spec.nodes}"]
+    argv += [f"--world-size={spec.world_size}", f"--work={place.work}"]
+    argv += _location("output", spec.output.s3)
+    if verb == "restore":
+        if spec.data is not None and spec.data.s3 is not None:
+            argv += [*_location("data", spec.data.s3), f"--data-dir={place.data}"]
+        if spec.resume_from is not None:
+            argv += _location("resume", spec.resume_from)
+            if spec.resume_from.step is not None:
+                argv.append(f"--resume-step={spec.resume_from.step}")
+    else:
+        argv.append(f"--listen={place.address}:{place.agent_port}")
+        if spec.training.checkpoint.keep_last is not None:
+            argv.append(f"--keep-last={spec.training.checkpoint.keep_last}")
+    return tuple(argv)
+
+
+def _location(role: str, location: S3Location) -> list[str]:
+    options = [f"--{role}-uri={location.uri}"]
+    if location.endpoint_url is not None:
+        options.append(f"--{role}-endpoint-url={location.endpoint_url}")
+    if location.region is not None:
+        options.append(f"--{role}-region={location.region}")
+    return options

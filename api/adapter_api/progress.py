@@ -1,0 +1,72 @@
+"""What a running or ended trainer reports, as files in its output folder, which the agent serves and the rest reads."""
+
+from datetime import datetime
+from enum import IntEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from adapter_api.base import Count, NonNegativeReal, PositiveCount, Real, ResourceModel
+
+PROGRESS_FILE = "progress.json"
+OUTCOME_FILE = "outcome.json"
+MAX_PROGRESS_BYTES = 64 * 1024
+"""A reader takes no more than this from an agent."""
+
+
+class ExitCode(IntEnum):
+    """How trainer, agent and command line end. Values below 64 are conventional; 75 is sysexits.h's EX_TEMPFAIL."""
+
+    COMPLETE = 0
+    FAILED = 1
+    INVALID = 2
+    """The user has to change something: retrying cannot help."""
+    FENCED = 74
+    """A newer attempt owns the output."""
+    STOPPED = 75
+    """Asked to stop, and saved: running again continues."""
+    INTERRUPTED = 130
+
+
+class CheckpointMark(ResourceModel):
+    """The newest checkpoint that an agent knows to be committed."""
+
+    step: Count
+    uri: str
+    committed_at: datetime
+    bytes: Count
+
+
+class Progress(ResourceModel):
+    """How far a run is; written by the trainer at every report, completed by the agent."""
+
+    phase: Literal["preparing", "training", "saving", "sampling", "ended"] = "preparing"
+    step: Count = 0
+    total_steps: Count = 0
+    epoch: Count = 0
+    loss: Real | None = None
+    images_per_second: NonNegativeReal | None = None
+    eta_seconds: Count | None = None
+    data_wait_percent: Annotated[Real, Field(ge=0, le=100)] | None = None
+    """Share of the time since the last report that was spent waiting for data."""
+    updated_at: datetime
+    world_size: PositiveCount = 1
+    saved_step: Count | None = None
+    """Step of the newest complete local checkpoint."""
+    checkpoint: CheckpointMark | None = None
+    upload_error: Annotated[str, Field(max_length=2048)] | None = None
+    """Why the last upload has not succeeded yet; training goes on meanwhile."""
+
+
+class Outcome(ResourceModel):
+    """How a trainer ended: the last thing it writes."""
+
+    exit_code: int
+    reason: Literal[
+        "Complete", "Stopped", "InvalidConfig", "InvalidData", "IncompatibleCheckpoint", "NonFiniteLoss", "OutOfMemory",
+        "DiskFull", "CommunicationFailed", "Failed",
+    ]  # fmt: skip
+    message: Annotated[str, Field(max_length=8192)] = ""
+    step: Count = 0
+    rank: Count = 0
+    at: datetime

@@ -1,0 +1,484 @@
+"""TrainingConfig: what configs/*.yaml hold and what a job's spec.training holds.
+
+`target:` chooses among the names listed in each field's type and nothing else; the trainer's registry maps them to
+classes. Every section has defaults, which together describe SDXL base 1.0. Sources: the `config.json` files of
+stabilityai/stable-diffusion-xl-base-1.0 for shapes, diffusers' class signatures for names.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from adapter_api.base import (
+    ConfigModel,
+    Count,
+    Flag,
+    Fraction,
+    Name,
+    NonNegativeReal,
+    PositiveCount,
+    PositiveReal,
+    Real,
+)
+from adapter_api.messages import INCONSISTENT
+
+Null = Literal["learned", "zeros", "encoded"]
+"""What stands in for a condition that is dropped, in training and in classifier-free guidance alike.
+
+learned: tokens that are trained. zeros: tokens of zeros. encoded: the encoding of an input of zeros (for text, of "").
+"""
+
+PathText = Annotated[str, Field(min_length=1, max_length=4096)]
+Text = Annotated[str, Field(max_length=10_000)]
+
+
+class Source(ConfigModel):
+    """Where the weights of a module come from; without `pretrained` it is built from `params`, seeded by `seed`."""
+
+    pretrained: PathText | None = None
+    """Local folder or hub name in diffusers' or transformers' layout; safetensors only."""
+    subfolder: PathText | None = None
+    revision: Text | None = None
+    variant: Text | None = None
+
+
+class Trainable(ConfigModel):
+    """Whether a module is trained, and how fast."""
+
+    train: Flag = False
+    learning_rate: PositiveReal | None = None
+    """Overrides optimization.learning_rate for this module."""
+
+
+# --- UNet, first stage, encoders ------------------------------------------------------------------------------------
+
+DownBlock = Literal["DownBlock2D", "CrossAttnDownBlock2D"]
+UpBlock = Literal["UpBlock2D", "CrossAttnUpBlock2D"]
+Widths = Annotated[tuple[PositiveCount, ...], Field(min_length=1, max_length=16)]
+"""Channels of each block, outermost first."""
+PerBlock = PositiveCount | Widths
+
+
+def _groups_divide(widths: tuple[int, ...], groups: int) -> None:
+    for channels in widths:
+        if channels % groups:
+            raise ValueError(f"block_out_channels {channels} is not a multiple of norm_num_groups {groups}; change one")
+
+
+class UNetParams(ConfigModel):
+    """Shape of a UNet2DConditionModel; the defaults are SDXL base's 2.57 B parameters."""
+
+    sample_size: PositiveCount | None = None
+    """Height and width of the latents; by default data.params.resolution over the first stage's factor."""
+    in_channels: PositiveCount = 4
+    out_channels: PositiveCount = 4
+    down_block_types: tuple[DownBlock, ...] = ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D")
+    mid_block_type: Literal["UNetMidBlock2DCrossAttn"] | None = "UNetMidBlock2DCrossAttn"
+    up_block_types: tuple[UpBlock, ...] = ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D")
+    block_out_channels: Widths = (320, 640, 1280)
+    layers_per_block: PerBlock = 2
+    transformer_layers_per_block: PerBlock = (1, 2, 10)
+    attention_head_dim: PerBlock = (5, 10, 20)
+    """Number of heads per block: diffusers keeps this misnomer, and so do published configurations."""
+    cross_attention_dim: PositiveCount = 2048
+    use_linear_projection: Flag = True
+    norm_num_groups: PositiveCount = 32
+    dropout: Fraction = 0.0
+    addition_embed_type: Literal["text_time"] | None = "text_time"
+    addition_time_embed_dim: PositiveCount = 256
+    projection_class_embeddings_input_dim: PositiveCount = 2816
+    """Pooled text width plus 6 x addition_time_embed_dim."""
+
+    @model_validator(mode="after")
+    def _blocks_agree(self) -> Self:
+        blocks = len(self.block_out_channels)
+        for name in (
+            "down_block_types",
+            "up_block_types",
+            "layers_per_block",
+            "transformer_layers_per_block",
+            "attention_head_dim",
+        ):
+            value = getattr(self, name)
+            if isinstance(value, tuple) and len(value) != blocks:
+                raise ValueError(f"{name} has {len(value)} entries for {blocks} block_out_channels; give one a block")
+        _groups_divide(self.block_out_channels, self.norm_num_groups)
+        if self.addition_embed_type and self.pooled_dim <= 0:
+            raise ValueError(
+                f"projection_class_embeddings_input_dim {self.projection_class_embeddings_input_dim} must exceed "
+                f"6 x addition_time_embed_dim = {6 * self.addition_time_embed_dim}: the rest is the pooled text width"
+            )
+        return self
+
+    @property
+    def pooled_dim(self) -> int:
+        """Width of the pooled text embedding of SDXL's micro-conditioning."""
+        return self.projection_class_embeddings_input_dim - 6 * self.addition_time_embed_dim
+
+    @property
+    def downsampling(self) -> int:
+        """Factor between the latents' and the innermost block's height."""
+        return int(2 ** (len(self.block_out_channels) - 1))
+
+
+class UNetConfig(Source, Trainable):
+    """The diffusion UNet."""
+
+    target: Literal["UNet2DConditionModel"] = "UNet2DConditionModel"
+    params: UNetParams = UNetParams()
+    gradient_checkpointing: Flag = False
+    """Recompute activations in the backward pass: less memory, about a fifth slower."""
+
+
+class FirstStageParams(ConfigModel):
+    """Shape of an autoencoder; the defaults are SDXL's."""
+
+    in_channels: PositiveCount = 3
+    out_channels: PositiveCount = 3
+    latent_channels: PositiveCount = 4
+    block_out_channels: Widths = (128, 256, 512, 512)
+    layers_per_block: PositiveCount = 2
+    norm_num_groups: PositiveCount = 32
+    scaling_factor: PositiveReal = 0.13025
+    force_upcast: Flag = True
+    """Run in float32 under mixed precision: SDXL's own activations overflow float16."""
+
+    @model_validator(mode="after")
+    def _groups_fit(self) -> Self:
+        _groups_divide(self.block_out_channels, self.norm_num_groups)
+        return self
+
+
+class FirstStageConfig(Source):
+    """What turns images into latents and back; always frozen. `Pixels` trains on the images themselves."""
+
+    target: Literal["AutoencoderKL", "Pixels"] = "AutoencoderKL"
+    params: FirstStageParams = FirstStageParams()
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent along each side, when built from `params`."""
+        return 1 if self.target == "Pixels" else int(2 ** (len(self.params.block_out_channels) - 1))
+
+
+class TransformerParams(ConfigModel):
+    """Shape of a CLIP text or vision encoder that is built rather than loaded."""
+
+    hidden_size: PositiveCount = 32
+    intermediate_size: PositiveCount = 64
+    num_hidden_layers: Annotated[PositiveCount, Field(ge=2)] = 2
+    num_attention_heads: PositiveCount = 2
+    projection_dim: PositiveCount = 32
+    vocab_size: PositiveCount = 49_408
+    max_position_embeddings: PositiveCount = 77
+    image_size: PositiveCount = 224
+    patch_size: PositiveCount = 14
+
+
+class TextEncoderConfig(Source, Trainable):
+    """One text encoder; its penultimate states are joined with the others' on the feature axis."""
+
+    target: Literal["CLIPTextModel", "CLIPTextModelWithProjection"] = "CLIPTextModel"
+    params: TransformerParams = TransformerParams()
+    tokenizer: PathText | None = None
+    """Local folder or hub name of the tokenizer; by default `pretrained`."""
+    tokenizer_subfolder: PathText | None = None
+
+
+class TextConfig(ConfigModel):
+    """The text part of the conditioning sequence."""
+
+    encoders: tuple[TextEncoderConfig, ...] = ()
+    dropout: Fraction = 0.1
+    null: Literal["zeros", "encoded"] = "zeros"
+    """SDXL's pipelines use zeros when no negative prompt is given, and the encoded "" when it is given as ""."""
+
+
+class ImageEncoderConfig(Source, Trainable):
+    """What turns reference images into features for adapters."""
+
+    target: Literal["CLIPVisionModelWithProjection"] = "CLIPVisionModelWithProjection"
+    params: TransformerParams = TransformerParams()
+
+
+# --- Adapters and token conditioners --------------------------------------------------------------------------------
+
+
+class ProjectorParams(ConfigModel):
+    """Shape of a projector from one condition to tokens."""
+
+    num_tokens: Annotated[PositiveCount, Field(le=1024)] = 4
+    hidden_dim: PositiveCount | None = None
+    """Width inside; by default the larger of input and output (MLP) or the input's width (PerceiverResampler)."""
+    depth: Annotated[PositiveCount, Field(le=64)] = 4
+    """Layers of a PerceiverResampler."""
+    heads: PositiveCount | None = None
+    """Attention heads of a PerceiverResampler; by default hidden_dim over 64."""
+
+
+class ProjectorConfig(ConfigModel):
+    """How a condition becomes tokens.
+
+    Linear: one layer and LayerNorm (IP-Adapter base). MLP: two layers, GELU and LayerNorm (IP-Adapter FaceID).
+    PerceiverResampler: learned queries over a sequence of features (IP-Adapter Plus, arXiv 2204.14198).
+    """
+
+    target: Literal["Linear", "MLP", "PerceiverResampler"] = "Linear"
+    params: ProjectorParams = ProjectorParams()
+
+
+class Conditioned(Trainable):
+    """What every module driven by one data column has."""
+
+    train: Flag = True
+    column: Name | None = None
+    """The data column that feeds this module; by default the first of a fitting kind."""
+    dropout: Fraction = 0.1
+    """Share of the samples whose condition is replaced by the null, drawn for each condition by itself."""
+    null: Null = "learned"
+
+
+class TokenConditionerConfig(Conditioned):
+    """label_to_token or embed_to_token: tokens appended to the text's."""
+
+    target: Literal["Linear", "MLP"] = "MLP"
+    params: ProjectorParams = ProjectorParams()
+
+    @property
+    def projector(self) -> ProjectorConfig:
+        """The same settings as an adapter's projector has."""
+        return ProjectorConfig(target=self.target, params=self.params)
+
+
+class TokenConditionersConfig(ConfigModel):
+    """The modules whose tokens follow the text's, in this order."""
+
+    label_to_token: TokenConditionerConfig | None = None
+    embed_to_token: TokenConditionerConfig | None = None
+
+
+class AdapterConfig(Conditioned):
+    """One IP-Adapter: a projector, and a key and value matrix in each chosen cross-attention layer (arXiv 2308.06721)."""
+
+    layers: Annotated[tuple[PathText, ...], Field(min_length=1)] = ("*",)
+    """Shell patterns over layer names such as up_blocks.0.attentions.1.transformer_blocks.0.attn2."""
+    projector: ProjectorConfig = ProjectorConfig()
+    scale: Real = 1.0
+    null: Null = "encoded"
+
+
+# --- Diffusion ------------------------------------------------------------------------------------------------------
+
+
+class SchedulerParams(ConfigModel):
+    """The noise schedule; the defaults are SDXL's."""
+
+    num_train_timesteps: Annotated[PositiveCount, Field(ge=2, le=100_000)] = 1000
+    beta_start: PositiveReal = 0.00085
+    beta_end: PositiveReal = 0.012
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "scaled_linear"
+    prediction_type: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
+    timestep_spacing: Literal["leading", "trailing", "linspace"] = "leading"
+    rescale_betas_zero_snr: Flag = False
+    steps_offset: Count = 1
+
+
+class SchedulerConfig(ConfigModel):
+    """The noise that training adds."""
+
+    target: Literal["DDPMScheduler", "DDIMScheduler", "EulerDiscreteScheduler"] = "DDPMScheduler"
+    params: SchedulerParams = SchedulerParams()
+
+
+class ModelParams(ConfigModel):
+    """The parts of the model."""
+
+    pretrained_model_name_or_path: PathText | None = None
+    """A whole SDXL pipeline, as a local folder or a hub name, for every part that names no source of its own."""
+    unet_config: UNetConfig = UNetConfig()
+    first_stage_config: FirstStageConfig = FirstStageConfig()
+    text_config: TextConfig = TextConfig()
+    image_encoder_config: ImageEncoderConfig | None = None
+    adapters_config: dict[Name, AdapterConfig] = {}
+    token_conditioners: TokenConditionersConfig = TokenConditionersConfig()
+    scheduler_config: SchedulerConfig = SchedulerConfig()
+
+
+class ModelConfig(ConfigModel):
+    """The model."""
+
+    target: Literal["SDXL"] = "SDXL"
+    params: ModelParams = ModelParams()
+
+    @property
+    def conditioned(self) -> dict[str, Conditioned]:
+        """Every module that a data column feeds, by its path below model.params."""
+        tokens = self.params.token_conditioners
+        named = {"token_conditioners.label_to_token": tokens.label_to_token}
+        named["token_conditioners.embed_to_token"] = tokens.embed_to_token
+        adapters = {f"adapters_config.{name}": adapter for name, adapter in self.params.adapters_config.items()}
+        return {**{path: module for path, module in named.items() if module is not None}, **adapters}
+
+
+# --- Data -----------------------------------------------------------------------------------------------------------
+
+ColumnKind = Literal["label", "vector", "embedding", "reference"]
+
+
+class Column(ConfigModel):
+    """A column of the pairs file after `image` and `caption`."""
+
+    name: Name
+    kind: ColumnKind
+    """label: an index from 0. vector: numbers separated by blanks or commas. embedding: a .npy or .safetensors file.
+    reference: an image file."""
+    width: PositiveCount | None = None
+    """Number of classes, or length of the vector; by default read off the data."""
+
+
+class DataParams(ConfigModel):
+    """The samples and how they become tensors."""
+
+    resolution: Annotated[PositiveCount, Field(le=8192)] = 1024
+    """Height and width in pixels that images are resized and cropped to."""
+    data_root_path: PathText = "/data"
+    """Folder that every path in the pairs file is relative to and must stay inside."""
+    pairs_file_path: PathText = "train.txt"
+    """Relative to data_root_path, or absolute."""
+    format: Literal["auto", "pairs", "csv", "jsonl"] = "auto"
+    """pairs: image, tab, caption, tab, further columns. auto: by the file's ending; pairs unless .csv or .jsonl."""
+    columns: tuple[Column, ...] | None = None
+    """By default a label for label_to_token, then an embedding for embed_to_token."""
+    image_mode: Literal["RGB", "L"] = "RGB"
+    random_crop: Flag = False
+    """Crop at a random place rather than at the centre; the UNet is told where."""
+    random_flip: Flag = False
+    num_workers: Annotated[Count, Field(le=256)] = 0
+    """Processes that prepare samples, for each training process."""
+    verify: Literal["decode", "open", "none"] = "decode"
+    """What is checked of every image before the first step: all of it, its header, or only that it exists."""
+
+
+class DataConfig(ConfigModel):
+    """The data."""
+
+    target: Literal["PairsDataset"] = "PairsDataset"
+    params: DataParams = DataParams()
+
+
+# --- Optimisation, checkpoints, logging, pictures -------------------------------------------------------------------
+
+
+Decay = Annotated[Fraction, Field(lt=1)]
+
+
+class OptimizerParams(ConfigModel):
+    """AdamW's settings (arXiv 1711.05101)."""
+
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    weight_decay: NonNegativeReal = 0.01
+    eps: PositiveReal = 1e-8
+
+
+class OptimizerConfig(ConfigModel):
+    """The optimizer."""
+
+    target: Literal["AdamW"] = "AdamW"
+    params: OptimizerParams = OptimizerParams()
+
+
+class EmaConfig(ConfigModel):
+    """An exponential moving average of the trained weights; sampling uses it when it is there."""
+
+    decay: Annotated[Decay, Field(gt=0)] = 0.9999
+    warmup: Flag = True
+    """Let the decay grow as (1 + step) / (10 + step), so that early weights are forgotten."""
+
+
+class OptimizationConfig(ConfigModel):
+    """How the weights move."""
+
+    train_batch_size: Annotated[PositiveCount, Field(le=65_536)] = 1
+    """Samples per process and forward pass."""
+    gradient_accumulation_steps: Annotated[PositiveCount, Field(le=65_536)] = 1
+    num_train_epochs: PositiveCount = 1
+    max_train_steps: PositiveCount | None = None
+    """Optimizer steps; overrides num_train_epochs."""
+    learning_rate: PositiveReal = 1e-4
+    lr_scheduler: Literal[
+        "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"
+    ] = "constant"
+    lr_warmup_steps: Count = 0
+    optimizer: OptimizerConfig = OptimizerConfig()
+    max_grad_norm: PositiveReal | None = 1.0
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    ema: EmaConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unquoted_no(cls, data: Any) -> Any:
+        """YAML 1.1 readers, kubectl's among them, turn an unquoted `no` into false."""
+        if isinstance(data, dict) and data.get("mixed_precision") is False:
+            return {**data, "mixed_precision": "no"}
+        return data
+
+
+class CheckpointConfig(ConfigModel):
+    """When state is saved and how much of it is kept."""
+
+    save_steps: PositiveCount = 500
+    """Optimizer steps between checkpoints; one more is always saved at the end."""
+    keep_last: PositiveCount | None = None
+    """Number of newest checkpoints to keep; all by default. The newest is never deleted before its successor stands."""
+
+
+class LoggingConfig(ConfigModel):
+    """What is reported, and how often."""
+
+    log_steps: PositiveCount = 10
+    """Optimizer steps between reports of the loss."""
+    report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    project_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] = "adapter-training"
+
+
+ConditionValue = Count | Text | tuple[Real, ...]
+
+
+class SamplingConfig(ConfigModel):
+    """How pictures are drawn: at the end of a run, and by default whenever one is asked for."""
+
+    scheduler: Literal["DDIMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"] = "DDIMScheduler"
+    steps: Annotated[PositiveCount, Field(le=10_000)] = 25
+    guidance_scale: Annotated[NonNegativeReal, Field(le=100)] = 3.0
+    """1 draws without guidance."""
+    rows: tuple[dict[Name, ConditionValue], ...] = ()
+    """One row of the closing picture grid each: values by data column, `caption` for text; none, no grid."""
+    images_per_row: Annotated[PositiveCount, Field(le=64)] = 8
+    seed: Count = 0
+
+
+class TrainingConfig(ConfigModel):
+    """Everything that a training run depends on, apart from where it runs."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    optimization: OptimizationConfig = OptimizationConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    logging: LoggingConfig = LoggingConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    seed: Annotated[Count, Field(le=2**32 - 1)] = 0
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> Self:
+        from adapter_api.consistency import inconsistencies  # it imports this module: its rules read these models
+
+        if faults := inconsistencies(self):
+            details = [
+                InitErrorDetails(
+                    type=PydanticCustomError(INCONSISTENT, "{message}", {"message": message}), loc=location, input=None
+                )
+                for location, message in faults
+            ]
+            raise ValidationError.from_exception_data("TrainingConfig", details)
+        return self

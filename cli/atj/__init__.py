@@ -1,0 +1,1 @@
+"""The user's command `atj`: trains on this machine, lists and fetches checkpoints, draws from them, checks files."""

@@ -1,0 +1,49 @@
+"""What users may name checkpoints by: an s3:// address, or the output folder of a local run."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from adapter_api.checkpoint import step_of
+from adapter_api.job import S3Location
+from pydantic import ValidationError
+
+from atj.committed import Committed
+from atj.embedded_store import REGION, embedded_store
+from atj.errors import refusal
+from atj.output_folder import OutputFolder
+
+
+@contextmanager
+def located(
+    text: str, endpoint_url: str | None = None, region: str | None = None
+) -> Iterator[tuple[Committed, int | None]]:
+    """The output that `text` names, and the step where it names a single checkpoint.
+
+    For the output folder of a local run its embedded store is started for as long as the block.
+
+    Raises:
+        CommandError: `text` names neither.
+    """
+    if text.startswith("s3://"):
+        base, _, last = text.rstrip("/").rpartition("/")
+        step = step_of(last)
+        yield Committed(_location(text if step is None else base, endpoint_url, region)), step
+        return
+    folder = OutputFolder(Path(text))
+    record = folder.record()
+    if record is None or record.output is None:
+        raise refusal(f"{text}: is neither an s3:// address nor the output folder of an `atj run`")
+    if record.store is None:
+        yield Committed(record.output), None
+        return
+    with embedded_store((folder.path / record.store).resolve(), join=True) as endpoint:
+        yield Committed(record.output.model_copy(update={"endpoint_url": endpoint, "region": REGION})), None
+
+
+def _location(uri: str, endpoint_url: str | None, region: str | None) -> S3Location:
+    try:
+        return S3Location(uri=uri, endpoint_url=endpoint_url, region=region)
+    except ValidationError as error:
+        messages = (str(detail["msg"]).removeprefix("Value error, ") for detail in error.errors(include_url=False))
+        raise refusal("\n".join(messages)) from None

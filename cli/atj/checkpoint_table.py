@@ -1,0 +1,30 @@
+"""The table of committed checkpoints."""
+
+from collections.abc import Sequence
+
+from adapter_api.checkpoint import IndexEntry
+from rich.table import Table
+
+from atj.committed import Committed
+from atj.terminal import size
+
+ROWS = 20
+"""Newest checkpoints that the table holds: the number of files takes one request each."""
+
+
+def checkpoint_table(committed: Committed, entries: Sequence[IndexEntry], *, rows: int | None = None) -> Table:
+    """One row for each checkpoint, newest last; only the newest `rows` of them where that is given."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("STEP", "SIZE", "FILES"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("COMMITTED", no_wrap=True)
+    table.add_column("ADDRESS", overflow="fold")
+    for entry in entries if rows is None else entries[-rows:]:
+        table.add_row(
+            str(entry.step),
+            size(entry.bytes),
+            str(len(committed.manifest(entry).files)),
+            f"{entry.committed_at.astimezone():%Y-%m-%d %H:%M:%S}",
+            committed.uri_of(entry.step),
+        )
+    return table

@@ -1,0 +1,103 @@
+"""`atj checkpoints`: what is committed, and bringing it here."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from adapter_api.checkpoint import MANIFEST_NAME, IndexEntry, folder_name
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from atj.address import located
+from atj.checkpoint_table import checkpoint_table
+from atj.committed import Committed
+from atj.errors import refusal
+from atj.terminal import errors, results, say
+
+app = typer.Typer(no_args_is_help=True, help="List committed checkpoints, and fetch them.")
+
+Address = Annotated[
+    str,
+    typer.Argument(
+        metavar="URI|DIR", help="An output address s3://…, or the output folder of an `atj run`.", show_default=False
+    ),
+]
+EndpointURL = Annotated[
+    str | None, typer.Option("--endpoint-url", help="Of an S3-compatible store; by default AWS.", show_default=False)
+]
+Region = Annotated[str | None, typer.Option(help="Of the bucket.", show_default=False)]
+
+
+class OutputFormat(StrEnum):
+    """How a list is printed."""
+
+    table = "table"
+    json = "json"
+
+
+@app.command("list")
+def list_command(
+    address: Address,
+    endpoint_url: EndpointURL = None,
+    region: Region = None,
+    output: Annotated[OutputFormat, typer.Option(help="For people, or for programs.")] = OutputFormat.table,
+) -> None:
+    """List the committed checkpoints of an output, newest last.
+
+    Credentials come from the AWS environment. For the output folder of an `atj run`, its embedded store is started
+    meanwhile.
+    """
+    with located(address, endpoint_url, region) as (committed, _):
+        entries = committed.entries()
+        if output is OutputFormat.json:
+            typer.echo(json.dumps([_plain(committed, entry) for entry in entries], indent=2))
+        elif not entries:
+            say(results(), f"{committed.uri}: no checkpoint has been committed yet.")
+        else:
+            results().print(checkpoint_table(committed, entries))
+
+
+@app.command("get")
+def get_command(
+    address: Address,
+    step: Annotated[int | None, typer.Option(min=0, help="By default the newest.", show_default=False)] = None,
+    to: Annotated[Path, typer.Option(help="Folder that checkpoint-<step> is put into.")] = Path(),
+    endpoint_url: EndpointURL = None,
+    region: Region = None,
+) -> None:
+    """Fetch a checkpoint, with every byte verified.
+
+    The folder checkpoint-<step> appears when it is whole.
+    """
+    with located(address, endpoint_url, region) as (committed, named):
+        if step is not None and named is not None and step != named:
+            raise refusal(f"{address} names step {named}, --step {step}; give one of them")
+        entry = committed.entry(named if step is None else step)
+        folder = to / folder_name(entry.step)
+        if folder.exists() and not (folder / MANIFEST_NAME).is_file():
+            raise refusal(f"{folder}: exists and is no fetched checkpoint; move it away, or choose another --to")
+        files = fetch(committed, entry, folder)
+    say(results(), f"{folder}: {files} files, verified")
+
+
+def fetch(committed: Committed, entry: IndexEntry, folder: Path) -> int:
+    """Downloads a checkpoint with a progress bar on standard error; returns its number of files."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    console = errors()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(folder.name, total=entry.bytes)
+        manifest = committed.fetch(entry.step, folder, lambda count: progress.advance(task, count))
+    return len(manifest.files)
+
+
+def _plain(committed: Committed, entry: IndexEntry) -> dict[str, Any]:
+    return {
+        "step": entry.step,
+        "uri": committed.uri_of(entry.step),
+        "bytes": entry.bytes,
+        "files": len(committed.manifest(entry).files),
+        "committedAt": entry.committed_at.isoformat(),
+        "attempt": entry.attempt,
+        "metrics": entry.metrics,
+    }

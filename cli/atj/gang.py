@@ -1,0 +1,205 @@
+"""The processes of one attempt: on every node `restore`, then `sync` beside `train`, exactly as pods run them."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from adapter_api.job import AdapterTrainingJob
+from adapter_api.launch import TRAINING_FILE, Command, launch
+from adapter_api.progress import OUTCOME_FILE, PROGRESS_FILE, ExitCode, Outcome
+from pydantic import ValidationError
+
+from atj import processes
+from atj.output_folder import STOP_FILE, OutputFolder
+from atj.places import places
+
+POLL_SECONDS = 0.2
+_STOP_SECONDS = 60.0
+"""How long trainers get to save and end by themselves; a step and a save have to fit in."""
+_TERMINATE_SECONDS = 30.0
+_LOG_BYTES = 8192
+_LOG_LINES = 12
+_CANNOT_BE_RETRIED = ("InvalidConfig", "InvalidData", "IncompatibleCheckpoint")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an attempt ended before its time."""
+
+    node: int
+    verb: str
+    code: int
+    """Return code of the process; negative for a signal."""
+    reason: str
+    message: str
+    log: Path
+
+    @property
+    def is_final(self) -> bool:
+        """Whether trying again cannot help."""
+        return self.is_users or self.code == ExitCode.FENCED
+
+    @property
+    def is_users(self) -> bool:
+        """Whether the user has to change something."""
+        return self.reason in _CANNOT_BE_RETRIED or self.code == ExitCode.INVALID
+
+    def __str__(self) -> str:
+        return f"node {self.node}: {self.verb} ended with {processes.ending(self.code)} ({self.reason})"
+
+
+class Gang:
+    """All nodes of one attempt."""
+
+    def __init__(
+        self,
+        job: AdapterTrainingJob,
+        folder: OutputFolder,
+        run_id: str,
+        attempt: int,
+        agent_env: Mapping[str, str],
+        train_env: Mapping[str, str],
+    ) -> None:
+        self.folder = folder
+        self.run_id = run_id
+        self.attempt = attempt
+        self._training = job.spec.training
+        self._launches = [launch(job, run_id, attempt, place) for place in places(job, folder)]
+        self._agent_env = dict(agent_env)
+        self._train_env = dict(train_env)
+        self._sync: list[processes.Running] = []
+        self._train: list[processes.Running] = []
+
+    @property
+    def nodes(self) -> range:
+        """Indices of the nodes."""
+        return range(len(self._launches))
+
+    def prepare(self) -> None:
+        """Ends what an earlier command may have left running, and removes what an earlier attempt said."""
+        self.kill()
+        for node in self.nodes:
+            results = self.folder.results(node)
+            results.mkdir(parents=True, exist_ok=True)
+            for stale in (STOP_FILE, OUTCOME_FILE, PROGRESS_FILE):
+                (results / stale).unlink(missing_ok=True)
+            (self.folder.work(node) / "agent" / "address.json").unlink(missing_ok=True)
+            training = yaml.safe_dump(self._training.model_dump(mode="json"), sort_keys=False)
+            (self.folder.work(node) / TRAINING_FILE).write_text(training, encoding="utf-8")
+
+    def restore(self, interrupted: Callable[[], bool]) -> Failure | None:
+        """Runs `restore` on all nodes at once, to its end or until interrupted."""
+        running = [self._start(node, "restore", self._launches[node].restore) for node in self.nodes]
+        while not interrupted():
+            codes = [process.poll() for process in running]
+            if failure := self._first_failure("restore", codes):
+                self.kill()
+                return failure
+            if all(code == 0 for code in codes):
+                return None
+            time.sleep(POLL_SECONDS)
+        self.kill()
+        return None
+
+    def start(self) -> None:
+        """Starts `sync` and `train` on every node."""
+        for node in self.nodes:
+            self._sync.append(self._start(node, "sync", self._launches[node].sync))
+        for node in self.nodes:
+            self._train.append(self._start(node, "train", self._launches[node].train))
+
+    def failure(self) -> Failure | None:
+        """The first process that ended in another way than well."""
+        return self._first_failure("train", [process.poll() for process in self._train]) or self._first_failure(
+            "sync", [process.poll() for process in self._sync]
+        )
+
+    def has_trained(self) -> bool:
+        """Whether the trainers of all nodes have ended."""
+        return all(process.poll() is not None for process in self._train)
+
+    def has_synced(self) -> bool:
+        """Whether the agents of all nodes have ended."""
+        return all(process.poll() is not None for process in self._sync)
+
+    def outcome(self, node: int) -> Outcome | None:
+        """How a node's trainer says that it ended."""
+        try:
+            return Outcome.model_validate_json((self.folder.results(node) / OUTCOME_FILE).read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def stop_training(self, meanwhile: Callable[[], None]) -> None:
+        """Lets the trainers save and end: by request, then by signal, then by force.
+
+        The request is a file, because torchrun passes a signal on by ending the processes before they have saved.
+        """
+        for node in self.nodes:
+            (self.folder.results(node) / STOP_FILE).touch()
+        if not _wait(self.has_trained, _STOP_SECONDS, meanwhile):
+            processes.terminate(self._train)
+            _wait(self.has_trained, _TERMINATE_SECONDS, meanwhile)
+        self.kill_training()
+
+    def drain(self, seconds: float, meanwhile: Callable[[], None]) -> bool:
+        """Asks the agents to finish their uploads and end; False when they did not within `seconds`."""
+        processes.terminate(self._sync)
+        return _wait(self.has_synced, seconds, meanwhile)
+
+    def kill_training(self) -> None:
+        """Kills every process of this run but the agents, also those whose parents are gone."""
+        processes.kill(self._mark, spare=self._sync)
+
+    def kill(self) -> None:
+        """Kills every process of this run."""
+        processes.kill(self._mark)
+
+    @property
+    def _mark(self) -> dict[str, str]:
+        return {"ADAPTER_TRAINING_RUN_ID": self.run_id}
+
+    def _start(self, node: int, verb: str, command: Command) -> processes.Running:
+        env = {**(self._train_env if verb == "train" else self._agent_env), **command.env}
+        log = self.folder.log(node, verb)
+        with log.open("a", encoding="utf-8") as stream:
+            stream.write(f"--- attempt {self.attempt}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+        return processes.start(command.argv, env, log)
+
+    def _first_failure(self, verb: str, codes: list[int | None]) -> Failure | None:
+        """Of several that ended together, the one most likely to be the cause."""
+        failures = [self._failure_of(node, verb, code) for node, code in enumerate(codes) if code]
+        # A lost node takes the others down with it; they can only report that communication broke.
+        return min(failures, key=lambda failure: failure.reason == "CommunicationFailed", default=None)
+
+    def _failure_of(self, node: int, verb: str, code: int) -> Failure:
+        outcome = self.outcome(node) if verb == "train" else None
+        log = self.folder.log(node, verb)
+        if outcome is not None and outcome.reason not in ("Complete", "Stopped"):
+            return Failure(node, verb, code, outcome.reason, outcome.message, log)
+        reason = "Killed" if code < 0 else "Fenced" if code == ExitCode.FENCED else "Failed"
+        return Failure(node, verb, code, reason, last_lines(log), log)
+
+
+def _wait(is_done: Callable[[], bool], seconds: float, meanwhile: Callable[[], None]) -> bool:
+    deadline = time.monotonic() + seconds
+    while not is_done():
+        if time.monotonic() > deadline:
+            return False
+        meanwhile()
+        time.sleep(POLL_SECONDS)
+    return True
+
+
+def last_lines(log: Path) -> str:
+    """The end of a log, from the last attempt only."""
+    try:
+        with log.open("rb") as stream:
+            stream.seek(max(stream.seek(0, os.SEEK_END) - _LOG_BYTES, 0))
+            text = stream.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+    lines = [line.rstrip() for line in text.rpartition("--- attempt ")[2].splitlines()[1:] if line.strip()]
+    return "\n".join(lines[-_LOG_LINES:])

@@ -1,0 +1,87 @@
+"""Entry point of `atj` and `kubectl-atj`: the commands, and the boundary at which errors become messages."""
+
+import sys
+import traceback
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import typer
+from adapter_api.document import InvalidDocument
+from adapter_api.progress import ExitCode
+
+from atj import checkpoints
+from atj.run import run_command
+from atj.sample import sample_command
+from atj.terminal import errors, say
+from atj.validate import validate_command
+
+DISTRIBUTION = "adapter-training-operator"
+
+app = typer.Typer(
+    name="atj",
+    help="Train Stable Diffusion XL adapters from one AdapterTrainingJob.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 something failed, 2 something for you to change, 130 interrupted.",
+)
+app.command("run")(run_command)
+app.command("validate")(validate_command)
+app.add_typer(checkpoints.app, name="checkpoints")
+app.command("sample")(sample_command)
+
+
+def _print_version(is_wanted: bool) -> None:  # noqa: FBT001 - as typer calls it
+    if is_wanted:
+        try:
+            typer.echo(f"atj {version(DISTRIBUTION)}")
+        except PackageNotFoundError:
+            typer.echo("atj, not installed")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False,
+) -> None:
+    """Options that come before the command."""
+
+
+def run() -> None:
+    """Runs the command in `sys.argv` and ends the process with its exit code."""
+    # Taken out here, so that it may also stand behind the command, where it is usually wanted.
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    try:
+        app(arguments)
+    except Exception as error:  # noqa: BLE001 - the boundary
+        sys.exit(_explained(error, debug=debug))
+
+
+def _explained(error: Exception, *, debug: bool) -> int:
+    """Prints what went wrong; returns the exit code. Errors of ours carry theirs."""
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, InvalidDocument):
+        for fault in error.faults:
+            say(errors(), str(fault), "red")
+        return ExitCode.INVALID
+    code = getattr(error, "exit_code", None)
+    if isinstance(code, ExitCode):
+        say(errors(), f"error: {error}", "red")
+        return code
+    place = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
+    text = error.strerror or str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+    say(errors(), f"error: {text}{place}", "red")
+    if not debug:
+        say(errors(), "Add --debug to see where.", "dim")
+    return ExitCode.FAILED
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,47 @@
+"""Where the nodes of a local run are: folders, loopback addresses, and each one's share of the cores."""
+
+import os
+import socket
+import sys
+
+from adapter_api.job import AdapterTrainingJob
+from adapter_api.launch import NodePlace
+
+from atj.output_folder import OutputFolder
+
+HOST = "127.0.0.1"
+LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
+
+
+def places(job: AdapterTrainingJob, folder: OutputFolder) -> list[NodePlace]:
+    """The place of every node, with a rendezvous port that was free just now."""
+    spec = job.spec
+    port = _free_port()
+    threads = max(1, len(os.sched_getaffinity(0)) // spec.world_size)
+    return [
+        NodePlace(
+            index=node,
+            rendezvous_host=HOST,
+            rendezvous_port=port,
+            address=HOST,
+            work=str(folder.work(node).resolve()),
+            data=str(folder.work(node).resolve() / "data"),
+            threads=threads,
+            python=sys.executable,
+        )
+        for node in range(spec.nodes)
+    ]
+
+
+def trainer_environment(job: AdapterTrainingJob, environment: dict[str, str]) -> dict[str, str]:
+    """What trainers find in their environment: the user's own, the job's, and traffic held to this machine."""
+    given = {variable.name: variable.value for variable in job.spec.pod.env if variable.value is not None}
+    loopback = {"GLOO_SOCKET_IFNAME": LOOPBACK, "NCCL_SOCKET_IFNAME": LOOPBACK, "PYTHONUNBUFFERED": "1"}
+    return {**loopback, **environment, **given}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+    return port

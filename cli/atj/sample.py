@@ -1,0 +1,89 @@
+"""`atj sample`: draws pictures from a checkpoint."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from adapter_api.checkpoint import folder_name
+
+from atj.address import located
+from atj.checkpoints import EndpointURL, Region, fetch
+from atj.conditions import rows_of
+from atj.errors import CommandError, refusal
+from atj.terminal import results, say
+
+
+def sample_command(
+    checkpoint: Annotated[
+        str,
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="A checkpoint folder, s3://…/checkpoint-<step>, or for the newest: an output address s3://…, or the "
+            "output folder of an `atj run`.",
+            show_default=False,
+        ),
+    ],
+    label: Annotated[
+        list[int] | None, typer.Option(help="Class for label_to_token; once for each row.", show_default=False)
+    ] = None,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Any other condition by data column: a class index, numbers with commas, or a file.",
+            show_default=False,
+        ),
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="Text, where the model has text encoders.", show_default=False)
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, max=64, help="Pictures in a row.")] = 8,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Denoising steps; by default the checkpoint's.", show_default=False)
+    ] = None,
+    guidance_scale: Annotated[
+        float | None,
+        typer.Option(min=0, help="1 draws without guidance; by default the checkpoint's.", show_default=False),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Same seed, same pictures; by default the checkpoint's.", show_default=False),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("grid.png"),
+    endpoint_url: EndpointURL = None,
+    region: Region = None,
+) -> None:
+    """Draw pictures from a checkpoint into one grid.
+
+    Without any condition: a row for each class that the model knows.
+    """
+    if out.suffix.lower() != ".png" or not out.parent.is_dir():
+        raise refusal(f"--out {out}: a .png file in a folder that exists is needed")
+    with _at_hand(checkpoint, endpoint_url, region) as folder:
+        try:
+            from adapter_trainer import sample  # brings torch, which takes seconds that no other command should wait
+        except ModuleNotFoundError as error:
+            raise CommandError(f"drawing needs the package {error.name}; install the trainer's requirements") from None
+        sampler = sample.load(folder)
+        rows = rows_of(sampler.config, label or (), condition or (), prompt)
+        images = sampler.draw(rows, count, steps=steps, guidance_scale=guidance_scale, seed=seed)
+        sample.grid(images, count).save(out)
+    say(results(), f"{out}: {len(rows)} row{'s' * (len(rows) > 1)} of {count}")
+
+
+@contextmanager
+def _at_hand(text: str, endpoint_url: str | None, region: str | None) -> Iterator[Path]:
+    """A local folder of the checkpoint: as named, or fetched for as long as the block."""
+    path = Path(text)
+    if path.is_dir() and not (path / "run.json").exists():
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="atj-") as scratch:
+        with located(text, endpoint_url, region) as (committed, step):
+            entry = committed.entry(step)
+            folder = Path(scratch) / folder_name(entry.step)
+            fetch(committed, entry, folder)
+        yield folder

@@ -1,0 +1,39 @@
+"""Consoles that results and errors are written to, and how sizes and durations read."""
+
+import sys
+
+from rich.console import Console
+from rich.filesize import decimal
+
+_WIDTH_WITHOUT_TERMINAL = 160
+"""Columns for tables in files and pipes, so that addresses stay on one line."""
+
+
+def results() -> Console:
+    """Standard output. Made anew by each caller, so that a redirected `sys.stdout` is honoured."""
+    return Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL, highlight=False)
+
+
+def errors() -> Console:
+    """Standard error."""
+    return Console(stderr=True, highlight=False)
+
+
+def say(console: Console, message: str, style: str | None = None) -> None:
+    """Prints a message as it stands: square brackets in field paths are no markup, and nothing is wrapped."""
+    console.print(message, style=style, markup=False, soft_wrap=True)
+
+
+def size(count: int) -> str:
+    """A number of bytes as people read it: 1.2 MB."""
+    return decimal(count)
+
+
+def duration(seconds: float) -> str:
+    """A length of time as people read it: 42 s, 3 min 20 s, 2 h 05 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,223 @@
+"""Each rule across fields is broken once by the smallest change, and names the field to change."""
+
+from typing import Any
+
+import pytest
+
+from adapter_api.consistency import inconsistencies
+from adapter_api.document import Document, InvalidDocument, validate
+from adapter_api.training import TrainingConfig
+
+TINY_UNET = {
+    "params": {
+        "in_channels": 4, "out_channels": 4, "block_out_channels": [32, 64], "norm_num_groups": 8,
+        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+        "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+        "transformer_layers_per_block": 1, "attention_head_dim": 2, "cross_attention_dim": 64,
+    }
+}  # fmt: skip
+ENCODER = {"params": {"hidden_size": 64}, "tokenizer": "clip"}
+LABEL: dict[str, Any] = {"label_to_token": {}}
+
+
+def faults(model: dict[str, Any], data: dict[str, Any] | None = None, **sections: Any) -> list[str]:
+    document = Document("a.yaml", {"model": {"params": model}, "data": {"params": data or {}}, **sections})
+    try:
+        config = validate(TrainingConfig, document)
+    except InvalidDocument as error:
+        return [f"{fault.path.removeprefix('model.params.')}: {fault.message}" for fault in error.faults]
+    assert inconsistencies(config) == []
+    return []
+
+
+@pytest.mark.parametrize(
+    ("model", "data"),
+    [
+        pytest.param({"token_conditioners": LABEL}, {}, id="SDXL's own shape with labels"),
+        pytest.param({"unet_config": TINY_UNET, "token_conditioners": LABEL}, {"resolution": 64}, id="a tiny UNet"),
+        pytest.param(
+            {"unet_config": {**TINY_UNET, "train": True}, "text_config": {"encoders": [ENCODER]}}, {}, id="text"
+        ),
+        pytest.param({"pretrained_model_name_or_path": "sdxl", "unet_config": {"train": True}}, {}, id="a pipeline"),
+        pytest.param({"adapters_config": {"style": {}}, "image_encoder_config": {}}, {}, id="the image as reference"),
+        pytest.param(
+            {"adapters_config": {"digit": {"column": "label"}}},
+            {"columns": [{"name": "label", "kind": "label", "width": 10}]},
+            id="an adapter driven by labels",
+        ),
+    ],
+)
+def test_consistent_configurations_are_accepted(model: dict[str, Any], data: dict[str, Any]) -> None:
+    assert faults(model, data) == []
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "fault"),
+    [
+        pytest.param(
+            {"token_conditioners": LABEL},
+            {"columns": [{"name": "label", "kind": "label"}, {"name": "label", "kind": "vector"}]},
+            "data.params.columns[1].name: 'label' is already a column; give each a name of its own",
+            id="two columns of one name",
+        ),
+        pytest.param(
+            {"token_conditioners": LABEL},
+            {"columns": [{"name": "caption", "kind": "label"}]},
+            "data.params.columns[0].name: 'caption' is already a column",
+            id="a column named as a built-in one",
+        ),
+        pytest.param(
+            {"token_conditioners": {"label_to_token": {"column": "x"}, "embed_to_token": {"column": "x"}}},
+            {},
+            "token_conditioners.embed_to_token.column: 'x' is already a column, of another kind",
+            id="two implied columns of one name",
+        ),
+        pytest.param(
+            {"token_conditioners": LABEL},
+            {"columns": [{"name": "label", "kind": "label"}, {"name": "ref", "kind": "reference", "width": 3}]},
+            "data.params.columns[1].width: a reference image has no width; remove it",
+            id="a reference with a width",
+        ),
+        pytest.param(
+            {"token_conditioners": LABEL},
+            {"columns": []},
+            "token_conditioners.label_to_token: needs a data column of kind label or vector; declare one in",
+            id="a conditioner without a column",
+        ),
+        pytest.param(
+            {"token_conditioners": {"label_to_token": {"column": "digit"}}},
+            {"columns": [{"name": "label", "kind": "label"}]},
+            "token_conditioners.label_to_token.column: there is no data column 'digit'; the columns are: label",
+            id="a column that does not exist",
+        ),
+        pytest.param(
+            {"token_conditioners": {"embed_to_token": {"column": "label"}}},
+            {"columns": [{"name": "label", "kind": "label"}]},
+            "token_conditioners.embed_to_token.column: column 'label' holds a label; embedding or vector is needed here",
+            id="a column of another kind",
+        ),
+        pytest.param(
+            {"adapters_config": {"style": {}}},
+            {},
+            "adapters_config.style: takes reference images, so model.params.image_encoder_config must say",
+            id="references without an encoder",
+        ),
+        pytest.param(
+            {"adapters_config": {"digit": {"column": "label", "projector": {"target": "PerceiverResampler"}}}},
+            {"columns": [{"name": "label", "kind": "label"}]},
+            "adapters_config.digit.projector.target: PerceiverResampler reads a sequence of image features",
+            id="a resampler over one label",
+        ),
+        pytest.param(
+            {"token_conditioners": {"label_to_token": {"train": False, "learning_rate": 1e-4}}, "unet_config": {"train": True}},
+            {},
+            "token_conditioners.label_to_token.learning_rate: is set for a module that is not trained",
+            id="a learning rate for a frozen conditioner",
+        ),
+        pytest.param(
+            {"token_conditioners": LABEL, "unet_config": {"learning_rate": 1e-4}},
+            {},
+            "unet_config.learning_rate: is set for a module that is not trained",
+            id="a learning rate for a frozen UNet",
+        ),
+        pytest.param(
+            {"token_conditioners": {"label_to_token": {"train": False}}},
+            {},
+            "model.params: nothing is trained; set train: true",
+            id="nothing trained",
+        ),
+        pytest.param(
+            {"token_conditioners": LABEL, "first_stage_config": {"target": "Pixels", "pretrained": "vae"}},
+            {},
+            "first_stage_config.pretrained: Pixels has no weights; remove it",
+            id="weights for pixels",
+        ),
+        pytest.param(
+            {"token_conditioners": LABEL},
+            {"image_mode": "L"},
+            "first_stage_config.params.in_channels: is 3, but data.params.image_mode L has 1 channels; set 1",
+            id="grey images for an RGB first stage",
+        ),
+        pytest.param(
+            {"token_conditioners": LABEL, "first_stage_config": {"target": "Pixels"}},
+            {},
+            "unet_config.params.in_channels: is 4, but the first stage gives 3 channels; set 3",
+            id="a UNet for other latents",
+        ),
+        pytest.param(
+            {"token_conditioners": LABEL, "first_stage_config": {"target": "Pixels"}},
+            {},
+            "unet_config.params.out_channels: is 4, but the first stage has 3 channels; set 3",
+            id="a UNet that predicts other latents",
+        ),
+        pytest.param(
+            {"token_conditioners": LABEL},
+            {"resolution": 1000},
+            "data.params.resolution: 1000 is not a multiple of 32, by which first stage and UNet divide it; use 992",
+            id="a resolution that does not divide",
+        ),
+        pytest.param(
+            {"unet_config": TINY_UNET, "text_config": {"encoders": [ENCODER, ENCODER]}, "token_conditioners": LABEL},
+            {},
+            "text_config.encoders: their hidden sizes add up to 128, but model.params.unet_config.params.cross_attention_dim",
+            id="encoders wider than the UNet attends to",
+        ),
+        pytest.param(
+            {"unet_config": {**TINY_UNET, "train": True}, "text_config": {"encoders": [{"params": {"hidden_size": 64}}]}},
+            {},
+            "text_config.encoders[0]: needs a tokenizer",
+            id="an encoder without a tokenizer",
+        ),
+        pytest.param(
+            {"unet_config": {"train": True}},
+            {},
+            "model.params: has no condition at all",
+            id="no condition",
+        ),
+        pytest.param(
+            {"token_conditioners": LABEL, "scheduler_config": {"params": {"beta_start": 0.02}}},
+            {},
+            "scheduler_config.params.beta_end: betas must grow from beta_start to below 1, not 0.02 to 0.012",
+            id="falling betas",
+        ),
+        pytest.param(
+            {"token_conditioners": LABEL, "scheduler_config": {"params": {"rescale_betas_zero_snr": True}}},
+            {},
+            "scheduler_config.params.prediction_type: epsilon says nothing about the image at zero",
+            id="epsilon at zero signal",
+        ),
+    ],
+)  # fmt: skip
+def test_a_broken_rule_names_the_field(model: dict[str, Any], data: dict[str, Any], fault: str) -> None:
+    assert any(found.startswith(fault) for found in faults(model, data)), faults(model, data)
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ({"label": 9, "caption": "nine"}, None),
+        ({"label": 10}, "sampling.rows[0].label: label 10 is outside 0..9"),
+        ({"label": "nine"}, "sampling.rows[0].label: column 'label' is a label; give its index"),
+        (
+            {"digit": 1},
+            "sampling.rows[0].digit: there is no data column 'digit'; the columns are: caption, image, label",
+        ),
+    ],
+)
+def test_pictures_are_asked_for_by_columns_that_exist(row: dict[str, Any], fault: str | None) -> None:
+    data = {"columns": [{"name": "label", "kind": "label", "width": 10}]}
+    assert faults({"token_conditioners": LABEL}, data, sampling={"rows": [row]}) == ([fault] if fault else [])
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"block_out_channels": [32, 64, 128], "down_block_types": ["DownBlock2D"]},
+        {"block_out_channels": [33, 64, 128]},
+        {"addition_time_embed_dim": 512},
+        {"layers_per_block": [2, 2]},
+    ],
+    ids=["blocks", "groups", "pooled width", "layers"],
+)
+def test_a_unet_that_could_not_be_built_is_refused(params: dict[str, Any]) -> None:
+    assert len(faults({"token_conditioners": LABEL, "unet_config": {"params": params}})) == 1

@@ -1,0 +1,102 @@
+"""The repository keeps its own rules: nothing in it ties it to one machine, and everything it installs is pinned."""
+
+import ast
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+LOCKS = ("requirements.txt", "requirements/bootstrap.txt", "requirements/dev.txt", "requirements/operator.txt")
+LISTED = subprocess.run(
+    ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+)
+# A source archive has no git: then every file counts that is in no hidden folder.
+FILES = (
+    [ROOT / name for name in LISTED.stdout.split("\0") if name and (ROOT / name).is_file()]
+    if LISTED.returncode == 0
+    else [path for path in ROOT.rglob("*") if path.is_file() and not any(p.startswith(".") for p in path.parts)]
+)
+MODULES = [path for path in FILES if path.suffix == ".py"]
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def locked(name: str) -> dict[str, str]:
+    pins = re.findall(r"^([A-Za-z0-9._-]+)(?:\[.*?\])?==(\S+)", (ROOT / name).read_text(), re.MULTILINE)
+    return {canonicalize_name(package): version for package, version in pins}
+
+
+def test_no_file_names_a_package_index_or_a_developers_machine() -> None:
+    forbidden = re.compile(
+        r"--(?:extra-)?index" r"-url[ =]|--find" r"-links[ =]|pypi\." r"org/simple|file:///(?:home|root|work)"
+        r"|/(?:home/[a-z]|root/\.|work/main)"
+    )  # fmt: skip
+    found = [
+        f"{relative(path)}: {line.strip()[:80]}"
+        for path in FILES
+        if path.stat().st_size < 2**20 and path.suffix not in {".png", ".npy", ".safetensors"}
+        for line in path.read_text(errors="replace").splitlines()
+        if forbidden.search(line)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_every_locked_package_has_a_version_and_hashes(name: str) -> None:
+    text = (ROOT / name).read_text().replace("\\\n", " ")
+    packages = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    assert packages
+    assert [line[:60] for line in packages if "==" not in line or "--hash=sha256:" not in line] == []
+
+
+def test_the_lock_holds_everything_that_the_project_asks_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *(text for extra in project["optional-dependencies"].values() for text in extra)]
+    pins = locked("requirements/dev.txt")
+    stale = [
+        text
+        for text in asked
+        if not Requirement(text).specifier.contains(pins.get(canonicalize_name(Requirement(text).name), "0"))
+    ]
+    assert stale == [], "run make lock"
+
+
+def test_every_lock_agrees_with_the_one_that_tests_run_with() -> None:
+    tested = locked("requirements/dev.txt")
+    for name in ("requirements.txt", "requirements/operator.txt"):
+        assert {package: tested.get(package) for package in locked(name)} == locked(name)
+
+
+def test_the_licence_is_there_in_full() -> None:
+    text = (ROOT / "LICENSE").read_text()
+    assert "Apache License" in text
+    assert "END OF TERMS AND CONDITIONS" in text
+
+
+def test_every_target_of_the_makefile_says_what_it_does() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[0].split())
+    documented = set(re.findall(r"^([a-z][a-z-]*):.*## \S", makefile, re.MULTILINE))
+    assert targets == documented
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_every_module_opens_by_saying_what_it_is_for(path: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(path.read_text()))
+    assert docstring
+    assert docstring.splitlines()[0].endswith((".", ":", ";", ",", "?")) or len(docstring.splitlines()) > 1
+
+
+def test_the_operators_folder_does_not_shadow_the_standard_library() -> None:
+    assert not (ROOT / "operator" / "__init__.py").exists()

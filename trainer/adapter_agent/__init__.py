@@ -1,0 +1,1 @@
+"""The process beside every trainer: moves files between a node's work folder and object storage, and commits."""

@@ -1,0 +1,32 @@
+"""`python -m adapter_agent restore|sync`: runs one command and turns its end into an exit code."""
+
+import logging
+import sys
+
+from adapter_api.progress import ExitCode
+
+from adapter_agent import options, prepare, sync
+from adapter_agent.errors import StorageError
+
+
+def main() -> int:
+    """The exit code of the command in `sys.argv`; every failure is one readable line."""
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s adapter_agent: %(message)s"
+    )
+    logging.getLogger("botocore").setLevel(logging.WARNING)
+    chosen = options.parse(sys.argv[1:])
+    try:
+        if isinstance(chosen, options.RestoreOptions):
+            prepare.prepare(chosen)
+            return ExitCode.COMPLETE
+        return sync.sync(chosen)
+    except StorageError as error:
+        print(f"adapter_agent: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

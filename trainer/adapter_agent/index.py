@@ -1,0 +1,206 @@
+"""The index of committed checkpoints: who owns it, and its changes by compare-and-swap.
+
+Whatever happens to the reply of a conditional write, the index is read again before anything is concluded: one's own
+change found there is success, another owner's is the end, anything else is tried again.
+"""
+
+import logging
+import threading
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from adapter_api.checkpoint import INDEX_KEY, CheckpointIndex
+from pydantic import ValidationError
+
+from adapter_agent.backoff import Deadline
+from adapter_agent.errors import (
+    ConditionalWritesIgnored,
+    Damaged,
+    EndpointUnreachable,
+    Fenced,
+    ObjectMissing,
+    PreconditionFailed,
+)
+from adapter_agent.store import Store
+
+CHANGE_SECONDS = 60.0
+"""How long one change of the index is tried."""
+CLAIM_WAIT_SECONDS = 600.0
+"""How long other nodes wait for node 0's claim; the trainers' rendezvous waits as long."""
+_RACERS = 8
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right of one attempt to change the output, recognised by the nonce that it has put into the index."""
+
+    attempt: int
+    nonce: str
+
+
+def fenced(index: CheckpointIndex, attempt: int, store: Store) -> Fenced:
+    """The error of an attempt that finds another owner in the index."""
+    owner = f"attempt {index.attempt}" if index.attempt != attempt else f"another run of attempt {attempt}"
+    return Fenced(
+        f"{store.uri} belongs to {owner}; attempt {attempt} stops and changes nothing there. "
+        "Give every run an output address of its own."
+    )
+
+
+@dataclass(frozen=True)
+class Held:
+    """The index as it was read, with the ETag that a change of it must match."""
+
+    index: CheckpointIndex
+    etag: str
+
+
+def encode(index: CheckpointIndex) -> bytes:
+    """The index as storage holds it."""
+    return index.model_dump_json(indent=2).encode() + b"\n"
+
+
+def read(store: Store) -> Held | None:
+    """The index; None where there is none yet.
+
+    Raises:
+        Damaged: the object is not an index.
+    """
+    try:
+        body, etag = store.get(INDEX_KEY)
+    except ObjectMissing:
+        return None
+    try:
+        return Held(CheckpointIndex.model_validate_json(body), etag)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise Damaged(
+            f"{store.uri_of(INDEX_KEY)}: is not an index of checkpoints ({where}: {fault['msg']}); restore the object, "
+            "or choose another output address"
+        ) from None
+
+
+def read_owned(store: Store, owner: Claim) -> Held:
+    """The index, which carries the claim.
+
+    Raises:
+        Fenced: it does not, or not any more.
+    """
+    held = read(store)
+    if held is None:
+        raise Fenced(f"{store.uri_of(INDEX_KEY)} is gone; attempt {owner.attempt} changes nothing more there")
+    if (held.index.attempt, held.index.nonce) != (owner.attempt, owner.nonce):
+        raise fenced(held.index, owner.attempt, store)
+    return held
+
+
+def claim(store: Store, wanted: Claim) -> CheckpointIndex:
+    """Takes the output for an attempt; returns the index, which carries the claim from now on.
+
+    Raises:
+        Fenced: a newer attempt has it, or another process of the same attempt.
+    """
+    deadline = Deadline(CHANGE_SECONDS, f"a chance to claim {store.uri_of(INDEX_KEY)}")
+    while True:
+        held = read(store)
+        if held is not None:
+            owner = (held.index.attempt, held.index.nonce)
+            if owner == (wanted.attempt, wanted.nonce):
+                return held.index
+            if held.index.attempt >= wanted.attempt:
+                raise fenced(held.index, wanted.attempt, store)
+        committed = () if held is None else held.index.checkpoints
+        body = encode(CheckpointIndex(attempt=wanted.attempt, nonce=wanted.nonce, checkpoints=committed))
+        try:
+            _write(store, body, held)
+        except (PreconditionFailed, EndpointUnreachable) as error:
+            log.info("claiming again, the last try's result is unknown: %s", error)
+            deadline.pause()
+
+
+def change(store: Store, owner: Claim, wish: Callable[[CheckpointIndex], CheckpointIndex]) -> CheckpointIndex:
+    """Applies `wish`, which returns its argument when nothing is left to do; returns the index as it stands after.
+
+    Raises:
+        Fenced: the index does not carry the claim any more.
+    """
+    deadline = Deadline(CHANGE_SECONDS, f"a chance to change {store.uri_of(INDEX_KEY)}")
+    while True:
+        held = read_owned(store, owner)
+        wanted = wish(held.index)
+        if wanted == held.index:
+            return wanted
+        try:
+            _write(store, encode(wanted), held)
+        except (PreconditionFailed, EndpointUnreachable) as error:
+            log.info("reading the index again, the last change's result is unknown: %s", error)
+            deadline.pause()
+        else:
+            return wanted
+
+
+def _write(store: Store, body: bytes, held: Held | None) -> None:
+    if held is None:
+        store.put_if_absent(INDEX_KEY, body)
+    else:
+        store.replace_if_match(INDEX_KEY, body, held.etag)
+
+
+def await_claim(store: Store, attempt: int) -> Claim:
+    """The claim of node 0, once the index carries it.
+
+    Raises:
+        Fenced: a newer attempt owns the output.
+        WaitedTooLong: node 0 has not claimed it in time.
+    """
+    deadline = Deadline(CLAIM_WAIT_SECONDS, f"node 0 of attempt {attempt} to claim {store.uri}; look at its log")
+    while True:
+        held = read(store)
+        if held is not None and held.index.attempt == attempt:
+            return Claim(attempt, held.index.nonce)
+        if held is not None and held.index.attempt > attempt:
+            raise fenced(held.index, attempt, store)
+        deadline.pause()
+
+
+def probe(store: Store) -> None:
+    """Races creations of one key, and tries to replace it under a wrong ETag.
+
+    Raises:
+        ConditionalWritesIgnored: more than one creation won, or the wrong replacement did.
+    """
+    key = f"probe-{uuid.uuid4().hex}"
+    start = threading.Barrier(_RACERS)
+
+    def create(racer: int) -> bool:
+        start.wait()
+        try:
+            store.put_if_absent(key, f"{racer}\n".encode())
+        except PreconditionFailed:
+            return False
+        return True
+
+    try:
+        with ThreadPoolExecutor(_RACERS) as pool:
+            winners = sum(pool.map(create, range(_RACERS)))
+        try:
+            store.replace_if_match(key, b"replaced\n", '"00000000000000000000000000000000"')
+            replaced = True
+        except PreconditionFailed:
+            replaced = False
+    finally:
+        store.delete(key)
+    # No winner at all is a lost reply: the object was created, and only one request can have done it.
+    if winners > 1 or replaced:
+        found = (
+            f"{winners} of {_RACERS} racing creations of one object succeeded" if winners > 1 else "If-Match is ignored"
+        )
+        raise ConditionalWritesIgnored(
+            f"{store.uri} at {store.endpoint}: the store does not honour conditional writes ({found}), so two attempts "
+            "could overwrite each other's checkpoints; use a store that does, or set output.s3.conditionalWrites: false"
+        )

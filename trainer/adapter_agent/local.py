@@ -1,0 +1,111 @@
+"""Facts about a node's own folders: which checkpoints are complete, what their files are; and durable writes."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapter_api.checkpoint import MANIFEST_NAME, CheckpointManifest, folder_name, step_of
+from adapter_api.launch import OUTPUT_FOLDER
+
+
+@dataclass(frozen=True)
+class Folders:
+    """The parts of a node's work folder."""
+
+    work: Path
+
+    @property
+    def output(self) -> Path:
+        """What the trainer writes."""
+        return self.work / OUTPUT_FOLDER
+
+    @property
+    def agent(self) -> Path:
+        """What the agent keeps for itself."""
+        return self.work / "agent"
+
+    def checkpoint(self, step: int) -> Path:
+        """The folder of one checkpoint."""
+        return self.output / folder_name(step)
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """Size in bytes and SHA-256 of a file's content."""
+
+    size: int
+    sha256: str
+
+
+def facts_of(path: Path) -> FileFacts:
+    """Reads a file once."""
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256")
+        return FileFacts(stream.tell(), digest.hexdigest())
+
+
+def facts_of_bytes(body: bytes) -> FileFacts:
+    """The same for content in memory."""
+    return FileFacts(len(body), hashlib.sha256(body).hexdigest())
+
+
+def complete_steps(output: Path) -> list[int]:
+    """Steps of the checkpoint folders in `output`, ascending. The trainer renames a folder into place when it is whole."""
+    if not output.is_dir():
+        return []
+    steps = (step_of(entry.name) for entry in output.iterdir() if entry.is_dir() and not entry.is_symlink())
+    return sorted(step for step in steps if step is not None)
+
+
+def files_below(folder: Path) -> Iterator[str]:
+    """Relative paths, with slashes, of the regular files below `folder`; hidden ones and links are left out."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(parent, name)
+            if not name.startswith(".") and path.is_file() and not path.is_symlink():
+                yield path.relative_to(folder).as_posix()
+
+
+def equals(folder: Path, manifest: CheckpointManifest) -> bool:
+    """Whether a local folder holds exactly the files of a manifest."""
+    expected = {entry.path: FileFacts(entry.size, entry.sha256) for entry in manifest.files}
+    if not folder.is_dir() or {path for path in files_below(folder) if path != MANIFEST_NAME} != set(expected):
+        return False
+    return all(
+        (folder / path).stat().st_size == facts.size and facts_of(folder / path) == facts
+        for path, facts in expected.items()
+    )
+
+
+def write_whole(path: Path, body: bytes) -> None:
+    """Writes a file that readers see complete or not at all, also after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as stream:
+        stream.write(body)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames within a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_folders(folders: Iterable[Path]) -> None:
+    """Removes folders so that none is ever seen in part: each gets a hidden name first."""
+    for folder in folders:
+        hidden = folder.with_name(f".removed-{folder.name.lstrip('.')}")
+        shutil.rmtree(hidden, ignore_errors=True)
+        folder.rename(hidden)
+        shutil.rmtree(hidden, ignore_errors=True)

@@ -1,0 +1,148 @@
+"""The command line of the agent, as `adapter_api.launch` writes it, into frozen values."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapter_api.base import S3URI
+from pydantic import TypeAdapter, ValidationError
+
+from adapter_agent.local import Folders
+from adapter_agent.store import Store
+
+DRAIN_SECONDS = 600.0
+_S3_URI: TypeAdapter[str] = TypeAdapter(S3URI)
+
+
+@dataclass(frozen=True)
+class Location:
+    """An address in object storage and how to reach it."""
+
+    uri: str
+    endpoint_url: str | None
+    region: str | None
+
+    def connect(self) -> Store:
+        """A store there; sends nothing yet."""
+        return Store.connect(self.uri, self.endpoint_url, self.region)
+
+
+@dataclass(frozen=True)
+class NodeOptions:
+    """What both commands know about their node."""
+
+    attempt: int
+    node: int
+    nodes: int
+    world_size: int
+    folders: Folders
+    output: Location
+
+
+@dataclass(frozen=True)
+class RestoreOptions(NodeOptions):
+    """`restore`."""
+
+    data: Location | None = None
+    data_dir: Path | None = None
+    resume: Location | None = None
+    resume_step: int | None = None
+
+
+@dataclass(frozen=True)
+class SyncOptions(NodeOptions):
+    """`sync`."""
+
+    listen: tuple[str, int] = ("127.0.0.1", 0)
+    keep_last: int | None = None
+    drain_seconds: float = DRAIN_SECONDS
+
+
+def parse(argv: Sequence[str]) -> RestoreOptions | SyncOptions:
+    """The options of one command. Ends the process with code 2 and a message if they are wrong."""
+    parser = _parser()
+    given = parser.parse_args(argv)
+    if given.node >= given.nodes:
+        parser.error(f"--node={given.node} counts from 0 and must be below --nodes={given.nodes}")
+    common = {
+        "attempt": given.attempt,
+        "node": given.node,
+        "nodes": given.nodes,
+        "world_size": given.world_size,
+        "folders": Folders(Path(given.work).resolve()),
+        "output": _location(given, "output"),
+    }
+    if given.verb == "sync":
+        return SyncOptions(**common, listen=given.listen, keep_last=given.keep_last, drain_seconds=given.drain_seconds)
+    if (given.data_uri is None) != (given.data_dir is None):
+        parser.error("--data-uri and --data-dir belong together")
+    if given.resume_step is not None and given.resume_uri is None:
+        parser.error("--resume-step needs --resume-uri")
+    return RestoreOptions(
+        **common,
+        data=_location(given, "data"),
+        data_dir=None if given.data_dir is None else Path(given.data_dir).resolve(),
+        resume=_location(given, "resume"),
+        resume_step=given.resume_step,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="adapter_agent", description=__import__("adapter_agent").__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    restore = verbs.add_parser("restore", help="before training: claim the output, stage data, fetch the checkpoint")
+    sync = verbs.add_parser("sync", help="beside training: upload and commit checkpoints, report progress")
+    for verb in (restore, sync):
+        verb.add_argument("--attempt", type=_count(1), required=True, help="number of this attempt, from 1")
+        verb.add_argument("--node", type=_count(0), required=True, help="index of this node; node 0 commits")
+        verb.add_argument("--nodes", type=_count(1), required=True)
+        verb.add_argument("--world-size", type=_count(1), required=True, help="training processes on all nodes")
+        verb.add_argument("--work", required=True, help="folder of this node")
+        _add_location(verb, "output", required=True)
+    _add_location(restore, "data")
+    restore.add_argument("--data-dir", help="folder that data is staged to")
+    _add_location(restore, "resume")
+    restore.add_argument("--resume-step", type=_count(0), help="by default the newest")
+    sync.add_argument("--listen", type=_address, default=("127.0.0.1", 0), metavar="HOST:PORT")
+    sync.add_argument("--keep-last", type=_count(1), help="committed checkpoints to keep; by default all")
+    sync.add_argument("--drain-seconds", type=float, default=DRAIN_SECONDS, help="time to finish after SIGTERM")
+    return parser
+
+
+def _add_location(parser: argparse.ArgumentParser, role: str, *, required: bool = False) -> None:
+    parser.add_argument(f"--{role}-uri", type=_uri, required=required, metavar="s3://BUCKET/PREFIX")
+    parser.add_argument(f"--{role}-endpoint-url", metavar="URL", help="by default AWS")
+    parser.add_argument(f"--{role}-region", metavar="REGION")
+
+
+def _location(given: argparse.Namespace, role: str) -> Location | None:
+    uri, endpoint_url, region = (getattr(given, f"{role}_{part}") for part in ("uri", "endpoint_url", "region"))
+    return None if uri is None else Location(uri, endpoint_url, region)
+
+
+def _uri(text: str) -> str:
+    try:
+        return _S3_URI.validate_python(text)
+    except ValidationError as error:
+        message = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        raise argparse.ArgumentTypeError(message) from None
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, separator, port = text.rpartition(":")
+    if not separator or not port.isdecimal() or int(port) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+class _count:  # noqa: N801 - argparse shows the name of a type in its messages
+    """An integer of at least `least`."""
+
+    def __init__(self, least: int) -> None:
+        self.least = least
+
+    def __call__(self, text: str) -> int:
+        if not text.isdecimal() or int(text) < self.least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least {self.least}")
+        return int(text)

@@ -1,0 +1,140 @@
+"""One look at the trainer's output after the other: upload what is new, commit it, clear away what it replaces."""
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+from adapter_api.checkpoint import IndexEntry
+
+from adapter_agent import index, local, retention
+from adapter_agent.backoff import delays
+from adapter_agent.commit import commit, receipts_of
+from adapter_agent.errors import ContentConflict, Damaged, StorageError
+from adapter_agent.extras import Extras
+from adapter_agent.options import SyncOptions
+from adapter_agent.report import Report
+from adapter_agent.start import Start
+from adapter_agent.store import Store
+from adapter_agent.upload import upload_checkpoint
+
+FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.2, 3.0
+"""How often storage is asked what the other nodes have done."""
+
+log = logging.getLogger(__name__)
+
+
+class Pipeline:
+    """The state of one node's uploads. Used by one thread; `describe_rest` by any."""
+
+    def __init__(
+        self, store: Store, begun: Start, options: SyncOptions, report: Report, extras: Extras,
+        now: Callable[[], datetime],
+    ) -> None:  # fmt: skip
+        self._store = store
+        self._claim = begun.claim
+        self._options = options
+        self._folders = options.folders
+        self._report = report
+        self._extras = extras
+        self._now = now
+        self._begun = False
+        self._settled_step = -1 if begun.source is None else begun.source.step
+        """Up to here nothing is to be committed any more."""
+        self._uploaded: set[int] = set()
+        self._expire: bool = False
+        self._looks = delays(FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS)
+        self._next_look = 0.0
+
+    def turn(self, *, last: bool) -> bool:
+        """Does what can be done now; with `last`, tells whether this node has nothing left to do.
+
+        Raises:
+            Fenced: a newer attempt owns the output.
+            StorageError, OSError: something failed; a later turn tries it again.
+        """
+        if not self._begun:
+            self._learn_commits()
+            self._begun = True
+        problem = self._upload_pending()
+        if self._uploaded and (last or time.monotonic() >= self._next_look):
+            self._next_look = time.monotonic() + next(self._looks)
+            if self._options.node == 0:
+                self._commit_uploaded()
+            else:
+                self._learn_commits()
+        if self._expire:
+            self._clear_away()
+        self._extras.send_samples(settled=last)
+        if problem is not None:
+            raise problem
+        if not last or (self._options.node == 0 and self._uploaded):
+            return False
+        self._extras.send_logs()
+        return True
+
+    def describe_rest(self) -> str:
+        """What is not committed, for a process that must end now."""
+        steps = self._pending()
+        if not steps:
+            return "every complete checkpoint is committed; logs or pictures may be missing"
+        return f"not committed to {self._store.uri}: checkpoints {', '.join(map(str, steps))}"
+
+    def _pending(self) -> list[int]:
+        return [step for step in local.complete_steps(self._folders.output) if step > self._settled_step]
+
+    def _upload_pending(self) -> StorageError | None:
+        """A checkpoint that cannot be uploaded as it is does not hold up those after it; the fault is returned."""
+        problem: StorageError | None = None
+        for step in self._pending():
+            if step not in self._uploaded:
+                try:
+                    self._upload(step)
+                except (Damaged, ContentConflict) as error:
+                    problem = problem or error
+        return problem
+
+    def _upload(self, step: int) -> None:
+        with self._report.upload_seconds.time():
+            receipt = upload_checkpoint(
+                self._store, self._claim, self._options.node, step, self._folders.checkpoint(step), self._report.sent
+            )
+        self._uploaded.add(step)
+        self._looks, self._next_look = delays(FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS), 0.0
+        log.info("uploaded this node's %d files of checkpoint %d", len(receipt.files), step)
+
+    def _commit_uploaded(self) -> None:
+        for step in sorted(self._uploaded):
+            receipts = receipts_of(self._store, self._claim, step, self._options.nodes)
+            if receipts is not None:
+                entry = commit(
+                    self._store, self._claim, receipts, self._folders.checkpoint(step), self._options.world_size,
+                    self._now(),
+                )  # fmt: skip
+                log.info("committed checkpoint %d: %d bytes from %d nodes", step, entry.bytes, len(receipts))
+                self._settle(entry)
+
+    def _learn_commits(self) -> None:
+        """What the index says; after a restart of this process, what it said before."""
+        newest = index.read_owned(self._store, self._claim).index.newest
+        if newest is None:
+            return
+        if newest.step > self._settled_step:
+            self._settle(newest)
+        elif newest.step == self._settled_step and not self._begun:
+            self._report.committed(newest, now=False)
+
+    def _settle(self, entry: IndexEntry) -> None:
+        self._settled_step = entry.step
+        self._uploaded = {step for step in self._uploaded if step > entry.step}
+        self._report.committed(entry)
+        self._expire = True
+
+    def _clear_away(self) -> None:
+        """After a commit: storage keeps the newest few, this node the newest one, and logs follow."""
+        if self._options.node == 0 and self._options.keep_last is not None:
+            retention.retain(self._store, self._claim, self._options.keep_last)
+        steps = local.complete_steps(self._folders.output)
+        local.remove_folders(self._folders.checkpoint(step) for step in steps if step < self._settled_step)
+        self._extras.send_logs()
+        self._expire = False

@@ -1,0 +1,112 @@
+"""The `restore` command: claim the output, restore the checkpoint that the attempt starts from, stage the data."""
+
+import logging
+import uuid
+from pathlib import Path
+
+from adapter_api.checkpoint import CheckpointIndex
+
+from adapter_agent import index, local, restore, retention, staging, start
+from adapter_agent.errors import Damaged, NothingThere, disk_error
+from adapter_agent.index import Claim
+from adapter_agent.options import RestoreOptions
+from adapter_agent.start import Source, Start
+from adapter_agent.store import Store
+
+log = logging.getLogger(__name__)
+
+
+def prepare(options: RestoreOptions) -> None:
+    """Runs to its end before training begins.
+
+    Raises:
+        StorageError: training cannot begin; the message says why.
+    """
+    try:
+        for folder in (options.folders.output, options.folders.agent):
+            folder.mkdir(parents=True, exist_ok=True)
+        output = options.output.connect()
+        output.check()
+        begun = _lead(options, output) if options.node == 0 else _follow(options, output)
+        start.keep(options.folders, begun)
+        _remove_others(options.folders, begun.source)
+    except OSError as error:
+        raise disk_error(error, f"preparing {options.folders.work}") from error
+
+
+def _lead(options: RestoreOptions, output: Store) -> Start:
+    """Node 0: claims, decides where to start, and tells the others."""
+    before = start.kept(options.folders)
+    again = before is not None and before.attempt == options.attempt
+    claim = before.claim if before is not None and again else Claim(options.attempt, uuid.uuid4().hex)
+    index.probe(output)
+    # Kept first: a process that dies between claim and reply must recognise its own claim when it is run again.
+    start.keep(options.folders, Start(attempt=claim.attempt, nonce=claim.nonce))
+    current = index.claim(output, claim)
+    log.info("attempt %d owns %s", claim.attempt, output.uri)
+    source = _restore_own(options, output, claim, current) or _restore_foreign(options)
+    if not again:
+        # Run again, another node's upload of this attempt may be under way, which must not be taken for a leftover.
+        retention.sweep(output, claim)
+    begun = Start(attempt=claim.attempt, nonce=claim.nonce, source=source)
+    start.announce(output, begun)
+    _stage(options)
+    return begun
+
+
+def _restore_own(options: RestoreOptions, output: Store, claim: Claim, current: CheckpointIndex) -> Source | None:
+    restored = restore.fetch_newest_usable(output, current, options.folders.checkpoint)
+    if restored is None:
+        return None
+    if restored.unusable:
+        # Otherwise training could never commit these steps again.
+        retention.forget(output, claim, restored.unusable)
+    log.info("continuing from checkpoint %d of %s", restored.entry.step, output.uri)
+    return Source(uri=output.uri, step=restored.entry.step, manifest_sha256=restored.entry.manifest_sha256)
+
+
+def _restore_foreign(options: RestoreOptions) -> Source | None:
+    """Another run's checkpoint, where the job names one and has none of its own."""
+    if options.resume is None:
+        return None
+    other = options.resume.connect()
+    held = index.read(other)
+    if held is None or held.index.newest is None:
+        raise NothingThere(f"{other.uri} holds no committed checkpoint to resume from; correct spec.resumeFrom")
+    chosen = held.index
+    if options.resume_step is not None:
+        entry = restore.committed_entry(other, options.resume_step)
+        chosen = chosen.model_copy(update={"checkpoints": (entry,)})
+    restored = restore.fetch_newest_usable(other, chosen, options.folders.checkpoint)
+    assert restored is not None  # noqa: S101 - there is a checkpoint
+    log.info("starting from checkpoint %d of %s", restored.entry.step, other.uri)
+    return Source(uri=other.uri, step=restored.entry.step, manifest_sha256=restored.entry.manifest_sha256)
+
+
+def _follow(options: RestoreOptions, output: Store) -> Start:
+    """Every other node: stages data while node 0 restores, then restores the same."""
+    claim = index.await_claim(output, options.attempt)
+    _stage(options)
+    begun = start.await_start(output, claim)
+    if begun.source is not None:
+        theirs = options.resume.connect() if options.resume and begun.source.uri == options.resume.uri else output
+        entry = restore.committed_entry(theirs, begun.source.step)
+        if entry.manifest_sha256 != begun.source.manifest_sha256:
+            raise Damaged(f"{theirs.uri}: checkpoint {entry.step} is not the one that node 0 has restored")
+        restore.fetch(theirs, restore.read_manifest(theirs, entry), options.folders.checkpoint(entry.step))
+    return begun
+
+
+def _stage(options: RestoreOptions) -> None:
+    if options.data is not None and options.data_dir is not None:
+        options.data_dir.mkdir(parents=True, exist_ok=True)
+        staging.stage_folder(options.data.connect(), options.data_dir)
+
+
+def _remove_others(folders: local.Folders, source: Source | None) -> None:
+    """Removes local checkpoints that were never committed: training continues from the restored one alone."""
+    kept = None if source is None else source.step
+    others: list[Path] = [folders.checkpoint(step) for step in local.complete_steps(folders.output) if step != kept]
+    for folder in others:
+        log.info("removing %s, which is not the checkpoint that this attempt starts from", folder)
+    local.remove_folders(others)

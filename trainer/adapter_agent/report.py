@@ -1,0 +1,89 @@
+"""What the agent knows about a run: the trainer's progress completed with commits and upload errors, and metrics."""
+
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+from adapter_api.checkpoint import IndexEntry, folder_name
+from adapter_api.progress import MAX_PROGRESS_BYTES, PROGRESS_FILE, CheckpointMark, Progress
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from pydantic import ValidationError
+
+_MAX_ERROR = 2048
+
+
+class Report:
+    """Written by the thread that uploads, read by those that answer requests."""
+
+    def __init__(self, output: Path, uri: str) -> None:
+        self._progress_file = output / PROGRESS_FILE
+        self._uri = uri
+        self._lock = threading.Lock()
+        self._read = Progress(updated_at=datetime.now(UTC))
+        self._checkpoint: CheckpointMark | None = None
+        self._upload_error: str | None = None
+        self._registry = CollectorRegistry()
+        name = "adapter_training"
+        self._step = Gauge(f"{name}_step", "Optimizer steps done", registry=self._registry)
+        self._loss = Gauge(f"{name}_loss", "Loss at the last report", registry=self._registry)
+        self._speed = Gauge(f"{name}_images_per_second", "Images a second, all processes", registry=self._registry)
+        self._bytes = Counter(f"{name}_uploaded_bytes", "Bytes sent to storage", registry=self._registry)
+        self._commits = Counter(f"{name}_commits", "Checkpoints known to be committed", registry=self._registry)
+        self._failures = Counter(f"{name}_upload_failures", "Uploads that failed", registry=self._registry)
+        self._last_commit = Gauge(
+            f"{name}_last_commit_timestamp_seconds", "Time of the newest commit", registry=self._registry
+        )
+        self.upload_seconds: Histogram = Histogram(
+            f"{name}_upload_seconds", "Time to upload this node's part of a checkpoint", registry=self._registry,
+            buckets=(0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600),
+        )  # fmt: skip
+
+    def sent(self, count: int) -> None:
+        """Bytes went to storage."""
+        self._bytes.inc(count)
+
+    def committed(self, entry: IndexEntry, *, now: bool = True) -> None:
+        """A checkpoint is committed: just now, or found to be at the start."""
+        mark = CheckpointMark(
+            step=entry.step,
+            uri=f"{self._uri}/{folder_name(entry.step)}",
+            committed_at=entry.committed_at,
+            bytes=entry.bytes,
+        )
+        with self._lock:
+            self._checkpoint = mark
+        self._last_commit.set(entry.committed_at.timestamp())
+        if now:
+            self._commits.inc()
+
+    def failed(self, error: str) -> None:
+        """An upload did not succeed."""
+        self._failures.inc()
+        with self._lock:
+            self._upload_error = error[:_MAX_ERROR]
+
+    def recovered(self) -> None:
+        """Uploads succeed again."""
+        with self._lock:
+            self._upload_error = None
+
+    def progress(self) -> Progress:
+        """The trainer's last readable progress, completed."""
+        try:
+            with self._progress_file.open("rb") as stream:
+                read = Progress.model_validate_json(stream.read(MAX_PROGRESS_BYTES))
+        except (OSError, ValidationError):
+            read = None  # not written yet, or just being written: the one before it serves
+        with self._lock:
+            self._read = read or self._read
+            return self._read.model_copy(update={"checkpoint": self._checkpoint, "upload_error": self._upload_error})
+
+    def metrics(self) -> bytes:
+        """Everything in Prometheus' text format."""
+        progress = self.progress()
+        self._step.set(progress.step)
+        if progress.loss is not None:
+            self._loss.set(progress.loss)
+        if progress.images_per_second is not None:
+            self._speed.set(progress.images_per_second)
+        return generate_latest(self._registry)

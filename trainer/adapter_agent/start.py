@@ -1,0 +1,99 @@
+"""Where an attempt starts: decided and verified by node 0, announced in storage, followed by the other nodes.
+
+    <output uri>/attempts/<attempt>.json
+
+Without it, a node that finds a checkpoint damaged, or another run's index a moment later, could start elsewhere.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from adapter_api.base import Count, ResourceModel
+from adapter_api.checkpoint import Sha256
+from pydantic import ValidationError
+
+from adapter_agent import index, local
+from adapter_agent.backoff import Deadline
+from adapter_agent.errors import NothingThere, ObjectMissing
+from adapter_agent.index import Claim
+from adapter_agent.store import Store
+
+START_WAIT_SECONDS = 3600.0
+"""How long other nodes wait for node 0 to have restored."""
+_CLAIM_FILE = "claim.json"
+
+
+class Source(ResourceModel):
+    """The checkpoint that an attempt starts from."""
+
+    uri: str
+    step: Count
+    manifest_sha256: Sha256
+
+
+class Start(ResourceModel):
+    """What node 0 announces, and what every node keeps for its `sync`."""
+
+    schema_version: Literal[1] = 1
+    attempt: Count
+    nonce: str
+    source: Source | None = None
+    """None: from the beginning."""
+
+    @property
+    def claim(self) -> Claim:
+        """The claim that this attempt holds."""
+        return Claim(self.attempt, self.nonce)
+
+
+def announce(store: Store, start: Start) -> None:
+    """Tells the other nodes. Only the owner of the claim calls this, so what it replaces is its own."""
+    store.put(_key(start.attempt), start.model_dump_json(indent=2).encode())
+
+
+def await_start(store: Store, claim: Claim) -> Start:
+    """What node 0 has announced.
+
+    Raises:
+        Fenced: a newer attempt owns the output.
+        WaitedTooLong: node 0 has announced nothing in time.
+    """
+    deadline = Deadline(START_WAIT_SECONDS, f"node 0 to restore {store.uri}; look at its log")
+    while True:
+        index.read_owned(store, claim)
+        try:
+            start = Start.model_validate_json(store.get(_key(claim.attempt))[0])
+        except (ObjectMissing, ValidationError):
+            start = None
+        if start is not None and start.claim == claim:
+            return start
+        deadline.pause()
+
+
+def _key(attempt: int) -> str:
+    return f"attempts/{attempt}.json"
+
+
+def keep(folders: local.Folders, start: Start) -> None:
+    """Keeps the start for `sync`, and for a `restore` that is run again."""
+    local.write_whole(folders.agent / _CLAIM_FILE, start.model_dump_json(indent=2).encode())
+
+
+def kept(folders: local.Folders) -> Start | None:
+    """What `keep` has kept; None if there is nothing usable."""
+    try:
+        return Start.model_validate_json(Path(folders.agent, _CLAIM_FILE).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def required(folders: local.Folders, attempt: int) -> Start:
+    """What `restore` has kept for this attempt.
+
+    Raises:
+        NothingThere: `restore` has not run to its end here.
+    """
+    start = kept(folders)
+    if start is None or start.attempt != attempt:
+        raise NothingThere(f"{folders.agent}: attempt {attempt} has not been restored here; run `restore` first")
+    return start

@@ -1,0 +1,227 @@
+"""One place in object storage: an S3 bucket and prefix, with conditional writes. Keys are relative to the prefix."""
+
+import base64
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import boto3
+from adapter_api.base import split_s3_uri
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from adapter_agent.errors import BucketMissing, Damaged, ObjectMissing, explain
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+MAX_DOCUMENT_BYTES = 64 * 2**20
+"""Largest object that is read into memory as a whole: an index or a manifest, never a tensor."""
+CONNECT_TIMEOUT_SECONDS = 4
+READ_TIMEOUT_SECONDS = 60
+ATTEMPTS = 3
+"""Tries of one request. With the connect timeout it keeps the report of a dead endpoint within 15 seconds."""
+MAX_CONNECTIONS = 16
+_DELETE_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class ObjectFacts:
+    """What storage says about one object."""
+
+    key: str
+    size: int
+    etag: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Empty where a listing delivered the facts."""
+
+
+def checksum(body: bytes) -> str:
+    """SHA-256 in the spelling of S3's checksum headers."""
+    return base64.b64encode(hashlib.sha256(body).digest()).decode()
+
+
+def _client(endpoint_url: str | None, region: str | None, read_timeout: float, attempts: int) -> "S3Client":
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint_url,
+        # A custom endpoint needs some region to sign for; AWS's own comes from the environment.
+        region_name=region or ("us-east-1" if endpoint_url else None),
+        config=Config(
+            connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            read_timeout=read_timeout,
+            retries={"mode": "standard", "total_max_attempts": attempts},
+            max_pool_connections=MAX_CONNECTIONS,
+            s3={"addressing_style": "path" if endpoint_url else "auto"},
+            # Automatic checksums travel as trailers, which several S3-compatible stores refuse; ours are explicit.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            # The CRT client ignores endpoint_url and would send to AWS.
+            preferred_transfer_client="classic",  # type: ignore[call-arg]
+        ),
+    )
+
+
+class Store:
+    """A bucket and prefix. Every method raises a `StorageError` that names place, cause and remedy.
+
+    Instances may be used by several threads.
+    """
+
+    def __init__(
+        self, uri: str, client: "S3Client", endpoint_url: str | None = None, region: str | None = None
+    ) -> None:
+        self.uri = uri.rstrip("/")
+        self.bucket, self.prefix = split_s3_uri(self.uri)
+        self.client = client
+        self.endpoint_url = endpoint_url
+        self.region = region
+
+    @classmethod
+    def connect(cls, uri: str, endpoint_url: str | None = None, region: str | None = None) -> "Store":
+        """A store at `uri`; credentials come from the usual AWS environment. Sends nothing yet."""
+        try:
+            client = _client(endpoint_url, region, READ_TIMEOUT_SECONDS, ATTEMPTS)
+        except BotoCoreError as error:
+            raise explain(error, uri, endpoint_url or "AWS") from error
+        return cls(uri, client, endpoint_url, region)
+
+    @property
+    def endpoint(self) -> str:
+        """Where requests go, for messages."""
+        return self.client.meta.endpoint_url
+
+    def full_key(self, key: str) -> str:
+        """The key as the bucket has it."""
+        return f"{self.prefix}/{key}" if self.prefix else key
+
+    def uri_of(self, key: str) -> str:
+        """Address of the object or folder `key`."""
+        return f"{self.uri}/{key}"
+
+    @contextmanager
+    def naming(self, key: str) -> Iterator[None]:
+        """Turns the SDK's errors inside the block into ours, naming `key`."""
+        try:
+            yield
+        except (BotoCoreError, ClientError) as error:
+            raise explain(error, self.uri_of(key) if key else self.uri, self.endpoint) from error
+
+    def check(self) -> None:
+        """Asks whether the bucket is there and may be read, and gives up within about 15 seconds."""
+        client = _client(self.endpoint_url, self.region, read_timeout=5, attempts=2)
+        try:
+            with self.naming(""):
+                client.list_objects_v2(Bucket=self.bucket, Prefix=self.full_key("checkpoints.json"), MaxKeys=1)
+        finally:
+            client.close()
+
+    def create_bucket_if_missing(self) -> None:
+        """Makes the bucket unless it is there."""
+        try:
+            self.check()
+        except BucketMissing:
+            # Another process may be faster.
+            exists = self.client.exceptions.BucketAlreadyOwnedByYou, self.client.exceptions.BucketAlreadyExists
+            with self.naming(""), suppress(*exists):
+                self.client.create_bucket(Bucket=self.bucket)
+
+    def get(self, key: str) -> tuple[bytes, str]:
+        """Content and ETag of a small object.
+
+        Raises:
+            ObjectMissing: there is none.
+            Damaged: larger than MAX_DOCUMENT_BYTES.
+        """
+        with self.naming(key):
+            answer = self.client.get_object(Bucket=self.bucket, Key=self.full_key(key))
+            with answer["Body"] as stream:
+                if answer["ContentLength"] > MAX_DOCUMENT_BYTES:
+                    raise Damaged(f"{self.uri_of(key)}: {answer['ContentLength']} bytes are too many for a document")
+                return stream.read(), answer["ETag"]
+
+    def head(self, key: str) -> ObjectFacts | None:
+        """Size, ETag and metadata of an object; None where there is none."""
+        try:
+            with self.naming(key):
+                answer = self.client.head_object(Bucket=self.bucket, Key=self.full_key(key))
+        except ObjectMissing:
+            return None
+        return ObjectFacts(key, answer["ContentLength"], answer["ETag"], answer["Metadata"])
+
+    def put(self, key: str, body: bytes) -> str:
+        """Writes an object whatever is there; returns its ETag."""
+        with self.naming(key):
+            return self.client.put_object(
+                Bucket=self.bucket, Key=self.full_key(key), Body=body, ChecksumSHA256=checksum(body)
+            )["ETag"]
+
+    def put_if_absent(self, key: str, body: bytes, metadata: Mapping[str, str] | None = None) -> str:
+        """Creates an object; returns its ETag.
+
+        Raises:
+            PreconditionFailed: one is there already, which may be this one after a lost reply.
+        """
+        with self.naming(key):
+            return self.client.put_object(
+                Bucket=self.bucket, Key=self.full_key(key), Body=body, ChecksumSHA256=checksum(body),
+                Metadata=metadata or {}, IfNoneMatch="*",
+            )["ETag"]  # fmt: skip
+
+    def replace_if_match(self, key: str, body: bytes, etag: str, metadata: Mapping[str, str] | None = None) -> str:
+        """Replaces the object whose ETag is `etag`; returns the new ETag.
+
+        Raises:
+            PreconditionFailed: another object is there now, which may be this one after a lost reply.
+        """
+        with self.naming(key):
+            return self.client.put_object(
+                Bucket=self.bucket, Key=self.full_key(key), Body=body, ChecksumSHA256=checksum(body),
+                Metadata=metadata or {}, IfMatch=etag,
+            )["ETag"]  # fmt: skip
+
+    def list(self, prefix: str = "") -> Iterator[ObjectFacts]:
+        """Every object whose key starts with `prefix`."""
+        start = self.full_key(prefix)
+        if start and not prefix:
+            start += "" if start.endswith("/") else "/"
+        with self.naming(prefix):
+            for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=start):
+                for entry in page.get("Contents", ()):
+                    key = entry["Key"].removeprefix(f"{self.prefix}/" if self.prefix else "")
+                    yield ObjectFacts(key, entry["Size"], entry["ETag"])
+
+    def folders(self) -> Iterator[str]:
+        """Names of the folders directly below the prefix."""
+        start = f"{self.prefix}/" if self.prefix else ""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=start, Delimiter="/")
+        with self.naming(""):
+            for page in pages:
+                for entry in page.get("CommonPrefixes", ()):
+                    yield entry["Prefix"].removeprefix(start).rstrip("/")
+
+    def delete(self, *keys: str) -> None:
+        """Deletes objects; a key without one is no error."""
+        for begin in range(0, len(keys), _DELETE_BATCH):
+            batch = keys[begin : begin + _DELETE_BATCH]
+            with self.naming(batch[0]):
+                answer = self.client.delete_objects(
+                    Bucket=self.bucket,
+                    Delete={"Objects": [{"Key": self.full_key(key)} for key in batch], "Quiet": True},
+                )
+                for fault in answer.get("Errors", ()):
+                    raise ClientError({"Error": {"Code": fault["Code"], "Message": fault["Message"]}}, "DeleteObjects")
+
+    def abort_uploads(self, prefix: str) -> None:
+        """Ends multipart uploads below `prefix` that were never completed: their parts are stored, and paid, unseen."""
+        with self.naming(prefix):
+            pages = self.client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self.bucket, Prefix=self.full_key(prefix)
+            )
+            for page in pages:
+                for upload in page.get("Uploads", ()):
+                    self.client.abort_multipart_upload(
+                        Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                    )

@@ -1,0 +1,122 @@
+"""Uploads a node's part of one checkpoint: every object created once, then the receipt that says all of it is there."""
+
+import logging
+from pathlib import Path
+
+from adapter_api.checkpoint import MANIFEST_NAME, FileEntry, Receipt, folder_name, receipt_name
+from pydantic import ValidationError
+
+from adapter_agent import content, index, local, parallel
+from adapter_agent.errors import ContentConflict, Damaged, ObjectMissing, PreconditionFailed
+from adapter_agent.index import Claim
+from adapter_agent.store import ObjectFacts, Store
+from adapter_agent.transfer import Condition, OnBytes, ignore_bytes, send
+
+PARALLEL_FILES = 4
+"""With parts of 32 MiB this bounds memory to 128 MiB."""
+_SHA256, _ATTEMPT = "sha256", "attempt"
+
+log = logging.getLogger(__name__)
+
+
+def metadata_of(facts: local.FileFacts, claim: Claim) -> dict[str, str]:
+    """What travels with every object, so that a writer who finds one can tell what it is and whose."""
+    return {_SHA256: facts.sha256, _ATTEMPT: str(claim.attempt)}
+
+
+def create_once(
+    store: Store, claim: Claim, key: str, path: Path, facts: local.FileFacts, on_bytes: OnBytes = ignore_bytes
+) -> None:
+    """Creates an object of an uncommitted checkpoint from a file.
+
+    An equal object in its place is as good. A different one that this or an older attempt left behind, which nothing
+    can have committed, is replaced under If-Match, so that a newer attempt's object is never touched.
+
+    Raises:
+        Fenced: a newer attempt owns the output.
+        ContentConflict: the object in its place is not known to be a leftover.
+    """
+    metadata = metadata_of(facts, claim)
+    try:
+        send(store, key, path, facts, metadata, Condition(), on_bytes)
+    except PreconditionFailed:
+        found = store.head(key)
+        if found is None:
+            raise  # deleted just now; the next try creates it
+        if (found.size, found.metadata.get(_SHA256)) == (facts.size, facts.sha256):
+            return
+        _refuse_foreign(store, claim, found)
+        log.warning("%s: replacing what an earlier, uncommitted upload left there", store.uri_of(key))
+        send(store, key, path, facts, metadata, Condition(found.etag), on_bytes)
+
+
+def create_document(store: Store, claim: Claim, key: str, body: bytes) -> None:
+    """The same for content in memory, such as a receipt or a manifest."""
+    facts = local.facts_of_bytes(body)
+    try:
+        store.put_if_absent(key, body, metadata_of(facts, claim))
+    except PreconditionFailed:
+        found = store.head(key)
+        if found is None:
+            raise
+        if found.metadata.get(_SHA256) == facts.sha256:
+            return
+        _refuse_foreign(store, claim, found)
+        store.replace_if_match(key, body, found.etag, metadata_of(facts, claim))
+
+
+def _refuse_foreign(store: Store, claim: Claim, found: ObjectFacts) -> None:
+    index.read_owned(store, claim)
+    writer = found.metadata.get(_ATTEMPT, "")
+    if not writer.isdecimal() or int(writer) > claim.attempt:
+        raise ContentConflict(
+            f"{store.uri_of(found.key)}: another object is there, and this run did not write it; "
+            "move it away, or choose another output address"
+        )
+
+
+def read_receipt(store: Store, step: int, node: int) -> Receipt | None:
+    """The receipt of a node for a step; None where there is none yet."""
+    key = f"{folder_name(step)}/{receipt_name(node)}"
+    try:
+        body, _ = store.get(key)
+    except ObjectMissing:
+        return None
+    try:
+        return Receipt.model_validate_json(body)
+    except ValidationError:
+        raise Damaged(f"{store.uri_of(key)}: is not a receipt") from None
+
+
+def upload_checkpoint(
+    store: Store, claim: Claim, node: int, step: int, folder: Path, on_bytes: OnBytes = ignore_bytes
+) -> Receipt:
+    """Uploads everything in `folder`, then the receipt. Doing it again after any interruption is safe.
+
+    Raises:
+        Damaged: the folder holds a file of a kind that restore would refuse.
+    """
+    receipt = read_receipt(store, step, node)
+    if receipt is not None and receipt.attempt == claim.attempt:
+        return receipt
+    paths = [path for path in local.files_below(folder) if path != MANIFEST_NAME]
+    for path in paths:
+        _refuse_unrestorable(folder, path)
+
+    def upload(path: str) -> FileEntry:
+        facts = local.facts_of(folder / path)
+        create_once(store, claim, f"{folder_name(step)}/{path}", folder / path, facts, on_bytes)
+        return FileEntry(path=path, size=facts.size, sha256=facts.sha256, node=node)
+
+    files = tuple(parallel.each(upload, paths, PARALLEL_FILES))
+    receipt = Receipt(step=step, attempt=claim.attempt, node=node, files=files)
+    create_document(
+        store, claim, f"{folder_name(step)}/{receipt_name(node)}", receipt.model_dump_json(indent=2).encode()
+    )
+    return receipt
+
+
+def _refuse_unrestorable(folder: Path, path: str) -> None:
+    content.refuse_name(path)
+    with (folder / path).open("rb") as stream:
+        content.refuse_content(path, stream.read(content.HEAD_BYTES))

@@ -1,0 +1,41 @@
+"""Requests to stop: noticed on any rank, obeyed by all ranks at the same step boundary."""
+
+import signal
+from types import FrameType
+
+import torch
+import torch.distributed as distributed
+
+from adapter_trainer.processes import Processes
+
+
+class StopRequest:
+    """SIGTERM or SIGINT, agreed on by all ranks.
+
+    A signal reaches ranks at different steps, and one that stopped alone would leave the others in a collective for
+    ever. So each step carries a maximum over all ranks' flags; it runs beside the step and costs no wait.
+    """
+
+    def __init__(self, processes: Processes) -> None:
+        self.signal_number = 0
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._note)
+        self.group = processes.group
+        self.flag = torch.zeros(1, dtype=torch.int32)
+        self.work: distributed.Work | None = None
+
+    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
+        self.signal_number = number
+
+    def begin_step(self) -> None:
+        """Starts to compare flags; the answer is ready when the step is."""
+        if self.group is not None:
+            self.flag.fill_(1 if self.signal_number else 0)
+            self.work = distributed.all_reduce(self.flag, distributed.ReduceOp.MAX, group=self.group, async_op=True)
+
+    def end_step(self) -> bool:
+        """Whether all ranks stop after this step."""
+        if self.work is None:
+            return self.signal_number != 0
+        self.work.wait()
+        return bool(self.flag.item())

@@ -1,0 +1,93 @@
+"""The first stage: images to latents and back; a VAE, or the pixels themselves."""
+
+from typing import Protocol
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+from adapter_api.training import FirstStageConfig
+from adapter_trainer import registry, sources
+
+
+class FirstStage(Protocol):
+    """What training and sampling need of a first stage."""
+
+    channels: int
+    factor: int
+    """Pixels per latent along each side."""
+
+    def encode(self, images: Tensor, noise: Tensor) -> Tensor:
+        """Images [B, C, H, W] in -1..1 and standard normal noise of the latents' shape -> latents."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents -> images [B, C, H, W] in -1..1."""
+
+
+class Pixels(nn.Module):
+    """Latents are the images: for small images, and for tests of everything else."""
+
+    factor = 1
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def encode(self, images: Tensor, noise: Tensor) -> Tensor:  # noqa: ARG002 - there is nothing to sample
+        """The images."""
+        return images
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """The latents, clamped to the images' range."""
+        return latents.clamp(-1, 1)
+
+
+class Autoencoder(nn.Module):
+    """A frozen KL autoencoder (arXiv 2112.10752); its scale and shift are part of the latents."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.vae = vae.requires_grad_(False).eval()
+        self.channels = int(vae.config.latent_channels)
+        self.factor = int(2 ** (len(vae.config.block_out_channels) - 1))
+        self.scale = float(vae.config.scaling_factor)
+        self.shift = float(vae.config.shift_factor or 0.0)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights: float32 where the configuration says that lower precision overflows."""
+        return next(self.vae.parameters()).dtype
+
+    def encode(self, images: Tensor, noise: Tensor) -> Tensor:
+        """A sample of the posterior, in the UNet's units."""
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+            posterior = self.vae.encode(images.to(self.dtype)).latent_dist
+            latents: Tensor = (posterior.mean + posterior.std * noise.to(self.dtype) - self.shift) * self.scale
+        return latents.float()
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images in -1..1."""
+        with torch.no_grad(), torch.autocast(latents.device.type, enabled=False):
+            images: Tensor = self.vae.decode(latents.to(self.dtype) / self.scale + self.shift).sample
+        return images.float().clamp(-1, 1)
+
+
+def first_stage(config: FirstStageConfig, channels: int, seed: int) -> Pixels | Autoencoder:
+    """The configured first stage for images of `channels` channels."""
+    field = "model.params.first_stage_config"
+    if config.target == "Pixels":
+        return Pixels(channels)
+    if config.pretrained is not None:
+        return Autoencoder(sources.load(registry.MODULES[config.target], config, field))
+    blocks, params = len(config.params.block_out_channels), config.params.model_dump()
+    vae = sources.build(
+        "first_stage",
+        seed,
+        lambda: AutoencoderKL(
+            **params,
+            down_block_types=("DownEncoderBlock2D",) * blocks,
+            up_block_types=("UpDecoderBlock2D",) * blocks,
+        ),
+        field,
+    )
+    return Autoencoder(vae)

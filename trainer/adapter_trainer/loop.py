@@ -1,0 +1,132 @@
+"""The step loop."""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from adapter_trainer import checkpoint, objective
+from adapter_trainer.control import StopRequest
+from adapter_trainer.data import Batch
+from adapter_trainer.errors import NonFiniteLoss
+from adapter_trainer.model import AdapterModel, Conditions
+from adapter_trainer.objective import NoiseSchedule
+from adapter_trainer.processes import Processes
+from adapter_trainer.report import Report
+from adapter_trainer.state import TrainingState
+
+
+@dataclass
+class Training:
+    """A run that is ready to take its next step."""
+
+    state: TrainingState
+    module: nn.Module
+    """state.model, wrapped for this number of processes."""
+    schedule: NoiseSchedule
+    batches: Iterator[Batch]
+    null_ids: list[Tensor]
+    """Tokens of the empty caption, for each text encoder."""
+    report: Report
+    stop: StopRequest
+    processes: Processes
+    output: Path
+    total_steps: int
+    samples: int
+    """In one epoch."""
+
+
+def train(run: Training) -> bool:
+    """Takes steps until the last one, or until asked to stop; saves on the way and at the end.
+
+    Returns:
+        Whether all steps were taken.
+    """
+    state, config = run.state, run.state.config
+    saved = state.step
+    run.report.begin_interval()
+    while state.step < run.total_steps:
+        run.stop.begin_step()
+        loss = take_step(run)
+        stopping = run.stop.end_step()
+        last = stopping or state.step == run.total_steps
+        saving = last or state.step % config.checkpoint.save_steps == 0
+        if saving or state.step % config.logging.log_steps == 0:
+            report_loss(run, loss)
+        if saving:
+            save(run)
+            saved = state.step
+        if stopping:
+            break
+    if saved == state.step and run.report.saved_step is None:
+        run.report.saved_step = saved
+    return state.step >= run.total_steps
+
+
+def take_step(run: Training) -> Tensor:
+    """One optimizer step; returns this process's mean loss, a scalar on the device."""
+    state, accelerator = run.state, run.state.accelerator
+    losses, samples, waited = [], 0, 0.0
+    for _ in range(accelerator.gradient_accumulation_steps):
+        started = time.perf_counter()
+        batch = next(run.batches).to(accelerator.device)
+        waited += time.perf_counter() - started
+        with accelerator.accumulate(run.module):
+            loss = loss_of(run.module, state.model, run.schedule, batch, run.null_ids)
+            accelerator.backward(loss)
+            if accelerator.sync_gradients and state.config.optimization.max_grad_norm is not None:
+                accelerator.clip_grad_norm_((p for _, p in state.trained()), state.config.optimization.max_grad_norm)
+            state.optimizer.step()
+            if accelerator.sync_gradients:
+                state.scheduler.step()
+            state.optimizer.zero_grad()
+        losses.append(loss.detach())
+        samples += len(batch.timesteps)
+    if state.ema is not None:
+        state.ema.step(parameter for _, parameter in state.trained())
+    state.step += 1
+    state.seen += samples * run.processes.world_size
+    run.report.count(samples * run.processes.world_size, waited)
+    return torch.stack(losses).mean()
+
+
+def loss_of(
+    module: nn.Module, model: AdapterModel, schedule: NoiseSchedule, batch: Batch, null_ids: list[Tensor]
+) -> Tensor:
+    """The objective on one batch, a scalar; `module` is `model`, wrapped or not."""
+    latents = model.first_stage.encode(batch.images, batch.posterior_noise)
+    noisy = schedule.add_noise(latents, batch.noise, batch.timesteps)
+    conditions = Conditions(batch.columns, batch.dropped, batch.time_ids, batch.input_ids, null_ids)
+    prediction = module(noisy, batch.timesteps, conditions)
+    return objective.loss(prediction, schedule.target(latents, batch.noise, batch.timesteps))
+
+
+def report_loss(run: Training, loss: Tensor) -> None:
+    """Reports the loss over all processes.
+
+    Raises:
+        NonFiniteLoss: it is NaN or infinite, which no further step would mend.
+    """
+    state = run.state
+    mean = float(state.accelerator.reduce(loss, reduction="mean"))
+    if not math.isfinite(mean):
+        raise NonFiniteLoss(
+            f"step {state.step}: the loss is {mean}; the checkpoints before it stand. Lower optimization.learning_rate, "
+            "set max_grad_norm, or train with mixed_precision bf16 or no"
+        )
+    epoch = state.seen // run.samples
+    state.metrics = run.report.step(state.step, epoch, mean, state.scheduler.get_last_lr()[0])
+
+
+def save(run: Training) -> None:
+    """Saves a checkpoint, then deletes those that are no longer to be kept; collective."""
+    run.report.phase("saving", run.state.step)
+    checkpoint.write(run.output, run.state.step, lambda folder: run.state.fill(folder, run.processes), run.processes)
+    run.report.saved_step = run.state.step
+    checkpoint.retain(run.output, run.state.config.checkpoint.keep_last, run.state.step, run.processes)
+    run.report.phase("training", run.state.step)
+    run.report.begin_interval()

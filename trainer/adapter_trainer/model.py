@@ -1,0 +1,269 @@
+"""The model: a UNet, its conditions and its adapters, put together from a configuration."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from adapter_api.columns import column_of
+from adapter_api.training import Conditioned, ModelParams, TrainingConfig
+from adapter_trainer import registry, sources
+from adapter_trainer.adapters import Adapter, AdapterLayer, attach, cross_attention_layers, matching_layers
+from adapter_trainer.encoders import ImageEncoder, TextEncoders, Tokenizers, image_encoder, text_encoders, tokenizers
+from adapter_trainer.errors import InvalidConfig
+from adapter_trainer.first_stage import Autoencoder, Pixels, first_stage
+from adapter_trainer.projectors import ConditionTokens
+from adapter_trainer.tokens import TOKEN_CONDITIONERS, conditioning_sequence
+
+
+@dataclass
+class Conditions:
+    """What a batch of samples is conditioned on; the UNet's inputs apart from latents and timesteps."""
+
+    columns: dict[str, Tensor]
+    """By data column: vectors [B, width]; reference images [B, 3, S, S], normalised for the image encoder."""
+    dropped: dict[str, Tensor]
+    """By module path (`text`, `label_to_token`, `adapters.<name>`, …): samples whose condition is its null, [B] bool."""
+    time_ids: Tensor
+    """[B, 6]: original height and width, crop top and left, target height and width, in pixels (arXiv 2307.01952)."""
+    input_ids: list[Tensor]
+    """Caption tokens [B, L] for each text encoder."""
+    null_ids: list[Tensor]
+    """Tokens of the empty caption [1, L] for each text encoder."""
+
+
+class AdapterModel(nn.Module):
+    """Everything between noisy latents and the prediction. Each part is a module of its own, frozen or trained."""
+
+    def __init__(self, config: TrainingConfig) -> None:
+        """Builds or loads every part of `config`, whose column widths must be known.
+
+        Raises:
+            InvalidConfig: a part that cannot be built or loaded, or does not fit the others.
+        """
+        super().__init__()
+        params = sources.with_pipeline_sources(config.model.params)
+        self.params = params
+        channels = {"RGB": 3, "L": 1}[config.data.params.image_mode]
+        self.tokenizers: Tokenizers | None = tokenizers(params.text_config)
+        self.first_stage: Pixels | Autoencoder = first_stage(params.first_stage_config, channels, config.seed)
+        self.text_encoders: TextEncoders | None = text_encoders(params.text_config, config.seed, self.tokenizers)
+        self.image_encoder: ImageEncoder | None = image_encoder(params.image_encoder_config, config.seed)
+        self.unet: UNet2DConditionModel = _unet(params, config, self.first_stage.factor)
+        self.token_dim = int(self.unet.config.cross_attention_dim)
+        self.columns = _columns(config)
+        self.token_conditioners = nn.ModuleDict(
+            {
+                path.split(".")[1]: self._token_conditioner(config, path, module)
+                for path, module in config.model.conditioned.items()
+                if path.startswith("token_conditioners.")
+            }
+        )
+        self.adapters = nn.ModuleDict({name: self._adapter(config, name) for name in params.adapters_config})
+        attach(self.unet, {name: adapter for name, adapter in self.adapters.items() if isinstance(adapter, Adapter)})
+        self._check_fit(config)
+        self._freeze()
+
+    # --- construction ---
+
+    def _token_conditioner(self, config: TrainingConfig, path: str, module: Conditioned) -> ConditionTokens:
+        name = path.split(".")[1]
+        settings = getattr(config.model.params.token_conditioners, name)
+        projector, width = settings.projector, self.columns[path].width
+        return sources.build(
+            name,
+            config.seed,
+            lambda: TOKEN_CONDITIONERS[name](
+                registry.PROJECTORS[projector.target](width, self.token_dim, projector.params), self.token_dim, module.null
+            ),
+            f"model.params.{path}",
+        )
+
+    def _adapter(self, config: TrainingConfig, name: str) -> Adapter:
+        settings = config.model.params.adapters_config[name]
+        field = f"model.params.adapters_config.{name}"
+        column, projector = self.columns[f"adapters_config.{name}"], settings.projector
+        width = column.width
+        if column.is_reference:
+            if self.image_encoder is None:
+                raise InvalidConfig(f"{field}: takes reference images; set model.params.image_encoder_config")
+            sequence = projector.target == "PerceiverResampler"
+            width = self.image_encoder.sequence_dim if sequence else self.image_encoder.pooled_dim
+        available = cross_attention_layers(self.unet)
+        chosen = matching_layers(settings.layers, list(available), f"{field}.layers")
+        tokens = sources.build(
+            f"adapters.{name}",
+            config.seed,
+            lambda: ConditionTokens(
+                registry.PROJECTORS[projector.target](width, self.token_dim, projector.params),
+                self.token_dim,
+                settings.null,
+            ),
+            f"{field}.projector",
+        )
+        return Adapter(tokens, {layer: AdapterLayer(available[layer]) for layer in chosen}, settings.scale)
+
+    def _check_fit(self, config: TrainingConfig) -> None:
+        unet, resolution = self.unet.config, config.data.params.resolution
+        if unet.in_channels != self.first_stage.channels:
+            raise InvalidConfig(
+                f"model.params.unet_config: takes {unet.in_channels} channels, "
+                f"the first stage gives {self.first_stage.channels}"
+            )
+        multiple = self.first_stage.factor * 2 ** (len(unet.block_out_channels) - 1)
+        if resolution % multiple:
+            raise InvalidConfig(f"data.params.resolution: {resolution} is not a multiple of {multiple}")
+        if self.text_encoders is not None and self.text_encoders.width != self.token_dim:
+            raise InvalidConfig(
+                f"model.params.text_config.encoders: their joined width is {self.text_encoders.width}, "
+                f"the UNet's cross_attention_dim is {self.token_dim}"
+            )
+
+    def _freeze(self) -> None:
+        self.requires_grad_(False)
+        for _, module, settings in self.trainable_parts():
+            if settings.train:
+                module.requires_grad_(True)
+        if self.params.unet_config.gradient_checkpointing:
+            self.unet.enable_gradient_checkpointing()
+
+    # --- parts ---
+
+    def trainable_parts(self) -> Iterator[tuple[str, nn.Module, object]]:
+        """Name, module and settings (`train`, `learning_rate`) of every part that a flag freezes or trains."""
+        yield "unet", self.unet, self.params.unet_config
+        if self.text_encoders is not None:
+            encoders = zip(self.text_encoders.encoders, self.params.text_config.encoders, strict=True)
+            for index, (encoder, settings) in enumerate(encoders):
+                yield f"text_encoder_{index}", encoder, settings
+        if self.image_encoder is not None:
+            yield "image_encoder", self.image_encoder, self.params.image_encoder_config
+        for name, conditioner in self.token_conditioners.items():
+            yield name, conditioner, getattr(self.params.token_conditioners, name)
+        for name, adapter in self.adapters.items():
+            yield f"adapter-{name}", adapter, self.params.adapters_config[name]
+
+    def saved_parts(self) -> dict[str, nn.Module]:
+        """Parts that a checkpoint must hold: the trained ones, and those that no folder or hub name could give back."""
+        parts = {
+            name: module
+            for name, module, settings in self.trainable_parts()
+            if settings.train or getattr(settings, "pretrained", None) is None  # type: ignore[attr-defined]
+        }
+        stage = self.params.first_stage_config
+        if isinstance(self.first_stage, Autoencoder) and stage.pretrained is None:
+            parts["first_stage"] = self.first_stage
+        return parts
+
+    def condition_dropouts(self) -> dict[str, float]:
+        """Share of dropped samples by module path; the keys of `Conditions.dropped`."""
+        dropouts = {"text": self.params.text_config.dropout} if self.text_encoders is not None else {}
+        for name in self.token_conditioners:
+            dropouts[name] = getattr(self.params.token_conditioners, name).dropout
+        for name in self.adapters:
+            dropouts[f"adapters.{name}"] = self.params.adapters_config[name].dropout
+        return dropouts
+
+    def latent_shape(self, resolution: int) -> tuple[int, int, int]:
+        """Channels, height and width of the latents of an image."""
+        side = resolution // self.first_stage.factor
+        return self.first_stage.channels, side, side
+
+    # --- prediction ---
+
+    def forward(self, latents: Tensor, timesteps: Tensor, conditions: Conditions) -> Tensor:
+        """Noisy latents [B, C, H, W] and timesteps [B] -> prediction [B, C, H, W]."""
+        text, pooled = self._text(conditions, latents)
+        sequence = conditioning_sequence(
+            text,
+            self.token_conditioners,
+            {name: conditions.columns[self._column(f"token_conditioners.{name}")] for name in self.token_conditioners},
+            conditions.dropped,
+            batch_size=latents.shape[0],
+            token_dim=self.token_dim,
+            like=latents,
+        )
+        tokens = {name: self._adapter_tokens(name, conditions) for name in self.adapters}
+        micro = None
+        if self.unet.config.addition_embed_type == "text_time":
+            micro = {"text_embeds": pooled, "time_ids": conditions.time_ids}
+        prediction: Tensor = self.unet(
+            latents,
+            timesteps,
+            encoder_hidden_states=sequence,
+            added_cond_kwargs=micro,
+            cross_attention_kwargs={"ip_hidden_states": tokens} if tokens else None,
+            return_dict=False,
+        )[0]
+        return prediction
+
+    def _column(self, path: str) -> str:
+        return self.columns[path].name
+
+    def _text(self, conditions: Conditions, like: Tensor) -> tuple[Tensor | None, Tensor]:
+        if self.text_encoders is None:
+            unet = self.unet.config
+            if unet.addition_embed_type != "text_time":
+                return None, like.new_zeros(0)
+            width = unet.projection_class_embeddings_input_dim - 6 * unet.addition_time_embed_dim
+            return None, like.new_zeros(like.shape[0], width)
+        dropped = conditions.dropped["text"]
+        ids = conditions.input_ids
+        if self.params.text_config.null == "encoded":
+            nulls = conditions.null_ids
+            ids = [torch.where(dropped[:, None], null, given) for null, given in zip(nulls, ids, strict=True)]
+            states: Tensor
+            pooled: Tensor
+            states, pooled = self.text_encoders(ids)
+            return states, pooled
+        states, pooled = self.text_encoders(ids)
+        return states.masked_fill(dropped[:, None, None], 0), pooled.masked_fill(dropped[:, None], 0)
+
+    def _adapter_tokens(self, name: str, conditions: Conditions) -> Tensor:
+        column, settings = self.columns[f"adapters_config.{name}"], self.params.adapters_config[name]
+        values, dropped = conditions.columns[column.name], conditions.dropped[f"adapters.{name}"]
+        if column.is_reference and self.image_encoder is not None:
+            sequence = settings.projector.target == "PerceiverResampler"
+            if sequence and settings.null == "encoded":
+                values = values.masked_fill(dropped[:, None, None, None], 0)
+            values = self.image_encoder(values, sequence=sequence)
+        adapter = self.adapters[name]
+        tokens: Tensor = adapter.tokens(values, dropped)  # type: ignore[operator]
+        return tokens
+
+
+@dataclass(frozen=True)
+class ConditionColumn:
+    """The column that feeds a module."""
+
+    name: str
+    width: int
+    """Of its vectors; 0 for reference images, whose features have the image encoder's width."""
+    is_reference: bool
+
+
+def _columns(config: TrainingConfig) -> dict[str, ConditionColumn]:
+    columns = {}
+    for path, module in config.model.conditioned.items():
+        column = column_of(config, path, module)
+        if column is None:
+            raise InvalidConfig(f"model.params.{path}: has no data column")
+        is_reference = column.kind == "reference"
+        if column.width is None and not is_reference:
+            raise InvalidConfig(f"data.params.columns: the width of column {column.name!r} is not known; set `width`")
+        columns[path] = ConditionColumn(column.name, column.width or 0, is_reference)
+    return columns
+
+
+def _unet(params: ModelParams, config: TrainingConfig, factor: int) -> UNet2DConditionModel:
+    settings, field = params.unet_config, "model.params.unet_config"
+    if settings.pretrained is not None:
+        loaded: UNet2DConditionModel = sources.load(registry.MODULES[settings.target], settings, field)
+        return loaded
+    shape = settings.params.model_dump()
+    shape["sample_size"] = shape["sample_size"] or config.data.params.resolution // factor
+    if shape["addition_embed_type"] is None:
+        del shape["addition_time_embed_dim"], shape["projection_class_embeddings_input_dim"]
+    return sources.build("unet", config.seed, lambda: UNet2DConditionModel(**shape), f"{field}.params")

@@ -1,0 +1,62 @@
+"""PURE: which sample stands at which position of the endless, shuffled sequence that training reads.
+
+The sequence is the epochs' permutations one after another, and a run's place in it is one number: the samples seen so
+far. Processes read disjoint parts of it, so the order is the same for any number of them, and a run resumes by
+continuing to count. A batch may span two epochs; no sample is dropped.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Place(NamedTuple):
+    """One reading of one sample: everything random about it is a function of the seed and this."""
+
+    epoch: int
+    position: int
+    """Within the epoch, from 0."""
+
+
+@lru_cache(maxsize=4)
+def permutation(seed: int, epoch: int, samples: int) -> NDArray[np.int64]:
+    """The order of the sample indices in one epoch, shape [samples]."""
+    return np.random.Generator(np.random.Philox(key=_key(seed, "order"), counter=[0, 0, 0, epoch])).permutation(samples)
+
+
+def index_at(seed: int, place: Place, samples: int) -> int:
+    """Index of the sample that is read at `place`."""
+    return int(permutation(seed, place.epoch, samples)[place.position])
+
+
+def place_of(seen: int, samples: int) -> Place:
+    """The place that is read after `seen` samples."""
+    return Place(*divmod(seen, samples))
+
+
+def batches(seen: int, samples: int, batch_size: int, rank: int, world_size: int) -> Iterator[list[Place]]:
+    """The batches of one process, from the state after `seen` samples on, without end.
+
+    Each round reads batch_size x world_size consecutive places, of which rank r takes the r-th run of batch_size.
+    """
+    start = seen + rank * batch_size
+    while True:
+        yield [place_of(start + offset, samples) for offset in range(batch_size)]
+        start += batch_size * world_size
+
+
+def generator_at(seed: int, place: Place, purpose: str) -> np.random.Generator:
+    """Randomness for one reading of one sample: streams of different seeds, places and purposes are independent.
+
+    Philox (Salmon et al., SC'11) is counter-based, so a stream costs nothing to reach.
+    """
+    counter = [0, 0, place.position, place.epoch]
+    return np.random.Generator(np.random.Philox(key=_key(seed, purpose), counter=counter))
+
+
+@lru_cache(maxsize=64)
+def _key(seed: int, purpose: str) -> NDArray[np.uint64]:
+    return np.array([seed, int.from_bytes(purpose.encode()[:8].ljust(8, b"\0"), "big")], dtype=np.uint64)

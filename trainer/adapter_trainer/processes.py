@@ -1,0 +1,80 @@
+"""The processes of a run: who writes what, and how they agree."""
+
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as distributed
+from torch import Tensor
+
+Value = TypeVar("Value")
+
+
+@dataclass
+class Processes:
+    """This process among those of the run. Agreement goes over gloo, so that it never occupies a GPU."""
+
+    rank: int = 0
+    world_size: int = 1
+    is_leader: bool = True
+    """Whether this process finishes the output folder that it writes to: one process for each such folder."""
+    group: Any = field(default=None, repr=False)
+
+    @classmethod
+    def of_this_run(cls, output: Path) -> "Processes":
+        """Finds out who this process is. Collective: every process of the run calls it.
+
+        Nodes may share the output folder (a network volume) or have one each, and nobody has to say which: rank 0
+        leaves a token, and the processes that find it share its folder.
+        """
+        if not distributed.is_initialized() or distributed.get_world_size() == 1:
+            return cls()
+        group = distributed.new_group(backend="gloo")
+        rank, world_size = distributed.get_rank(), distributed.get_world_size()
+        processes = cls(rank, world_size, group=group)
+        name = processes.gather(f".folder-{secrets.token_hex(8)}" if rank == 0 else "")
+        mine = output / f"{name[0]}-{rank}"
+        mine.touch()
+        processes.barrier()
+        sharing = [other for other in range(world_size) if (output / f"{name[0]}-{other}").exists()]
+        processes.barrier()
+        mine.unlink()
+        processes.is_leader = rank == min(sharing)
+        return processes
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which writes what exists once."""
+        return self.rank == 0
+
+    def gather(self, value: Value) -> list[Value]:
+        """Every rank's value, in the order of ranks."""
+        if self.group is None:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        distributed.all_gather_object(values, value, group=self.group)
+        return values
+
+    def barrier(self) -> None:
+        """Waits for all processes."""
+        if self.group is not None:
+            distributed.barrier(group=self.group)
+
+    def broadcast(self, tensors: dict[str, Tensor] | None, source: int) -> dict[str, Tensor]:
+        """Rank `source`'s CPU tensors on every rank; the others pass None."""
+        if self.group is None:
+            return tensors or {}
+        shapes = None if tensors is None else {name: (value.shape, value.dtype) for name, value in tensors.items()}
+        agreed = self.gather(shapes)[source] or {}
+        received = {}
+        for name, (shape, dtype) in agreed.items():
+            tensor = torch.empty(shape, dtype=dtype) if tensors is None else tensors[name].contiguous()
+            distributed.broadcast(tensor, source, group=self.group)
+            received[name] = tensor
+        return received
+
+    def first_error(self, error: Exception | None) -> Exception | None:
+        """The error of the lowest rank that has one: so that all ranks fail alike instead of waiting for one."""
+        return next((found for found in self.gather(error) if found is not None), None)

@@ -1,0 +1,49 @@
+"""The state of a process's random generators as tensors and JSON, so that no pickle is needed to resume it.
+
+Training draws nothing from these (see `order`); modules with dropout layers do.
+"""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+
+def file_name(rank: int) -> str:
+    """Name of a rank's file in a checkpoint."""
+    return f"random-rank-{rank:05d}.safetensors"
+
+
+def save(path: Path) -> None:
+    """Writes the state of Python's, NumPy's and torch's generators."""
+    version, words, gauss = random.getstate()
+    _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002 - what libraries may use
+    tensors = {
+        "torch": torch.get_rng_state(),
+        "python": torch.tensor(words, dtype=torch.int64),
+        "numpy": torch.from_numpy(np.asarray(keys, dtype=np.int64)),
+    }
+    if torch.cuda.is_available():
+        tensors["cuda"] = torch.cuda.get_rng_state()
+    scalars = {"python": [version, gauss], "numpy": [int(position), int(has_gauss), float(cached)]}
+    save_file(tensors, path, metadata={"scalars": json.dumps(scalars)})
+
+
+def load(path: Path) -> None:
+    """Restores what `save` wrote."""
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        scalars: dict[str, list[Any]] = json.loads(file.metadata()["scalars"])
+    version, gauss = scalars["python"]
+    random.setstate((version, tuple(tensors["python"].tolist()), gauss))
+    position, has_gauss, cached = scalars["numpy"]
+    keys = tensors["numpy"].numpy().astype(np.uint32)
+    np.random.set_state(("MT19937", keys, position, has_gauss, cached))  # noqa: NPY002
+    torch.set_rng_state(tensors["torch"])
+    if "cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["cuda"])

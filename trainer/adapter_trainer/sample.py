@@ -1,0 +1,171 @@
+"""Draws pictures from a model: any condition, classifier-free guidance against the nulls that training used."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from adapter_api.columns import columns_of
+from adapter_api.document import InvalidDocument, read, validate
+from adapter_api.training import TrainingConfig
+from adapter_trainer import checkpoint, order, registry
+from adapter_trainer.data import reference_image
+from adapter_trainer.errors import DamagedCheckpoint, IncompatibleCheckpoint, InvalidData
+from adapter_trainer.model import AdapterModel, Conditions
+from adapter_trainer.order import Place
+from adapter_trainer.verify import open_image, read_embedding
+
+Row = Mapping[str, int | str | tuple[float, ...]]
+"""Condition values by data column (`caption` for text); what is not given takes its null."""
+
+
+class Sampler:
+    """A model that draws."""
+
+    def __init__(self, model: AdapterModel, config: TrainingConfig, device: torch.device) -> None:
+        self.model = model
+        self.config = config
+        self.device = device
+
+    @torch.no_grad()
+    def draw(
+        self,
+        rows: Sequence[Row],
+        images_per_row: int,
+        *,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        seed: int | None = None,
+    ) -> Tensor:
+        """Draws `images_per_row` pictures for every row; what is not given comes from config.sampling.
+
+        Returns:
+            [rows * images_per_row, C, H, W] in 0..1, row by row.
+
+        Raises:
+            InvalidData: a value that does not fit its column.
+        """
+        sampling, resolution = self.config.sampling, self.config.data.params.resolution
+        scale = sampling.guidance_scale if guidance_scale is None else guidance_scale
+        seed = sampling.seed if seed is None else seed
+        shape = self.model.latent_shape(resolution)
+        noise = [
+            order.generator_at(seed, Place(row, column), "picture").standard_normal(shape, dtype=np.float32)
+            for row in range(len(rows))
+            for column in range(images_per_row)
+        ]
+        expanded = [row for row in rows for _ in range(images_per_row)]
+        conditions = self._conditions([*expanded, *([{}] * len(expanded) if scale != 1 else [])])
+        scheduler = registry.SCHEDULERS[sampling.scheduler](**_scheduler_settings(self.config, sampling.scheduler))
+        scheduler.set_timesteps(sampling.steps if steps is None else steps, device=self.device)
+        latents = torch.from_numpy(np.stack(noise)).to(self.device) * scheduler.init_noise_sigma
+        for timestep in scheduler.timesteps:
+            scaled = scheduler.scale_model_input(latents, timestep)
+            doubled = torch.cat([scaled, scaled]) if scale != 1 else scaled
+            prediction = self.model(doubled, timestep.expand(len(doubled)), conditions)
+            if scale != 1:
+                conditional, null = prediction.chunk(2)
+                prediction = null + scale * (conditional - null)
+            latents = scheduler.step(prediction, timestep, latents).prev_sample
+        return self.model.first_stage.decode(latents) / 2 + 0.5
+
+    def _conditions(self, rows: list[Row]) -> Conditions:
+        resolution, tokenizers = self.config.data.params.resolution, self.model.tokenizers
+        dropped, columns = {}, {}
+        feeding = {path: column for path, column in self.model.columns.items()}
+        known = {"caption", "image", *(column.name for column in columns_of(self.config))}
+        for row in rows:
+            if unknown := sorted(set(row) - known):
+                raise InvalidData(f"there is no condition {unknown[0]!r}; this model knows: {', '.join(sorted(known))}")
+        for path, column in feeding.items():
+            name = path.removeprefix("token_conditioners.").replace("adapters_config.", "adapters.")
+            dropped[name] = torch.tensor([column.name not in row for row in rows], device=self.device)
+            if column.name not in columns:
+                values = [self._value(column.name, column.width, row.get(column.name)) for row in rows]
+                columns[column.name] = torch.stack(values).to(self.device)
+        dropped["text"] = torch.tensor(["caption" not in row for row in rows], device=self.device)
+        captions = [str(row.get("caption", "")) for row in rows]
+        time_ids = torch.tensor([resolution, resolution, 0, 0, resolution, resolution], dtype=torch.float32)
+        return Conditions(
+            columns=columns,
+            dropped=dropped,
+            time_ids=time_ids.expand(len(rows), 6).to(self.device),
+            input_ids=[] if tokenizers is None else [ids.to(self.device) for ids in tokenizers(captions)],
+            null_ids=[] if tokenizers is None else [ids.to(self.device) for ids in tokenizers([""])],
+        )
+
+    def _value(self, name: str, width: int, value: Any) -> Tensor:
+        if width == 0:
+            size = self.model.image_encoder.image_size if self.model.image_encoder is not None else 224
+            return torch.zeros(3, size, size) if value is None else reference_image(open_image(Path(value)), size)
+        if value is None:
+            return torch.zeros(width)
+        if isinstance(value, int):
+            if not 0 <= value < width:
+                raise InvalidData(f"{name}: label {value} is outside 0..{width - 1}")
+            return torch.nn.functional.one_hot(torch.tensor(value), width).float()
+        vector = torch.from_numpy(read_embedding(Path(value))) if isinstance(value, str) else torch.tensor(value)
+        if len(vector) != width:
+            raise InvalidData(f"{name}: has {len(vector)} numbers, not {width}")
+        return vector.float()
+
+
+def load(folder: Path, device: str | None = None) -> Sampler:
+    """A sampler from a checkpoint folder, with the averaged weights if the run kept an average.
+
+    Raises:
+        DamagedCheckpoint: not a checkpoint, or not as it was written.
+        IncompatibleCheckpoint: its weights do not fit its configuration.
+    """
+    checkpoint.check(folder)
+    try:
+        config = validate(TrainingConfig, read(folder / "training.yaml"))
+    except InvalidDocument as error:
+        raise DamagedCheckpoint(f"{folder}: {error}") from None
+    model = AdapterModel(config)
+    try:
+        for name, module in model.saved_parts().items():
+            module.load_state_dict(load_file(folder / "model" / f"{name}.safetensors"))
+        if (folder / "ema.safetensors").is_file():
+            averaged = load_file(folder / "ema.safetensors")
+            parameters = dict(model.named_parameters())
+            for name, value in averaged.items():
+                parameters[name].data.copy_(value)
+    except (OSError, SafetensorError) as error:
+        raise DamagedCheckpoint(f"{folder}: {error}") from None
+    except (RuntimeError, KeyError) as error:
+        raise IncompatibleCheckpoint(f"{folder}: its weights do not fit its configuration: {error}") from None
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return Sampler(model.to(chosen).eval(), config, chosen)
+
+
+def grid(images: Tensor, columns: int, scale: int | None = None) -> Image.Image:
+    """Pictures [N, C, H, W] in 0..1, C of 1 or 3, as one picture of `columns` columns with a thin white gap.
+
+    Args:
+        scale: enlarges each pixel to a square of that many; by default, so that a picture has at least 64 pixels a side.
+    """
+    scale = scale or max(1, -(-64 // images.shape[-1]))
+    pixels = (images.clamp(0, 1) * 255).round().byte().cpu().permute(0, 2, 3, 1)
+    pixels = pixels.repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2).expand(-1, -1, -1, 3).numpy()
+    count, height, width = pixels.shape[:3]
+    rows, gap = -(-count // columns), 2
+    canvas = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, dtype=np.uint8)
+    for index, picture in enumerate(pixels):
+        top, left = index // columns * (height + gap), index % columns * (width + gap)
+        canvas[top : top + height, left : left + width] = picture
+    return Image.fromarray(canvas)
+
+
+def _scheduler_settings(config: TrainingConfig, name: str) -> dict[str, Any]:
+    settings = config.model.params.scheduler_config.params.model_dump()
+    if name == "DDIMScheduler":
+        # Clipping to -1..1 is right for pixels alone: latents have no such range.
+        settings |= {"clip_sample": config.model.params.first_stage_config.target == "Pixels", "set_alpha_to_one": False}
+    return settings

@@ -1,0 +1,201 @@
+"""Puts a run together: data checked, model built or restored, everything wrapped for the processes at hand."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel
+from torch import nn
+
+from adapter_api.training import TrainingConfig
+from adapter_trainer import checkpoint, registry
+from adapter_trainer.control import StopRequest
+from adapter_trainer.data import Batch, Collate, Samples, SampleShape, batches
+from adapter_trainer.errors import InvalidConfig, InvalidData
+from adapter_trainer.loop import Training
+from adapter_trainer.model import AdapterModel
+from adapter_trainer.objective import NoiseSchedule
+from adapter_trainer.processes import Processes
+from adapter_trainer.report import Report
+from adapter_trainer.state import TrainingState
+from adapter_trainer.table import Row, read_table
+from adapter_trainer.verify import check_rows, resolve_widths
+from adapter_api.columns import columns_of
+
+WEIGHT_TYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run is told besides its configuration."""
+
+    output: Path
+    resume: str | None = None
+    """`latest`, a checkpoint folder, or None to start anew."""
+    show: Callable[[str], None] = print
+    clock: Callable[[], float] = time.monotonic
+
+
+def prepare(config: TrainingConfig, options: RunOptions) -> Training:
+    """Everything up to the first step; collective over the processes that the launcher started.
+
+    Raises:
+        TrainingError: what the user has to change, or what failed.
+    """
+    optimization = config.optimization
+    options.output.mkdir(parents=True, exist_ok=True)
+    accelerator = Accelerator(
+        mixed_precision=optimization.mixed_precision,
+        gradient_accumulation_steps=optimization.gradient_accumulation_steps,
+        log_with=list(config.logging.report_to) or None,
+        project_dir=str(options.output / "logs"),
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(gradient_as_bucket_view=True, find_unused_parameters=_has_unused(config))
+        ],
+    )
+    processes = Processes.of_this_run(options.output)
+    stop = StopRequest(processes)
+    show = options.show if processes.is_main else _silent
+    rows, config = _rows(config, processes)
+    model = AdapterModel(config)
+    _cast_frozen(model, WEIGHT_TYPES[optimization.mixed_precision])
+    model.to(accelerator.device)
+    optimizer = _optimizer(config, model)
+    total_steps = total_steps_of(config, len(rows), processes.world_size)
+    scheduler = get_scheduler(
+        optimization.lr_scheduler,
+        optimizer,
+        num_warmup_steps=optimization.lr_warmup_steps,
+        num_training_steps=total_steps,
+    )
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    ema = None
+    if optimization.ema is not None:
+        floor = 0.0 if optimization.ema.warmup else optimization.ema.decay
+        ema = EMAModel(trained, decay=optimization.ema.decay, min_decay=floor)
+    module: nn.Module
+    module, prepared_optimizer = accelerator.prepare(model, optimizer)
+    state = TrainingState(config, model, prepared_optimizer, scheduler, ema, accelerator)
+    report = Report(options.output, accelerator, processes, total_steps, options.clock, show)
+    if (folder := _resume_folder(options, processes)) is not None:
+        is_own = folder.resolve().parent == options.output.resolve()
+        state.load(folder, processes, is_own=is_own)
+        report.saved_step = state.step if is_own else None
+        show(f"resuming from {folder} at step {state.step} of {total_steps}")
+    report.start(config, state.step)
+    nulls = [] if model.tokenizers is None else [ids.to(accelerator.device) for ids in model.tokenizers([""])]
+    return Training(
+        state=state,
+        module=module,
+        schedule=NoiseSchedule(config.model.params.scheduler_config.params, accelerator.device),
+        batches=_batches(config, rows, model, state.seen, processes, accelerator.device),
+        null_ids=nulls,
+        report=report,
+        stop=stop,
+        processes=processes,
+        output=options.output,
+        total_steps=total_steps,
+        samples=len(rows),
+    )
+
+
+def total_steps_of(config: TrainingConfig, samples: int, world_size: int) -> int:
+    """Optimizer steps of the whole run: as many as it takes to read every sample num_train_epochs times."""
+    optimization = config.optimization
+    if optimization.max_train_steps is not None:
+        return optimization.max_train_steps
+    global_batch = optimization.train_batch_size * optimization.gradient_accumulation_steps * world_size
+    return math.ceil(samples * optimization.num_train_epochs / global_batch)
+
+
+def _rows(config: TrainingConfig, processes: Processes) -> tuple[list[Row], TrainingConfig]:
+    """The samples, after every rank has checked its share of the files, and the configuration with widths known."""
+    params = config.data.params
+    columns = columns_of(config)
+    table = Path(params.data_root_path) / params.pairs_file_path
+    error: Exception | None = None
+    rows: list[Row] = []
+    try:
+        rows = read_table(params, columns)
+        config = resolve_widths(config, rows)
+        share = rows[processes.rank :: processes.world_size]
+        if params.verify != "none" and (faults := check_rows(share, columns_of(config), params.verify, table)):
+            raise InvalidData("\n".join(faults))
+    except InvalidData as found:
+        error = found
+    if (error := processes.first_error(error)) is not None:
+        raise error
+    return rows, config
+
+
+def _cast_frozen(model: AdapterModel, dtype: torch.dtype) -> None:
+    """Holds what is not trained in the precision that it is computed in; the first stage keeps its own."""
+    for _, module, settings in model.trainable_parts():
+        if not settings.train:  # type: ignore[attr-defined]
+            module.to(dtype)
+    config = model.params.first_stage_config
+    if not config.params.force_upcast:
+        model.first_stage.to(dtype)
+
+
+def _optimizer(config: TrainingConfig, model: AdapterModel) -> torch.optim.Optimizer:
+    settings = config.optimization.optimizer
+    groups = []
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    for _, module, part in model.trainable_parts():
+        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        if trained:
+            rate = part.learning_rate or config.optimization.learning_rate  # type: ignore[attr-defined]
+            groups.append({"params": trained, "names": [names[parameter] for parameter in trained], "lr": rate})
+    if not groups:
+        raise InvalidConfig("model.params: nothing is trained; set train: true for a part")
+    return registry.OPTIMIZERS[settings.target](groups, lr=config.optimization.learning_rate, **settings.params.model_dump())
+
+
+def _has_unused(config: TrainingConfig) -> bool:
+    """Whether some trained weights get no gradient: encoders are read at their penultimate states."""
+    params = config.model.params
+    image = params.image_encoder_config
+    return any(encoder.train for encoder in params.text_config.encoders) or (image is not None and image.train)
+
+
+def _batches(
+    config: TrainingConfig, rows: list[Row], model: AdapterModel, seen: int, processes: Processes, device: torch.device
+) -> Iterator[Batch]:
+    params = config.data.params
+    shape = SampleShape(
+        latents=model.latent_shape(params.resolution),
+        timesteps=config.model.params.scheduler_config.params.num_train_timesteps,
+        reference_size=None if model.image_encoder is None else model.image_encoder.image_size,
+        dropouts=model.condition_dropouts(),
+    )
+    widths = {column.name: column.width for column in columns_of(config)}
+    samples = Samples(rows, params, widths, shape, config.seed)
+    return batches(
+        samples,
+        Collate(model.tokenizers),
+        seen,
+        config.optimization.train_batch_size,
+        processes.rank,
+        processes.world_size,
+        device,
+    )
+
+
+def _resume_folder(options: RunOptions, processes: Processes) -> Path | None:
+    if options.resume is None:
+        return None
+    if options.resume != "latest":
+        checkpoint.check(Path(options.resume))
+        return Path(options.resume)
+    step = checkpoint.latest_step(options.output, processes)
+    return None if step is None else options.output / f"checkpoint-{step}"
+
+
+def _silent(line: str) -> None:
+    """Ranks other than 0 print nothing."""

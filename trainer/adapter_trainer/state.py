@@ -1,0 +1,220 @@
+"""Everything that changes while training, and its way into and out of a checkpoint folder."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+from diffusers.training_utils import EMAModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from adapter_api.compatibility import differences
+from adapter_api.document import InvalidDocument, read, validate
+from adapter_api.training import TrainingConfig
+from adapter_trainer import checkpoint, randomness
+from adapter_trainer.errors import DamagedCheckpoint, IncompatibleCheckpoint
+from adapter_trainer.model import AdapterModel
+from adapter_trainer.processes import Processes
+
+_VERSIONED = ("adapter-training-operator", "torch", "diffusers", "transformers", "accelerate", "numpy", "safetensors")
+
+
+@dataclass
+class TrainingState:
+    """The moving parts of a run."""
+
+    config: TrainingConfig
+    model: AdapterModel
+    """Not wrapped."""
+    optimizer: AcceleratedOptimizer
+    scheduler: LambdaLR
+    ema: EMAModel | None
+    accelerator: Accelerator
+    step: int = 0
+    """Optimizer steps taken."""
+    seen: int = 0
+    """Samples that all processes have read: with the seed, the whole state of the data."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """The newest figures, kept with the checkpoint."""
+
+    def trained(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        """Trained parameters by name, in the optimizer's order."""
+        for group in self.optimizer.param_groups:
+            yield from zip(group["names"], group["params"], strict=True)
+
+    # --- out ---
+
+    def fill(self, folder: Path, processes: Processes) -> None:
+        """Writes this rank's files of a checkpoint."""
+        randomness.save(folder / randomness.file_name(processes.rank))
+        if not processes.is_main:
+            return
+        (folder / "model").mkdir()
+        for name, module in self.model.saved_parts().items():
+            _save(module.state_dict(), folder / "model" / f"{name}.safetensors")
+        if self.ema is not None:
+            shadows = zip(self.trained(), self.ema.shadow_params, strict=True)
+            _save({name: shadow for (name, _), shadow in shadows}, folder / "ema.safetensors")
+        tensors, groups = self._optimizer_state()
+        _save(tensors, folder / "optimizer.safetensors")
+        _write_json(folder / "optimizer.json", groups)
+        schedule = {key: value for key, value in self.scheduler.state_dict().items() if key != "lr_lambdas"}
+        _write_json(folder / "scheduler.json", schedule)
+        scaler = self.accelerator.scaler
+        _write_json(
+            folder / "accelerate.json",
+            {
+                "num_processes": self.accelerator.num_processes,
+                "mixed_precision": self.accelerator.mixed_precision,
+                "gradient_accumulation_steps": self.accelerator.gradient_accumulation_steps,
+                "grad_scaler": scaler.state_dict() if scaler is not None else None,
+            },
+        )
+        _write_json(folder / "metrics.json", self.metrics)
+        _write_json(folder / "versions.json", _versions())
+        settings = self.config.model_dump(mode="json")
+        (folder / "training.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+        ema_step = 0 if self.ema is None else self.ema.optimization_step
+        _write_json(folder / checkpoint.STATE_FILE, {"step": self.step, "samples_seen": self.seen, "ema_step": ema_step})
+
+    def _optimizer_state(self) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+        state = self.optimizer.state_dict()
+        names = [name for group in self.optimizer.param_groups for name in group["names"]]
+        tensors = {
+            f"{names[index]}.{key}": value for index, values in state["state"].items() for key, value in values.items()
+        }
+        groups = [{key: value for key, value in group.items() if key != "params"} for group in state["param_groups"]]
+        return tensors, groups
+
+    # --- in ---
+
+    def load(self, folder: Path, processes: Processes, *, is_own: bool) -> None:
+        """Continues from a checkpoint; collective. Ranks without the model's files receive them from one that has them.
+
+        Args:
+            is_own: the checkpoint is this output's own, so that what matters in its configuration must not differ.
+
+        Raises:
+            IncompatibleCheckpoint: names every field that differs.
+            DamagedCheckpoint: a file is not what was written.
+        """
+        holders = processes.gather((folder / checkpoint.STATE_FILE).is_file())
+        if not any(holders):
+            raise DamagedCheckpoint(f"{folder}: has no {checkpoint.STATE_FILE}; it is not a whole checkpoint")
+        source = holders.index(True)
+        error: Exception | None = None
+        files: dict[str, Any] = {}
+        if processes.rank == source or all(holders):
+            try:
+                files = _read(folder)
+                self._check_compatible(folder, is_own=is_own)
+            except (DamagedCheckpoint, IncompatibleCheckpoint) as found:
+                error = found
+        if (error := processes.first_error(error)) is not None:
+            raise error
+        if not all(holders):
+            records = processes.gather(files.get("records"))[source]
+            files = {"tensors": processes.broadcast(files.get("tensors"), source), "records": records}
+        self._apply(files["tensors"], files["records"], folder)
+        own = folder / randomness.file_name(processes.rank)
+        if own.is_file():
+            randomness.load(own)
+        else:
+            torch.manual_seed(hash((self.config.seed, self.step, processes.rank)))
+
+    def _check_compatible(self, folder: Path, *, is_own: bool) -> None:
+        try:
+            saved = validate(TrainingConfig, read(folder / "training.yaml"))
+        except InvalidDocument as error:
+            raise DamagedCheckpoint(f"{folder}: {error}") from None
+        if is_own and (found := differences(saved, self.config)):
+            raise IncompatibleCheckpoint(
+                f"{folder} was made with another configuration and must not be continued with this one:\n"
+                + "\n".join(f"  {line}" for line in found)
+                + "\nUse the old configuration, or another output folder"
+            )
+
+    def _apply(self, tensors: dict[str, Tensor], records: dict[str, Any], folder: Path) -> None:
+        for name, module in self.model.saved_parts().items():
+            own = _below(tensors, f"model/{name}")
+            try:
+                module.load_state_dict(own, strict=True)
+            except RuntimeError as error:
+                line = str(error).splitlines()[min(1, len(str(error).splitlines()) - 1)].strip()
+                raise IncompatibleCheckpoint(f"{folder}: model/{name} does not fit this configuration: {line}") from None
+        if self.ema is not None:
+            shadows = _below(tensors, "ema")
+            for (name, parameter), shadow in zip(self.trained(), self.ema.shadow_params, strict=True):
+                shadow.copy_(shadows.get(name, parameter.detach()))
+            self.ema.optimization_step = int(records["trainer_state"]["ema_step"])
+        self._load_optimizer(_below(tensors, "optimizer"), records["optimizer"])
+        self.scheduler.load_state_dict({**self.scheduler.state_dict(), **records["scheduler"]})
+        scaler = self.accelerator.scaler
+        if scaler is not None and records["accelerate"]["grad_scaler"]:
+            scaler.load_state_dict(records["accelerate"]["grad_scaler"])
+        self.step = int(records["trainer_state"]["step"])
+        self.seen = int(records["trainer_state"]["samples_seen"])
+
+    def _load_optimizer(self, tensors: dict[str, Tensor], groups: list[dict[str, Any]]) -> None:
+        state = self.optimizer.state_dict()
+        saved_groups = {name: group for group in groups for name in group["names"]}
+        saved_states: dict[str, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            name, _, kind = key.rpartition(".")
+            saved_states.setdefault(name, {})[kind] = value
+        states: dict[int, dict[str, Tensor]] = {}
+        for group in state["param_groups"]:
+            group.update({key: value for key, value in saved_groups[group["names"][0]].items() if key != "names"})
+            for name in group["names"]:
+                states[len(states)] = saved_states.get(name, {})  # a parameter that never had a gradient has no state
+        states = {index: values for index, values in states.items() if values}
+        self.optimizer.load_state_dict({"state": states, "param_groups": state["param_groups"]})
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """All tensors by `<file>:<name>` and all records by file of a checkpoint."""
+    checkpoint.check(folder)
+    tensors: dict[str, Tensor] = {}
+    try:
+        for path in sorted(folder.rglob("*.safetensors")):
+            if not path.name.startswith("random-rank-"):
+                stem = path.relative_to(folder).with_suffix("").as_posix()
+                tensors |= {f"{stem}:{name}": value for name, value in load_file(path).items()}
+        records = {
+            name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+            for name in ("optimizer", "scheduler", "accelerate", "trainer_state")
+        }
+    except (OSError, ValueError, SafetensorError) as error:
+        raise DamagedCheckpoint(f"{folder}: {error}; use another checkpoint") from None
+    return {"tensors": tensors, "records": records}
+
+
+def _below(tensors: dict[str, Tensor], file: str) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{file}:"): value for name, value in tensors.items() if name.startswith(f"{file}:")}
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    save_file({name: value.detach().contiguous().cpu() for name, value in tensors.items()}, path)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1), encoding="utf-8")
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _VERSIONED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
