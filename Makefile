@@ -10,10 +10,10 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install check format test demo bench lock clean
+.PHONY: help install check format test demo example-data bench lock clean
 
 help: ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 install: $(INSTALLED) ## Make .venv with exactly the locked packages, and the project itself, editable
 
@@ -32,6 +32,9 @@ test: $(INSTALLED) ## Run every test
 
 demo: $(INSTALLED) ## Train digits on two nodes against an embedded object store; ends with pictures and figures
 	$(BIN)/python -m demo
+
+example-data: $(INSTALLED) ## Write the data that configs/example.yaml trains on to data/digits
+	$(BIN)/python -m demo.digits data/digits
 
 bench: $(INSTALLED) ## Measure the training loop against a bare one; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks

@@ -13,10 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
 from sklearn.model_selection import train_test_split
 
 PAIRS = "train.txt"
 PERMUTED_PAIRS = "train-permuted.txt"
+EMBEDDED_PAIRS = "train-embedded.txt"
+EMBEDDING_WIDTH = 16
 CLASSES = 10
 _HELD_OUT = 1 / 3
 _SEED = 20240229
@@ -48,11 +51,23 @@ def write(folder: Path, digits: Digits) -> None:
     """Writes images/NNNN.png, train.txt, and train-permuted.txt, in which labels and captions go with other images."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     for index, image in enumerate(digits.images):
-        Image.fromarray(np.uint8(np.rint(image * 255))).save(folder / _name(index))
+        Image.fromarray(np.rint(image * 255).astype(np.uint8)).save(folder / _name(index))
     labels = [int(label) for label in digits.labels]
     _write_pairs(folder / PAIRS, labels)
     random.Random(_SEED).shuffle(labels)
     _write_pairs(folder / PERMUTED_PAIRS, labels)
+
+
+def write_embeddings(folder: Path, digits: Digits) -> None:
+    """Writes embeddings/NNNN.npy, each image's first principal components, and train-embedded.txt, which names them."""
+    (folder / "embeddings").mkdir(parents=True, exist_ok=True)
+    flat = digits.images.reshape(len(digits.images), -1)
+    components = PCA(EMBEDDING_WIDTH, random_state=0).fit_transform(flat).astype(np.float32)
+    lines = []
+    for index, (embedding, label) in enumerate(zip(components, digits.labels, strict=True)):
+        np.save(folder / f"embeddings/{index:04d}.npy", embedding)
+        lines.append(f"{_name(index)}\ta handwritten {label}\t{label}\tembeddings/{index:04d}.npy\n")
+    (folder / EMBEDDED_PAIRS).write_text("".join(lines), encoding="utf-8")
 
 
 def _write_pairs(file: Path, labels: list[int]) -> None:
@@ -65,4 +80,6 @@ def _name(index: int) -> str:
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]), load()[0])
+    seen = load()[0]
+    write(Path(sys.argv[1]), seen)
+    write_embeddings(Path(sys.argv[1]), seen)

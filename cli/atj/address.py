@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from adapter_api.checkpoint import step_of
-from adapter_api.job import S3Location
 from pydantic import ValidationError
 
+from adapter_api.checkpoint import step_of
+from adapter_api.job import S3Location
 from atj.committed import Committed
 from atj.embedded_store import REGION, embedded_store
 from atj.errors import refusal

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from adapter_api.checkpoint import IndexEntry
 from rich.table import Table
 
+from adapter_api.checkpoint import IndexEntry
 from atj.committed import Committed
 from atj.terminal import size
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from adapter_api.checkpoint import MANIFEST_NAME, IndexEntry, folder_name
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from adapter_api.checkpoint import MANIFEST_NAME, IndexEntry, folder_name
 from atj.address import located
 from atj.checkpoint_table import checkpoint_table
 from atj.committed import Committed

@@ -26,7 +26,6 @@ from typing import IO
 
 from adapter_api.base import split_s3_uri
 from adapter_api.job import AdapterTrainingJob
-
 from atj import processes
 from atj.errors import CommandError, refusal
 from atj.loopback import fetch

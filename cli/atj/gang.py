@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from pydantic import ValidationError
+
 from adapter_api.job import AdapterTrainingJob
 from adapter_api.launch import TRAINING_FILE, Command, launch
 from adapter_api.progress import OUTCOME_FILE, PROGRESS_FILE, ExitCode, Outcome
-from pydantic import ValidationError
-
 from atj import processes
 from atj.output_folder import STOP_FILE, OutputFolder
 from atj.places import places

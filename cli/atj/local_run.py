@@ -10,7 +10,6 @@ from typing import Literal
 from adapter_api.checkpoint import CheckpointIndex, IndexEntry
 from adapter_api.job import AdapterTrainingJob
 from adapter_api.progress import ExitCode, Progress
-
 from atj.committed import Committed
 from atj.errors import CommandError
 from atj.gang import POLL_SECONDS, Failure, Gang

@@ -6,9 +6,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
+
 from adapter_api.document import InvalidDocument
 from adapter_api.progress import ExitCode
-
 from atj import checkpoints
 from atj.run import run_command
 from atj.sample import sample_command

@@ -4,9 +4,9 @@ import http.client
 import json
 from pathlib import Path
 
-from adapter_api.progress import MAX_PROGRESS_BYTES, Progress
 from pydantic import ValidationError
 
+from adapter_api.progress import MAX_PROGRESS_BYTES, Progress
 from atj.loopback import fetch
 
 

@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from adapter_api.base import Count, ResourceModel
 from adapter_api.checkpoint import Sha256
 from adapter_api.job import S3Location
-from pydantic import ValidationError
-
 from atj.errors import CommandError, refusal
 
 STOP_FILE = "stop"

@@ -6,7 +6,6 @@ import sys
 
 from adapter_api.job import AdapterTrainingJob
 from adapter_api.launch import NodePlace
-
 from atj.output_folder import OutputFolder
 
 HOST = "127.0.0.1"

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from adapter_api.progress import Progress
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from adapter_api.progress import Progress
 from atj.terminal import duration, say
 
 LINE_SECONDS = 5.0

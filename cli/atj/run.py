@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+
 from adapter_api.document import Document, InvalidDocument, read, validate
 from adapter_api.job import MAX_NODES, AdapterTrainingJob
 from adapter_api.progress import ExitCode
-from rich.console import Console
-
 from atj import embedded_store
 from atj.checkpoint_table import ROWS, checkpoint_table
 from atj.committed import Committed

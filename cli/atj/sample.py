@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from adapter_api.checkpoint import folder_name
 
+from adapter_api.checkpoint import folder_name
 from atj.address import located
 from atj.checkpoints import EndpointURL, Region, fetch
 from atj.conditions import rows_of

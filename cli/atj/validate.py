@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
 from adapter_api.document import Document, read, validate
 from adapter_api.job import AdapterTrainingJob
 from adapter_api.training import TrainingConfig
-
 from atj.terminal import results, say
 
 

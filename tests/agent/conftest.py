@@ -18,12 +18,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
 from adapter_agent import index
-from adapter_agent.errors import StorageError
 from adapter_agent.index import Claim
 from adapter_agent.local import Folders
 from adapter_agent.store import Store
-from adapter_api.checkpoint import CheckpointIndex
 
 KEY, SECRET, BUCKET = "agent-tests", "agent-tests-secret", "bucket"
 GRPC_OFFSET = 10_000
@@ -61,7 +60,9 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process = subprocess.Popen(argv, env=env, stdout=log, stderr=log, cwd=folder)
     url = f"http://127.0.0.1:{ports['s3']}"
     try:
-        wait_until(lambda: answers(f"{url}/healthz") and answers(f"http://127.0.0.1:{ports['filer']}/buckets/{BUCKET}/"))
+        wait_until(
+            lambda: answers(f"{url}/healthz") and answers(f"http://127.0.0.1:{ports['filer']}/buckets/{BUCKET}/")
+        )
         yield url
     finally:
         process.kill()
@@ -132,7 +133,10 @@ class Proxy:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 key = self.path.partition("?")[0].removeprefix(f"/{BUCKET}/")
                 request = Request(
-                    self.command, key, bool({"if-match", "if-none-match"} & {name.lower() for name in self.headers}), body
+                    self.command,
+                    key,
+                    bool({"if-match", "if-none-match"} & {name.lower() for name in self.headers}),
+                    body,
                 )
                 proxy.log.append(request)
                 verdict = proxy.rule(request)

@@ -5,6 +5,7 @@ import signal
 import time
 
 import pytest
+
 from adapter_agent import index, restore
 from adapter_agent.store import Store
 from adapter_api.progress import ExitCode
@@ -42,7 +43,11 @@ def test_two_nodes_commit_on_sigterm_what_they_have_and_the_next_attempt_continu
 
 def test_killed_in_the_middle_of_an_upload_the_next_attempt_sweeps_and_goes_on(make_node, store, proxy, kit):
     def hang_at_the_weights(request):
-        return "hang" if request.method == "PUT" and request.key.endswith("checkpoint-20/unet/model.safetensors") else "pass"
+        return (
+            "hang"
+            if request.method == "PUT" and request.key.endswith("checkpoint-20/unet/model.safetensors")
+            else "pass"
+        )
 
     node = make_node(endpoint_url=proxy.url)
     assert node.restore()[0] == 0

@@ -3,10 +3,9 @@
 import logging
 import sys
 
-from adapter_api.progress import ExitCode
-
 from adapter_agent import options, prepare, sync
 from adapter_agent.errors import StorageError
+from adapter_api.progress import ExitCode
 
 
 def main() -> int:

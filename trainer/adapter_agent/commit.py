@@ -4,6 +4,13 @@ import hashlib
 from datetime import datetime
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from adapter_agent import content, index
+from adapter_agent.errors import Damaged, ObjectMissing
+from adapter_agent.index import Claim
+from adapter_agent.store import Store
+from adapter_agent.upload import create_document, read_receipt
 from adapter_api import document
 from adapter_api.checkpoint import (
     MANIFEST_NAME,
@@ -15,13 +22,6 @@ from adapter_api.checkpoint import (
     folder_name,
 )
 from adapter_api.training import TrainingConfig
-from pydantic import ValidationError
-
-from adapter_agent import content, index
-from adapter_agent.errors import Damaged, ObjectMissing
-from adapter_agent.index import Claim
-from adapter_agent.store import Store
-from adapter_agent.upload import create_document, read_receipt
 
 _FACTS = {"metrics": "metrics.json", "versions": "versions.json"}
 """Manifest field -> file in the folder of rank 0's node that it is copied from."""

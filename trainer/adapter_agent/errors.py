@@ -4,9 +4,10 @@
 import errno
 from typing import Any, ClassVar
 
-from adapter_api.progress import ExitCode
 from botocore import exceptions as botocore_errors
 from botocore.exceptions import BotoCoreError, ClientError
+
+from adapter_api.progress import ExitCode
 
 
 class StorageError(Exception):

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from adapter_api.checkpoint import INDEX_KEY, CheckpointIndex
 from pydantic import ValidationError
 
 from adapter_agent.backoff import Deadline
@@ -24,6 +23,7 @@ from adapter_agent.errors import (
     PreconditionFailed,
 )
 from adapter_agent.store import Store
+from adapter_api.checkpoint import INDEX_KEY, CheckpointIndex
 
 CHANGE_SECONDS = 60.0
 """How long one change of the index is tried."""

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapter_api.base import S3URI
 from pydantic import TypeAdapter, ValidationError
 
 from adapter_agent.local import Folders
 from adapter_agent.store import Store
+from adapter_api.base import S3URI
 
 DRAIN_SECONDS = 600.0
 _S3_URI: TypeAdapter[str] = TypeAdapter(S3URI)

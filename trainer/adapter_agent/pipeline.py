@@ -5,8 +5,6 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
-from adapter_api.checkpoint import IndexEntry
-
 from adapter_agent import index, local, retention
 from adapter_agent.backoff import delays
 from adapter_agent.commit import commit, receipts_of
@@ -17,6 +15,7 @@ from adapter_agent.report import Report
 from adapter_agent.start import Start
 from adapter_agent.store import Store
 from adapter_agent.upload import upload_checkpoint
+from adapter_api.checkpoint import IndexEntry
 
 FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.2, 3.0
 """How often storage is asked what the other nodes have done."""

@@ -4,14 +4,13 @@ import logging
 import uuid
 from pathlib import Path
 
-from adapter_api.checkpoint import CheckpointIndex
-
 from adapter_agent import index, local, restore, retention, staging, start
 from adapter_agent.errors import Damaged, NothingThere, disk_error
 from adapter_agent.index import Claim
 from adapter_agent.options import RestoreOptions
 from adapter_agent.start import Source, Start
 from adapter_agent.store import Store
+from adapter_api.checkpoint import CheckpointIndex
 
 log = logging.getLogger(__name__)
 

@@ -4,10 +4,11 @@ import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
-from adapter_api.checkpoint import IndexEntry, folder_name
-from adapter_api.progress import MAX_PROGRESS_BYTES, PROGRESS_FILE, CheckpointMark, Progress
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import ValidationError
+
+from adapter_api.checkpoint import IndexEntry, folder_name
+from adapter_api.progress import MAX_PROGRESS_BYTES, PROGRESS_FILE, CheckpointMark, Progress
 
 _MAX_ERROR = 2048
 

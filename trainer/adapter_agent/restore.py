@@ -6,6 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from adapter_agent import content, index, local, parallel
+from adapter_agent.errors import Damaged, NothingThere, ObjectMissing, disk_error
+from adapter_agent.store import Store
+from adapter_agent.transfer import OnBytes, ignore_bytes, receive
 from adapter_api.checkpoint import (
     MANIFEST_NAME,
     CheckpointIndex,
@@ -14,12 +20,6 @@ from adapter_api.checkpoint import (
     IndexEntry,
     folder_name,
 )
-from pydantic import ValidationError
-
-from adapter_agent import content, index, local, parallel
-from adapter_agent.errors import Damaged, NothingThere, ObjectMissing, disk_error
-from adapter_agent.store import Store
-from adapter_agent.transfer import OnBytes, ignore_bytes, receive
 
 PARALLEL_FILES = 4
 

@@ -3,11 +3,10 @@
 import logging
 from collections.abc import Collection
 
-from adapter_api.checkpoint import MANIFEST_NAME, CheckpointIndex, IndexEntry, folder_name, step_of
-
 from adapter_agent import index
 from adapter_agent.index import Claim
 from adapter_agent.store import Store
+from adapter_api.checkpoint import MANIFEST_NAME, CheckpointIndex, IndexEntry, folder_name, step_of
 
 log = logging.getLogger(__name__)
 

@@ -5,13 +5,13 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from adapter_api.checkpoint import RelativePath
 from pydantic import TypeAdapter, ValidationError
 
 from adapter_agent import local, parallel
 from adapter_agent.errors import Damaged, NothingThere, PreconditionFailed, disk_error
 from adapter_agent.store import ObjectFacts, Store
 from adapter_agent.transfer import Condition, OnBytes, ignore_bytes, receive, send
+from adapter_api.checkpoint import RelativePath
 
 PARALLEL_FILES = 8
 RECORD_NAME = ".staged.json"

@@ -8,8 +8,6 @@ Without it, a node that finds a checkpoint damaged, or another run's index a mom
 from pathlib import Path
 from typing import Literal
 
-from adapter_api.base import Count, ResourceModel
-from adapter_api.checkpoint import Sha256
 from pydantic import ValidationError
 
 from adapter_agent import index, local
@@ -17,6 +15,8 @@ from adapter_agent.backoff import Deadline
 from adapter_agent.errors import NothingThere, ObjectMissing
 from adapter_agent.index import Claim
 from adapter_agent.store import Store
+from adapter_api.base import Count, ResourceModel
+from adapter_api.checkpoint import Sha256
 
 START_WAIT_SECONDS = 3600.0
 """How long other nodes wait for node 0 to have restored."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import boto3
-from adapter_api.base import split_s3_uri
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from adapter_agent.errors import BucketMissing, Damaged, ObjectMissing, explain
+from adapter_api.base import split_s3_uri
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -43,6 +43,8 @@ def checksum(body: bytes) -> str:
     return base64.b64encode(hashlib.sha256(body).digest()).decode()
 
 
+# Only the client's plain calls are used, here and in transfer.py, never boto3's transfer manager: it takes no conditions,
+# and where the CRT library is installed it may ignore the endpoint (boto3's preferred_transfer_client).
 def _client(endpoint_url: str | None, region: str | None, read_timeout: float, attempts: int) -> "S3Client":
     return boto3.client(
         "s3",
@@ -58,8 +60,6 @@ def _client(endpoint_url: str | None, region: str | None, read_timeout: float, a
             # Automatic checksums travel as trailers, which several S3-compatible stores refuse; ours are explicit.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
-            # The CRT client ignores endpoint_url and would send to AWS.
-            preferred_transfer_client="classic",  # type: ignore[call-arg]
         ),
     )
 

@@ -9,8 +9,6 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import Self
 
-from adapter_api.progress import ExitCode
-
 from adapter_agent import local, start
 from adapter_agent.backoff import delays
 from adapter_agent.errors import Fenced, StorageError, disk_error
@@ -19,6 +17,7 @@ from adapter_agent.options import SyncOptions
 from adapter_agent.pipeline import Pipeline
 from adapter_agent.report import Report
 from adapter_agent.serve import serving
+from adapter_api.progress import ExitCode
 
 POLL_SECONDS = 0.2
 LONGEST_RETRY_SECONDS = 30.0

@@ -3,7 +3,6 @@
 import logging
 from pathlib import Path
 
-from adapter_api.checkpoint import MANIFEST_NAME, FileEntry, Receipt, folder_name, receipt_name
 from pydantic import ValidationError
 
 from adapter_agent import content, index, local, parallel
@@ -11,6 +10,7 @@ from adapter_agent.errors import ContentConflict, Damaged, ObjectMissing, Precon
 from adapter_agent.index import Claim
 from adapter_agent.store import ObjectFacts, Store
 from adapter_agent.transfer import Condition, OnBytes, ignore_bytes, send
+from adapter_api.checkpoint import MANIFEST_NAME, FileEntry, Receipt, folder_name, receipt_name
 
 PARALLEL_FILES = 4
 """With parts of 32 MiB this bounds memory to 128 MiB."""

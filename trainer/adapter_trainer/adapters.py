@@ -20,7 +20,7 @@ def cross_attention_layers(unet: nn.Module) -> dict[str, Attention]:
     """Cross-attention layers by name, in the order of `unet.attn_processors` (down, up, mid)."""
     modules = dict(unet.named_modules())
     names = [name.removesuffix(".processor") for name in unet.attn_processors]  # type: ignore[union-attr]
-    return {name: modules[name] for name in names if name.endswith("attn2")}  # type: ignore[misc]
+    return {name: modules[name] for name in names if name.endswith("attn2")}
 
 
 def matching_layers(patterns: Sequence[str], names: Sequence[str], field: str) -> list[str]:
@@ -40,7 +40,8 @@ def matching_layers(patterns: Sequence[str], names: Sequence[str], field: str) -
 
 
 def _heads(projected: Tensor, heads: int) -> Tensor:
-    return projected.unflatten(-1, (heads, -1)).transpose(1, 2)
+    split: Tensor = projected.unflatten(-1, (heads, -1))
+    return split.transpose(1, 2)
 
 
 class AdapterLayer(nn.Module):
@@ -49,8 +50,8 @@ class AdapterLayer(nn.Module):
     def __init__(self, attention: Attention) -> None:
         super().__init__()
         to_k, to_v = attention.to_k, attention.to_v
-        self.to_k = nn.Linear(to_k.in_features, to_k.out_features, bias=False)
-        self.to_v = nn.Linear(to_v.in_features, to_v.out_features, bias=False)
+        self.to_k = nn.Linear(to_k.in_features, to_k.out_features, bias=False, device=to_k.weight.device)
+        self.to_v = nn.Linear(to_v.in_features, to_v.out_features, bias=False, device=to_v.weight.device)
         with torch.no_grad():
             self.to_k.weight.copy_(to_k.weight)
             self.to_v.weight.copy_(to_v.weight)
@@ -73,8 +74,7 @@ class Adapter(nn.Module):
 
     def layer(self, name: str) -> AdapterLayer | None:
         """The part in the cross-attention layer of that name."""
-        key = name.replace(".", "/")
-        return self.layers[key] if key in self.layers else None  # type: ignore[return-value]
+        return dict(self.layers).get(name.replace(".", "/"))  # type: ignore[return-value]
 
 
 class AdapterAttention:
@@ -103,19 +103,20 @@ class AdapterAttention:
             context = attn.norm_encoder_hidden_states(encoder_hidden_states)
         if attention_mask is not None:
             batch, length = context.shape[:2]
-            attention_mask = attn.prepare_attention_mask(attention_mask, length, batch).view(batch, attn.heads, -1, length)
+            attention_mask = attn.prepare_attention_mask(attention_mask, length, batch).view(
+                batch, attn.heads, -1, length
+            )
         query = _heads(attn.to_q(hidden_states), attn.heads)
         key, value = _heads(attn.to_k(context), attn.heads), _heads(attn.to_v(context), attn.heads)
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask)
-        for name, layer in self.layers.items():
-            scale = self.adapters[name].scale
-            if scale and ip_hidden_states is not None:
-                attended = attended + scale * layer(query, ip_hidden_states[name])
+        if ip_hidden_states is not None:
+            for name, layer in self.layers.items():
+                attended = attended + self.adapters[name].scale * layer(query, ip_hidden_states[name])
         output: Tensor = attn.to_out[0](attended.transpose(1, 2).flatten(2))
         output = attn.to_out[1](output)
         if attn.residual_connection:
             output = output + hidden_states
-        return output / attn.rescale_output_factor
+        return output / float(attn.rescale_output_factor)
 
 
 def attach(unet: nn.Module, adapters: dict[str, Adapter]) -> None:

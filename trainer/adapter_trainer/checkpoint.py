@@ -13,7 +13,6 @@ everything in it is on disk.
 
 import errno
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +50,7 @@ def write(output: Path, step: int, fill: Callable[[Path], None], processes: Proc
             fsync_path(path)
         if final.exists():
             shutil.rmtree(final)  # what an earlier, incompatible attempt left under this name
-        os.replace(aside, final)
+        aside.replace(final)
         fsync_path(output)
 
     for act in (begin if processes.is_leader else None, lambda: fill(aside), finish if processes.is_leader else None):
@@ -69,14 +68,18 @@ def _attempt(act: Callable[[], None] | None, final: Path) -> Exception | None:
     try:
         act()
     except (OSError, SafetensorError) as error:
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error)
-        if full:
+        if is_full(error):
             return DiskFull(
                 f"{final}: no space left on the device; free some, or keep fewer checkpoints "
                 "(checkpoint.keep_last). The checkpoints before this one stand"
             )
         return TrainingError(f"{final}: cannot be written: {error}")
     return None
+
+
+def is_full(error: Exception) -> bool:
+    """Whether an error says that there is no room; safetensors gives the system's code in its text alone."""
+    return getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT} or "os error 28" in str(error)
 
 
 def fault_of(folder: Path) -> str | None:
@@ -109,11 +112,14 @@ def complete_steps(output: Path) -> dict[int, bool]:
 
 
 def latest_step(output: Path, processes: Processes) -> int | None:
-    """The newest step that is complete in every output folder and whose model is in one of them; collective."""
+    """The newest step that is complete in every output folder and whose model is in one of them; collective.
+
+    Without one, the newest whose model is complete anywhere: a node that lost its folder costs its random state only.
+    """
     seen = processes.gather(complete_steps(output))
-    common = set.intersection(*(set(steps) for steps in seen))
-    usable = [step for step in common if any(steps[step] for steps in seen)]
-    return max(usable, default=None)
+    whole = {step for steps in seen for step, has_model in steps.items() if has_model}
+    everywhere = whole.intersection(*seen)
+    return max(everywhere or whole, default=None)
 
 
 def check(folder: Path) -> None:
@@ -122,6 +128,13 @@ def check(folder: Path) -> None:
         raise DamagedCheckpoint(f"{folder}: there is no such checkpoint folder")
     if (fault := fault_of(folder)) is not None:
         raise DamagedCheckpoint(f"{folder}: {fault}; use another checkpoint")
+
+
+def clear_remains(output: Path, processes: Processes) -> None:
+    """Deletes what killed processes left half written or half deleted."""
+    if processes.is_leader:
+        for remains in (*output.glob(".checkpoint-*.tmp"), *output.glob(".checkpoint-*.deleted")):
+            shutil.rmtree(remains, ignore_errors=True)
 
 
 def retain(output: Path, keep_last: int | None, newest: int, processes: Processes) -> None:
@@ -136,5 +149,6 @@ def retain(output: Path, keep_last: int | None, newest: int, processes: Processe
     for step in [step for step in steps if step < newest][: -(keep_last - 1) or None]:
         doomed = output / f".{folder_name(step)}.deleted"
         # Renamed first: a folder that is half deleted must not look like a checkpoint.
-        os.replace(output / folder_name(step), doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+        (output / folder_name(step)).replace(doomed)
         shutil.rmtree(doomed, ignore_errors=True)

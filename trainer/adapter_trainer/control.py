@@ -4,7 +4,7 @@ import signal
 from types import FrameType
 
 import torch
-import torch.distributed as distributed
+from torch import distributed
 
 from adapter_trainer.processes import Processes
 

@@ -140,7 +140,14 @@ class Samples(Dataset[_Sample]):
         if self.shape.reference_size is not None:
             columns["image"] = reference_image(source, self.shape.reference_size)
         return _Sample(
-            image, torch.from_numpy(noise), torch.from_numpy(posterior), timestep, time_ids, columns, dropped, row.caption
+            image,
+            torch.from_numpy(noise),
+            torch.from_numpy(posterior),
+            timestep,
+            time_ids,
+            columns,
+            dropped,
+            row.caption,
         )
 
     def _image(self, path: Path) -> Image.Image:
@@ -168,6 +175,8 @@ def place_image(
     """Resizes the shorter side to the resolution and crops the longer one.
 
     Args:
+        image: in any size.
+        params: say the resolution, and whether crop and flip are random.
         random: draws crop and flip where the configuration asks for them; None crops at the centre.
 
     Returns:
@@ -252,9 +261,10 @@ def batches(
     workers = samples.params.num_workers
     loader: DataLoader[_Sample] = DataLoader(
         samples,
-        batch_sampler=_Places(seen, len(samples), batch_size, rank, world_size),  # type: ignore[arg-type]
+        batch_sampler=_Places(seen, len(samples), batch_size, rank, world_size),
         collate_fn=collate,
         num_workers=workers,
+        generator=torch.Generator(),  # the loader draws a seed that nothing uses; not from what dropout layers use
         pin_memory=device.type == "cuda",
         persistent_workers=workers > 0,
     )

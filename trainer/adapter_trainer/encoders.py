@@ -26,7 +26,8 @@ class TextEncoders(nn.Module):
     @property
     def width(self) -> int:
         """Width of the joined states."""
-        return sum(int(encoder.config.hidden_size) for encoder in self.encoders)  # type: ignore[union-attr,arg-type]
+        widths: list[int] = [encoder.config.hidden_size for encoder in self.encoders]  # type: ignore[union-attr,misc]
+        return sum(widths)
 
     def forward(self, input_ids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Token ids [B, L] for each encoder -> states [B, L, width], pooled [B, P]."""
@@ -50,7 +51,11 @@ class Tokenizers:
         """Captions -> ids [B, L] for each tokenizer, cut and padded to the encoder's length."""
         return [
             tokenizer(
-                captions, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
+                captions,
+                padding="max_length",
+                truncation=True,
+                max_length=tokenizer.model_max_length,
+                return_tensors="pt",
             ).input_ids
             for tokenizer in self.tokenizers
         ]
@@ -74,13 +79,11 @@ def tokenizers(config: TextConfig) -> Tokenizers | None:
             raise InvalidConfig(
                 f"model.params.text_config.encoders[{index}].tokenizer: {name} cannot be loaded: {error}"
             ) from error
-        if encoder.pretrained is None:
-            tokenizer.model_max_length = min(tokenizer.model_max_length, encoder.params.max_position_embeddings)
-            if len(tokenizer) > encoder.params.vocab_size:
-                raise InvalidConfig(
-                    f"model.params.text_config.encoders[{index}].params.vocab_size: is {encoder.params.vocab_size}, "
-                    f"but the tokenizer has {len(tokenizer)} tokens"
-                )
+        if encoder.pretrained is None and len(tokenizer) > encoder.params.vocab_size:
+            raise InvalidConfig(
+                f"model.params.text_config.encoders[{index}].params.vocab_size: is {encoder.params.vocab_size}, "
+                f"but the tokenizer has {len(tokenizer)} tokens"
+            )
         loaded.append(tokenizer)
     return Tokenizers(loaded)
 
@@ -97,7 +100,10 @@ def text_encoders(config: TextConfig, seed: int, texts: Tokenizers | None) -> Te
             for name in ("bos_token_id", "eos_token_id", "pad_token_id")
             if (value := getattr(tokenizer, name, None)) is not None
         }
-        built.append(_encoder(encoder, f"text_encoder_{index}", seed, field, special))
+        module = _encoder(encoder, f"text_encoder_{index}", seed, field, special)
+        # A tokenizer without a limit of its own says a number beyond any memory.
+        tokenizer.model_max_length = min(tokenizer.model_max_length, module.config.max_position_embeddings)
+        built.append(module)
     return TextEncoders(built)
 
 

@@ -20,4 +20,4 @@ def replace_text(path: Path, text: str) -> None:
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
+    aside.replace(path)

@@ -56,7 +56,8 @@ class Autoencoder(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Of the weights: float32 where the configuration says that lower precision overflows."""
-        return next(self.vae.parameters()).dtype
+        dtype: torch.dtype = next(self.vae.parameters()).dtype
+        return dtype
 
     def encode(self, images: Tensor, noise: Tensor) -> Tensor:
         """A sample of the posterior, in the UNet's units."""

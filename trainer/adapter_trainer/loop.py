@@ -1,6 +1,5 @@
 """The step loop."""
 
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,12 @@ from adapter_trainer.objective import NoiseSchedule
 from adapter_trainer.processes import Processes
 from adapter_trainer.report import Report
 from adapter_trainer.state import TrainingState
+
+LARGEST_LOSS = 1e30
+_REMEDY = (
+    "the checkpoints before it stand. Lower optimization.learning_rate, set max_grad_norm, or train with "
+    "mixed_precision bf16 or no"
+)
 
 
 @dataclass
@@ -47,7 +52,6 @@ def train(run: Training) -> bool:
         Whether all steps were taken.
     """
     state, config = run.state, run.state.config
-    saved = state.step
     run.report.begin_interval()
     while state.step < run.total_steps:
         run.stop.begin_step()
@@ -59,11 +63,10 @@ def train(run: Training) -> bool:
             report_loss(run, loss)
         if saving:
             save(run)
-            saved = state.step
         if stopping:
             break
-    if saved == state.step and run.report.saved_step is None:
-        run.report.saved_step = saved
+    if run.report.saved_step != state.step:
+        save(run)  # nothing was left to do of a run continued from elsewhere, but this output is to hold its result
     return state.step >= run.total_steps
 
 
@@ -109,21 +112,25 @@ def report_loss(run: Training, loss: Tensor) -> None:
     """Reports the loss over all processes.
 
     Raises:
-        NonFiniteLoss: it is NaN or infinite, which no further step would mend.
+        NonFiniteLoss: it is NaN or beyond what a report holds, which no further step would mend.
     """
     state = run.state
-    mean = float(state.accelerator.reduce(loss, reduction="mean"))
-    if not math.isfinite(mean):
-        raise NonFiniteLoss(
-            f"step {state.step}: the loss is {mean}; the checkpoints before it stand. Lower optimization.learning_rate, "
-            "set max_grad_norm, or train with mixed_precision bf16 or no"
-        )
+    reduced: Tensor = state.accelerator.reduce(loss, reduction="mean")
+    mean = float(reduced)
+    if not abs(mean) <= LARGEST_LOSS:
+        raise NonFiniteLoss(f"step {state.step}: the loss is {mean}; {_REMEDY}")
     epoch = state.seen // run.samples
-    state.metrics = run.report.step(state.step, epoch, mean, state.scheduler.get_last_lr()[0])
+    state.metrics = run.report.step(state.step, epoch, mean, float(state.scheduler.get_last_lr()[0]))
 
 
 def save(run: Training) -> None:
-    """Saves a checkpoint, then deletes those that are no longer to be kept; collective."""
+    """Saves a checkpoint, then deletes those that are no longer to be kept; collective.
+
+    Raises:
+        NonFiniteLoss: the last step's gradient overflowed; such weights must not replace those that can be resumed.
+    """
+    if not all(bool(parameter.isfinite().all()) for _, parameter in run.state.trained()):
+        raise NonFiniteLoss(f"step {run.state.step}: weights became NaN or infinite; {_REMEDY}")
     run.report.phase("saving", run.state.step)
     checkpoint.write(run.output, run.state.step, lambda folder: run.state.fill(folder, run.processes), run.processes)
     run.report.saved_step = run.state.step

@@ -8,7 +8,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from adapter_api.columns import column_of
-from adapter_api.training import Conditioned, ModelParams, TrainingConfig
+from adapter_api.training import Conditioned, ModelParams, Trainable, TrainingConfig
 from adapter_trainer import registry, sources
 from adapter_trainer.adapters import Adapter, AdapterLayer, attach, cross_attention_layers, matching_layers
 from adapter_trainer.encoders import ImageEncoder, TextEncoders, Tokenizers, image_encoder, text_encoders, tokenizers
@@ -76,7 +76,9 @@ class AdapterModel(nn.Module):
             name,
             config.seed,
             lambda: TOKEN_CONDITIONERS[name](
-                registry.PROJECTORS[projector.target](width, self.token_dim, projector.params), self.token_dim, module.null
+                registry.PROJECTORS[projector.target](width, self.token_dim, projector.params),
+                self.token_dim,
+                module.null,
             ),
             f"model.params.{path}",
         )
@@ -126,19 +128,29 @@ class AdapterModel(nn.Module):
         for _, module, settings in self.trainable_parts():
             if settings.train:
                 module.requires_grad_(True)
+        self.train()
         if self.params.unet_config.gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
 
+    def train(self, mode: bool = True) -> "AdapterModel":  # noqa: FBT001, FBT002 - torch's own signature
+        """Training or evaluation mode; what is frozen stays in evaluation mode, however it was built."""
+        super().train(mode)
+        self.first_stage.eval()
+        for _, module, settings in self.trainable_parts():
+            if not settings.train:
+                module.eval()
+        return self
+
     # --- parts ---
 
-    def trainable_parts(self) -> Iterator[tuple[str, nn.Module, object]]:
+    def trainable_parts(self) -> Iterator[tuple[str, nn.Module, Trainable]]:
         """Name, module and settings (`train`, `learning_rate`) of every part that a flag freezes or trains."""
         yield "unet", self.unet, self.params.unet_config
         if self.text_encoders is not None:
             encoders = zip(self.text_encoders.encoders, self.params.text_config.encoders, strict=True)
             for index, (encoder, settings) in enumerate(encoders):
                 yield f"text_encoder_{index}", encoder, settings
-        if self.image_encoder is not None:
+        if self.image_encoder is not None and self.params.image_encoder_config is not None:
             yield "image_encoder", self.image_encoder, self.params.image_encoder_config
         for name, conditioner in self.token_conditioners.items():
             yield name, conditioner, getattr(self.params.token_conditioners, name)
@@ -150,7 +162,7 @@ class AdapterModel(nn.Module):
         parts = {
             name: module
             for name, module, settings in self.trainable_parts()
-            if settings.train or getattr(settings, "pretrained", None) is None  # type: ignore[attr-defined]
+            if settings.train or getattr(settings, "pretrained", None) is None
         }
         stage = self.params.first_stage_config
         if isinstance(self.first_stage, Autoencoder) and stage.pretrained is None:

@@ -1,7 +1,7 @@
 """PURE: the diffusion objective; tensors in, tensor out."""
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own convention
 from diffusers import DDPMScheduler
 from torch import Tensor
 

@@ -5,6 +5,7 @@ far. Processes read disjoint parts of it, so the order is the same for any numbe
 continuing to count. A batch may span two epochs; no sample is dropped.
 """
 
+import hashlib
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
@@ -59,4 +60,5 @@ def generator_at(seed: int, place: Place, purpose: str) -> np.random.Generator:
 
 @lru_cache(maxsize=64)
 def _key(seed: int, purpose: str) -> NDArray[np.uint64]:
-    return np.array([seed, int.from_bytes(purpose.encode()[:8].ljust(8, b"\0"), "big")], dtype=np.uint64)
+    digest = hashlib.blake2b(purpose.encode(), digest_size=8).digest()
+    return np.array([seed, int.from_bytes(digest, "big")], dtype=np.uint64)

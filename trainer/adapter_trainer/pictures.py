@@ -1,7 +1,5 @@
 """The closing picture grid of a run, drawn with the averaged weights if there are any."""
 
-import os
-
 from adapter_trainer.loop import Training
 from adapter_trainer.sample import Sampler, grid
 
@@ -18,12 +16,14 @@ def draw_closing_grid(run: Training) -> None:
             state.ema.store(parameters)
             state.ema.copy_to(parameters)
         state.model.eval()
-        images = Sampler(state.model, state.config, state.accelerator.device).draw(sampling.rows, sampling.images_per_row)
+        images = Sampler(state.model, state.config, state.accelerator.device).draw(
+            sampling.rows, sampling.images_per_row
+        )
         state.model.train()
         if state.ema is not None:
             state.ema.restore(parameters)
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}")
         grid(images, sampling.images_per_row).save(aside, format="PNG")
-        os.replace(aside, path)
+        aside.replace(path)
     run.processes.barrier()

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-import torch.distributed as distributed
-from torch import Tensor
+from torch import Tensor, distributed
 
 Value = TypeVar("Value")
 

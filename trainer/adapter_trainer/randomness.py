@@ -5,6 +5,7 @@ Training draws nothing from these (see `order`); modules with dropout layers do.
 
 import json
 import random
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,14 @@ from safetensors.torch import save_file
 def file_name(rank: int) -> str:
     """Name of a rank's file in a checkpoint."""
     return f"random-rank-{rank:05d}.safetensors"
+
+
+def seed(run_seed: int, step: int, rank: int) -> None:
+    """Seeds all generators for a rank that has no state to restore; ranks and steps get streams of their own."""
+    number = zlib.crc32(f"{run_seed}:{step}:{rank}".encode())
+    random.seed(number)
+    np.random.seed(number)  # noqa: NPY002 - what libraries may use
+    torch.manual_seed(number)
 
 
 def save(path: Path) -> None:

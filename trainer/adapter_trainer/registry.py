@@ -1,5 +1,7 @@
 """The fixed table from `target:` names to classes; a configuration can name nothing that is not listed here."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import diffusers
@@ -36,4 +38,4 @@ PROJECTORS: dict[str, type[torch.nn.Module]] = {
     "PerceiverResampler": projectors.PerceiverResampler,
 }
 
-OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"AdamW": torch.optim.AdamW}
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"AdamW": partial(torch.optim.AdamW, fused=True)}

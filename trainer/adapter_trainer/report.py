@@ -47,7 +47,9 @@ class Report:
             _cut(self.output / METRICS_FILE, step)
         if config.logging.report_to:
             settings = _flat(config.model_dump(mode="json"))
-            self.accelerator.init_trackers(config.logging.project_name, config=settings)
+            self.accelerator.init_trackers(
+                config.logging.project_name, config=settings, init_kwargs={"wandb": {"dir": str(self.output / "logs")}}
+            )
         self.phase("training", step)
 
     def phase(self, phase: str, step: int) -> None:
@@ -87,7 +89,9 @@ class Report:
             line = {"step": step, "epoch": epoch, **figures, "images_per_second": round(speed, 3)}
             with (self.output / METRICS_FILE).open("a", encoding="utf-8") as history:
                 history.write(json.dumps(line) + "\n")
-            self.show(f"step {step}/{self.total_steps}  loss {loss:.4f}  {speed:.1f} images/s  ETA {progress.eta_seconds} s")
+            self.show(
+                f"step {step}/{self.total_steps}  loss {loss:.4f}  {speed:.1f} images/s  ETA {progress.eta_seconds} s"
+            )
         self.accelerator.log({**figures, "images_per_second": speed, "epoch": epoch}, step=step)
         self.begin_interval()
         return figures

@@ -43,7 +43,7 @@ class Sampler:
         guidance_scale: float | None = None,
         seed: int | None = None,
     ) -> Tensor:
-        """Draws `images_per_row` pictures for every row; what is not given comes from config.sampling.
+        """Draws `images_per_row` pictures for every row, a row at a time; what is not given comes from config.sampling.
 
         Returns:
             [rows * images_per_row, C, H, W] in 0..1, row by row.
@@ -51,20 +51,28 @@ class Sampler:
         Raises:
             InvalidData: a value that does not fit its column.
         """
-        sampling, resolution = self.config.sampling, self.config.data.params.resolution
+        sampling = self.config.sampling
         scale = sampling.guidance_scale if guidance_scale is None else guidance_scale
         seed = sampling.seed if seed is None else seed
-        shape = self.model.latent_shape(resolution)
-        noise = [
-            order.generator_at(seed, Place(row, column), "picture").standard_normal(shape, dtype=np.float32)
-            for row in range(len(rows))
-            for column in range(images_per_row)
-        ]
-        expanded = [row for row in rows for _ in range(images_per_row)]
-        conditions = self._conditions([*expanded, *([{}] * len(expanded) if scale != 1 else [])])
-        scheduler = registry.SCHEDULERS[sampling.scheduler](**_scheduler_settings(self.config, sampling.scheduler))
-        scheduler.set_timesteps(sampling.steps if steps is None else steps, device=self.device)
-        latents = torch.from_numpy(np.stack(noise)).to(self.device) * scheduler.init_noise_sigma
+        shape = self.model.latent_shape(self.config.data.params.resolution)
+        pictures = []
+        for index, row in enumerate(rows):
+            noise = np.stack(
+                [
+                    order.generator_at(seed, Place(index, column), "picture").standard_normal(shape, dtype=np.float32)
+                    for column in range(images_per_row)
+                ]
+            )
+            pictures.append(self._draw(row, torch.from_numpy(noise).to(self.device), steps or sampling.steps, scale))
+        return torch.cat(pictures)
+
+    def _draw(self, row: Row, noise: Tensor, steps: int, scale: float) -> Tensor:
+        nulls: list[Row] = [{}] * len(noise) if scale != 1 else []
+        conditions = self._conditions([*[row] * len(noise), *nulls])
+        name = self.config.sampling.scheduler
+        scheduler = registry.SCHEDULERS[name](**_scheduler_settings(self.config, name))
+        scheduler.set_timesteps(steps, device=self.device)
+        latents = noise * scheduler.init_noise_sigma
         for timestep in scheduler.timesteps:
             scaled = scheduler.scale_model_input(latents, timestep)
             doubled = torch.cat([scaled, scaled]) if scale != 1 else scaled
@@ -73,17 +81,16 @@ class Sampler:
                 conditional, null = prediction.chunk(2)
                 prediction = null + scale * (conditional - null)
             latents = scheduler.step(prediction, timestep, latents).prev_sample
-        return self.model.first_stage.decode(latents) / 2 + 0.5
+        return self.model.first_stage.decode(latents.float()) / 2 + 0.5
 
     def _conditions(self, rows: list[Row]) -> Conditions:
         resolution, tokenizers = self.config.data.params.resolution, self.model.tokenizers
         dropped, columns = {}, {}
-        feeding = {path: column for path, column in self.model.columns.items()}
         known = {"caption", "image", *(column.name for column in columns_of(self.config))}
         for row in rows:
             if unknown := sorted(set(row) - known):
                 raise InvalidData(f"there is no condition {unknown[0]!r}; this model knows: {', '.join(sorted(known))}")
-        for path, column in feeding.items():
+        for path, column in self.model.columns.items():
             name = path.removeprefix("token_conditioners.").replace("adapters_config.", "adapters.")
             dropped[name] = torch.tensor([column.name not in row for row in rows], device=self.device)
             if column.name not in columns:
@@ -149,11 +156,13 @@ def grid(images: Tensor, columns: int, scale: int | None = None) -> Image.Image:
     """Pictures [N, C, H, W] in 0..1, C of 1 or 3, as one picture of `columns` columns with a thin white gap.
 
     Args:
+        images: the pictures.
+        columns: pictures a row.
         scale: enlarges each pixel to a square of that many; by default, so that a picture has at least 64 pixels a side.
     """
     scale = scale or max(1, -(-64 // images.shape[-1]))
-    pixels = (images.clamp(0, 1) * 255).round().byte().cpu().permute(0, 2, 3, 1)
-    pixels = pixels.repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2).expand(-1, -1, -1, 3).numpy()
+    bytes_ = (images.clamp(0, 1) * 255).round().byte().cpu().permute(0, 2, 3, 1)
+    pixels = bytes_.repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2).expand(-1, -1, -1, 3).numpy()
     count, height, width = pixels.shape[:3]
     rows, gap = -(-count // columns), 2
     canvas = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, dtype=np.uint8)
@@ -167,5 +176,8 @@ def _scheduler_settings(config: TrainingConfig, name: str) -> dict[str, Any]:
     settings = config.model.params.scheduler_config.params.model_dump()
     if name == "DDIMScheduler":
         # Clipping to -1..1 is right for pixels alone: latents have no such range.
-        settings |= {"clip_sample": config.model.params.first_stage_config.target == "Pixels", "set_alpha_to_one": False}
+        settings |= {
+            "clip_sample": config.model.params.first_stage_config.target == "Pixels",
+            "set_alpha_to_one": False,
+        }
     return settings

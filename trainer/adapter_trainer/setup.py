@@ -12,8 +12,9 @@ from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import nn
 
+from adapter_api.columns import columns_of
 from adapter_api.training import TrainingConfig
-from adapter_trainer import checkpoint, registry
+from adapter_trainer import checkpoint, randomness, registry
 from adapter_trainer.control import StopRequest
 from adapter_trainer.data import Batch, Collate, Samples, SampleShape, batches
 from adapter_trainer.errors import InvalidConfig, InvalidData
@@ -25,7 +26,6 @@ from adapter_trainer.report import Report
 from adapter_trainer.state import TrainingState
 from adapter_trainer.table import Row, read_table
 from adapter_trainer.verify import check_rows, resolve_widths
-from adapter_api.columns import columns_of
 
 WEIGHT_TYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -55,10 +55,15 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
         log_with=list(config.logging.report_to) or None,
         project_dir=str(options.output / "logs"),
         kwargs_handlers=[
-            DistributedDataParallelKwargs(gradient_as_bucket_view=True, find_unused_parameters=_has_unused(config))
+            DistributedDataParallelKwargs(
+                broadcast_buffers=False,  # no module here has buffers that training changes
+                gradient_as_bucket_view=True,
+                find_unused_parameters=_has_unused(config),
+            )
         ],
     )
     processes = Processes.of_this_run(options.output)
+    checkpoint.clear_remains(options.output, processes)
     stop = StopRequest(processes)
     show = options.show if processes.is_main else _silent
     rows, config = _rows(config, processes)
@@ -77,11 +82,12 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
     ema = None
     if optimization.ema is not None:
         floor = 0.0 if optimization.ema.warmup else optimization.ema.decay
-        ema = EMAModel(trained, decay=optimization.ema.decay, min_decay=floor)
+        ema = EMAModel(trained, decay=optimization.ema.decay, min_decay=floor, foreach=True)
     module: nn.Module
     module, prepared_optimizer = accelerator.prepare(model, optimizer)
     state = TrainingState(config, model, prepared_optimizer, scheduler, ema, accelerator)
     report = Report(options.output, accelerator, processes, total_steps, options.clock, show)
+    randomness.seed(config.seed, 0, processes.rank)
     if (folder := _resume_folder(options, processes)) is not None:
         is_own = folder.resolve().parent == options.output.resolve()
         state.load(folder, processes, is_own=is_own)
@@ -122,10 +128,8 @@ def _rows(config: TrainingConfig, processes: Processes) -> tuple[list[Row], Trai
     rows: list[Row] = []
     try:
         rows = read_table(params, columns)
-        config = resolve_widths(config, rows)
-        share = rows[processes.rank :: processes.world_size]
-        if params.verify != "none" and (faults := check_rows(share, columns_of(config), params.verify, table)):
-            raise InvalidData("\n".join(faults))
+        config = resolve_widths(config, rows, table)
+        check_rows(rows[processes.rank :: processes.world_size], columns_of(config), params.verify, table)
     except InvalidData as found:
         error = found
     if (error := processes.first_error(error)) is not None:
@@ -136,7 +140,7 @@ def _rows(config: TrainingConfig, processes: Processes) -> tuple[list[Row], Trai
 def _cast_frozen(model: AdapterModel, dtype: torch.dtype) -> None:
     """Holds what is not trained in the precision that it is computed in; the first stage keeps its own."""
     for _, module, settings in model.trainable_parts():
-        if not settings.train:  # type: ignore[attr-defined]
+        if not settings.train:
             module.to(dtype)
     config = model.params.first_stage_config
     if not config.params.force_upcast:
@@ -150,11 +154,13 @@ def _optimizer(config: TrainingConfig, model: AdapterModel) -> torch.optim.Optim
     for _, module, part in model.trainable_parts():
         trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
         if trained:
-            rate = part.learning_rate or config.optimization.learning_rate  # type: ignore[attr-defined]
+            rate = part.learning_rate or config.optimization.learning_rate
             groups.append({"params": trained, "names": [names[parameter] for parameter in trained], "lr": rate})
     if not groups:
         raise InvalidConfig("model.params: nothing is trained; set train: true for a part")
-    return registry.OPTIMIZERS[settings.target](groups, lr=config.optimization.learning_rate, **settings.params.model_dump())
+    return registry.OPTIMIZERS[settings.target](
+        groups, lr=config.optimization.learning_rate, **settings.params.model_dump()
+    )
 
 
 def _has_unused(config: TrainingConfig) -> bool:
@@ -191,7 +197,6 @@ def _resume_folder(options: RunOptions, processes: Processes) -> Path | None:
     if options.resume is None:
         return None
     if options.resume != "latest":
-        checkpoint.check(Path(options.resume))
         return Path(options.resume)
     step = checkpoint.latest_step(options.output, processes)
     return None if step is None else options.output / f"checkpoint-{step}"

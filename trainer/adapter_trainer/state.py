@@ -21,7 +21,7 @@ from adapter_api.compatibility import differences
 from adapter_api.document import InvalidDocument, read, validate
 from adapter_api.training import TrainingConfig
 from adapter_trainer import checkpoint, randomness
-from adapter_trainer.errors import DamagedCheckpoint, IncompatibleCheckpoint
+from adapter_trainer.errors import DamagedCheckpoint, IncompatibleCheckpoint, InvalidConfig
 from adapter_trainer.model import AdapterModel
 from adapter_trainer.processes import Processes
 
@@ -64,8 +64,10 @@ class TrainingState:
         if self.ema is not None:
             shadows = zip(self.trained(), self.ema.shadow_params, strict=True)
             _save({name: shadow for (name, _), shadow in shadows}, folder / "ema.safetensors")
-        tensors, groups = self._optimizer_state()
-        _save(tensors, folder / "optimizer.safetensors")
+        _save(self._optimizer_tensors(), folder / "optimizer.safetensors")
+        groups = [
+            {key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups
+        ]
         _write_json(folder / "optimizer.json", groups)
         schedule = {key: value for key, value in self.scheduler.state_dict().items() if key != "lr_lambdas"}
         _write_json(folder / "scheduler.json", schedule)
@@ -84,32 +86,36 @@ class TrainingState:
         settings = self.config.model_dump(mode="json")
         (folder / "training.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
         ema_step = 0 if self.ema is None else self.ema.optimization_step
-        _write_json(folder / checkpoint.STATE_FILE, {"step": self.step, "samples_seen": self.seen, "ema_step": ema_step})
+        _write_json(
+            folder / checkpoint.STATE_FILE, {"step": self.step, "samples_seen": self.seen, "ema_step": ema_step}
+        )
 
-    def _optimizer_state(self) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-        state = self.optimizer.state_dict()
-        names = [name for group in self.optimizer.param_groups for name in group["names"]]
-        tensors = {
-            f"{names[index]}.{key}": value for index, values in state["state"].items() for key, value in values.items()
+    def _optimizer_tensors(self) -> dict[str, Tensor]:
+        return {
+            f"{name}.{key}": value
+            for name, parameter in self.trained()
+            for key, value in self.optimizer.state.get(parameter, {}).items()
         }
-        groups = [{key: value for key, value in group.items() if key != "params"} for group in state["param_groups"]]
-        return tensors, groups
 
     # --- in ---
 
     def load(self, folder: Path, processes: Processes, *, is_own: bool) -> None:
         """Continues from a checkpoint; collective. Ranks without the model's files receive them from one that has them.
 
-        Args:
-            is_own: the checkpoint is this output's own, so that what matters in its configuration must not differ.
+        Of a checkpoint that is this output's own (`is_own`), nothing that matters in its configuration may differ. Of
+        another run's, weights, optimizer state and progress are taken, and the settings are this configuration's.
 
         Raises:
             IncompatibleCheckpoint: names every field that differs.
             DamagedCheckpoint: a file is not what was written.
+            InvalidConfig: there is no checkpoint there.
         """
         holders = processes.gather((folder / checkpoint.STATE_FILE).is_file())
         if not any(holders):
-            raise DamagedCheckpoint(f"{folder}: has no {checkpoint.STATE_FILE}; it is not a whole checkpoint")
+            raise InvalidConfig(
+                f"--resume_from_checkpoint: {folder} has no {checkpoint.STATE_FILE}, so it is no checkpoint; name a "
+                "checkpoint-<step> folder, or latest"
+            )
         source = holders.index(True)
         error: Exception | None = None
         files: dict[str, Any] = {}
@@ -126,10 +132,10 @@ class TrainingState:
             files = {"tensors": processes.broadcast(files.get("tensors"), source), "records": records}
         self._apply(files["tensors"], files["records"], folder)
         own = folder / randomness.file_name(processes.rank)
-        if own.is_file():
+        if own.is_file() and checkpoint.fault_of(folder) is None:
             randomness.load(own)
         else:
-            torch.manual_seed(hash((self.config.seed, self.step, processes.rank)))
+            randomness.seed(self.config.seed, self.step, processes.rank)
 
     def _check_compatible(self, folder: Path, *, is_own: bool) -> None:
         try:
@@ -150,34 +156,40 @@ class TrainingState:
                 module.load_state_dict(own, strict=True)
             except RuntimeError as error:
                 line = str(error).splitlines()[min(1, len(str(error).splitlines()) - 1)].strip()
-                raise IncompatibleCheckpoint(f"{folder}: model/{name} does not fit this configuration: {line}") from None
+                raise IncompatibleCheckpoint(
+                    f"{folder}: model/{name} does not fit this configuration: {line}"
+                ) from None
         if self.ema is not None:
             shadows = _below(tensors, "ema")
             for (name, parameter), shadow in zip(self.trained(), self.ema.shadow_params, strict=True):
                 shadow.copy_(shadows.get(name, parameter.detach()))
             self.ema.optimization_step = int(records["trainer_state"]["ema_step"])
-        self._load_optimizer(_below(tensors, "optimizer"), records["optimizer"])
-        self.scheduler.load_state_dict({**self.scheduler.state_dict(), **records["scheduler"]})
+        self._load_optimizer(_below(tensors, "optimizer"))
+        self._load_scheduler(records["scheduler"])
         scaler = self.accelerator.scaler
         if scaler is not None and records["accelerate"]["grad_scaler"]:
             scaler.load_state_dict(records["accelerate"]["grad_scaler"])
         self.step = int(records["trainer_state"]["step"])
         self.seen = int(records["trainer_state"]["samples_seen"])
 
-    def _load_optimizer(self, tensors: dict[str, Tensor], groups: list[dict[str, Any]]) -> None:
-        state = self.optimizer.state_dict()
-        saved_groups = {name: group for group in groups for name in group["names"]}
-        saved_states: dict[str, dict[str, Tensor]] = {}
+    def _load_optimizer(self, tensors: dict[str, Tensor]) -> None:
+        saved: dict[str, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             name, _, kind = key.rpartition(".")
-            saved_states.setdefault(name, {})[kind] = value
-        states: dict[int, dict[str, Tensor]] = {}
-        for group in state["param_groups"]:
-            group.update({key: value for key, value in saved_groups[group["names"][0]].items() if key != "names"})
-            for name in group["names"]:
-                states[len(states)] = saved_states.get(name, {})  # a parameter that never had a gradient has no state
-        states = {index: values for index, values in states.items() if values}
-        self.optimizer.load_state_dict({"state": states, "param_groups": state["param_groups"]})
+            saved.setdefault(name, {})[kind] = value
+        state = self.optimizer.state_dict()
+        # A parameter that never had a gradient has no state.
+        found = {index: saved[name] for index, (name, _) in enumerate(self.trained()) if name in saved}
+        self.optimizer.load_state_dict({"state": found, "param_groups": state["param_groups"]})
+
+    def _load_scheduler(self, record: dict[str, Any]) -> None:
+        progress = {key: record[key] for key in ("last_epoch", "_step_count")}
+        self.scheduler.load_state_dict({**self.scheduler.state_dict(), **progress})
+        scales = [scale(self.scheduler.last_epoch) for scale in self.scheduler.lr_lambdas]
+        rates = [base * scale for base, scale in zip(self.scheduler.base_lrs, scales, strict=True)]
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        self.scheduler._last_lr = rates  # noqa: SLF001 - what get_last_lr answers; it has no setter
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -191,7 +203,7 @@ def _read(folder: Path) -> dict[str, Any]:
                 tensors |= {f"{stem}:{name}": value for name, value in load_file(path).items()}
         records = {
             name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-            for name in ("optimizer", "scheduler", "accelerate", "trainer_state")
+            for name in ("scheduler", "accelerate", "trainer_state")
         }
     except (OSError, ValueError, SafetensorError) as error:
         raise DamagedCheckpoint(f"{folder}: {error}; use another checkpoint") from None

@@ -1,8 +1,8 @@
 """Reads the pairs file: one row a sample, every fault with file and line, nothing decoded yet."""
 
 import csv
+import io
 import json
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,9 @@ from adapter_trainer.errors import InvalidData
 
 MAX_FAULTS = 20
 """Faults that are reported at once; one broken column would otherwise print a line a sample."""
+
+LARGEST_NUMBER = 3.4e38
+"""What a 32-bit float holds."""
 
 Value = int | tuple[float, ...] | Path
 """A label, a vector, or the path of an embedding or reference image."""
@@ -91,9 +94,14 @@ Fields = dict[str, Any]
 Lines = Iterator[tuple[int, Fields]]
 
 
+def _lines(text: str) -> list[str]:
+    """Lines as editors count them; str.splitlines would also end them at separators inside a caption."""
+    return text.removesuffix("\n").split("\n") if text else []
+
+
 def _pairs(text: str, columns: tuple[Column, ...], faults: Faults) -> Lines:
     names = ("image", "caption", *(column.name for column in columns))
-    for line, content in enumerate(text.splitlines(), start=1):
+    for line, content in enumerate(_lines(text), start=1):
         fields = content.split("\t")
         if not content.strip():
             faults.add(line, "is empty; remove it")
@@ -104,31 +112,34 @@ def _pairs(text: str, columns: tuple[Column, ...], faults: Faults) -> Lines:
 
 
 def _csv(text: str, columns: tuple[Column, ...], faults: Faults) -> Lines:
-    reader = csv.DictReader(text.splitlines(), strict=True)
+    reader = csv.reader(io.StringIO(text), strict=True)
     wanted = ("image", "caption", *(column.name for column in columns))
     try:
-        header = reader.fieldnames or []
+        header = next(reader, [])
         if missing := [name for name in wanted if name not in header]:
             faults.add(1, f"the header has no column {', '.join(missing)}")
             return
         for fields in reader:
-            if None in fields or None in fields.values():
-                faults.add(reader.line_num, f"does not have the header's {len(header)} fields")
+            if not fields:
+                faults.add(reader.line_num, "is empty; remove it")
+            elif len(fields) != len(header):
+                faults.add(reader.line_num, f"has {len(fields)} fields, not the header's {len(header)}")
             else:
-                yield reader.line_num, {name: fields[name] for name in wanted}
+                row = dict(zip(header, fields, strict=True))
+                yield reader.line_num, {name: row[name] for name in wanted}
     except csv.Error as error:
         faults.add(reader.line_num, f"is not CSV: {error}")
 
 
 def _jsonl(text: str, columns: tuple[Column, ...], faults: Faults) -> Lines:
     wanted = ("image", "caption", *(column.name for column in columns))
-    for line, content in enumerate(text.splitlines(), start=1):
+    for line, content in enumerate(_lines(text), start=1):
         if not content.strip():
             faults.add(line, "is empty; remove it")
             continue
         try:
             fields = json.loads(content)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             faults.add(line, f"is not JSON: {error}")
             continue
         if not isinstance(fields, dict):
@@ -186,11 +197,11 @@ class _Row:
         parts = given if isinstance(given, list) else str(given).replace(",", " ").split()
         try:
             vector = tuple(float(part) for part in parts)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             self.faults.add(line, f"{column.name}: {str(given)[:60]!r} is not a list of numbers")
             return None
-        if not vector or not all(math.isfinite(number) for number in vector):
-            self.faults.add(line, f"{column.name}: {str(given)[:60]!r} is not a list of finite numbers")
+        if not vector or not all(abs(number) <= LARGEST_NUMBER for number in vector):
+            self.faults.add(line, f"{column.name}: {str(given)[:60]!r} is not a list of finite 32-bit numbers")
             return None
         if column.width is not None and len(vector) != column.width:
             self.faults.add(line, f"{column.name}: has {len(vector)} numbers, not {column.width}")
@@ -202,11 +213,15 @@ class _Row:
             self.faults.add(line, f"{name}: {given!r} is not a path")
             return None
         path = self.root / given.strip()
-        resolved = path.resolve()
+        try:
+            resolved, is_file = path.resolve(), path.is_file()
+        except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
+            self.faults.add(line, f"{name}: {given[:200]} cannot be used as a path: {error}")
+            return None
         if not resolved.is_relative_to(self.root):
             self.faults.add(line, f"{name}: {given} leaves data_root_path {self.root}; move the file inside it")
             return None
-        if not resolved.is_file():
+        if not is_file:
             self.faults.add(line, f"{name}: {given} does not exist in {self.root}")
             return None
         return path

@@ -39,6 +39,8 @@ def conditioning_sequence(
         conditioners: by name; those present are used, in the order of TOKEN_CONDITIONERS.
         features: by conditioner name, [B, width].
         dropped: by conditioner name, [B] of bool.
+        batch_size: B.
+        token_dim: width of the UNet's cross-attention.
         like: gives device and dtype where there is no token at all.
 
     Returns:
@@ -46,9 +48,7 @@ def conditioning_sequence(
         attention, when there is no condition but adapters.
     """
     parts = [] if text is None else [text]
-    for name in TOKEN_CONDITIONERS:
-        if name in conditioners:
-            parts.append(conditioners[name](features[name], dropped[name]))
+    parts += [conditioners[name](features[name], dropped[name]) for name in TOKEN_CONDITIONERS if name in conditioners]
     if not parts:
         return torch.zeros(batch_size, 1, token_dim, device=like.device, dtype=like.dtype)
     return torch.cat([part.to(parts[-1].dtype) for part in parts], dim=1)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adapter_api.document import Document, Fault, InvalidDocument, read, validate
-from adapter_api.progress import ExitCode, Outcome
+from adapter_api.progress import OUTCOME_FILE, ExitCode, Outcome
 from adapter_api.training import TrainingConfig
 from adapter_trainer.outcome import read_outcome, write_outcome
 
@@ -95,13 +95,20 @@ def main(argv: list[str] | None = None) -> int:
     """Trains; returns the exit code. Every process of a launch runs this."""
     arguments = parser().parse_args(argv)
     rank = int(os.environ.get("RANK", "0"))
+    if (repeated := _ended_before(arguments.output_dir)) is not None:
+        return repeated
+    if _is_first_of_node():
+        # What an earlier launch left must not be taken for this one's.
+        (arguments.output_dir / OUTCOME_FILE).unlink(missing_ok=True)
     try:
         config = validate(TrainingConfig, overridden(read(arguments.config), arguments))
     except InvalidDocument as error:
         return _end(arguments.output_dir, ExitCode.INVALID, "InvalidConfig", str(error), rank=rank)
-    if (repeated := _ended_before(arguments.output_dir)) is not None:
-        return repeated
     return _train(config, arguments, rank)
+
+
+def _is_first_of_node() -> bool:
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
 def _ended_before(output: Path) -> int | None:
@@ -116,7 +123,7 @@ def _ended_before(output: Path) -> int | None:
 def _train(config: TrainingConfig, arguments: argparse.Namespace, rank: int) -> int:
     import torch  # slow to import: faults of the configuration are told before it
 
-    from adapter_trainer import loop, pictures, setup
+    from adapter_trainer import checkpoint, loop, pictures, setup
     from adapter_trainer.errors import TrainingError
 
     output, run = arguments.output_dir, None
@@ -133,7 +140,12 @@ def _train(config: TrainingConfig, arguments: argparse.Namespace, rank: int) -> 
         remedy = "lower train_batch_size or resolution, or set unet_config.gradient_checkpointing"
         message = f"out of memory: {str(error).splitlines()[0]}; {remedy}"
         return _end(output, ExitCode.FAILED, "OutOfMemory", message, rank=rank, step=_step(run))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, the folder's reader learns of it
+        if checkpoint.is_full(error):
+            message = (
+                f"{output}: no space left on the device; free some. The checkpoints before step {_step(run)} stand"
+            )
+            return _end(output, ExitCode.FAILED, "DiskFull", message, rank=rank, step=_step(run))
         lost = isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()
         if not lost:
             traceback.print_exc()
@@ -155,10 +167,10 @@ def _step(run: Any) -> int:
 def _end(output: Path, code: ExitCode, reason: Any, message: str, *, rank: int, step: int = 0) -> int:
     if message and (rank == 0 or code not in (ExitCode.STOPPED, ExitCode.INVALID)):
         print(f"{'stopped' if code is ExitCode.STOPPED else 'error'}: {message}", file=sys.stderr)
-    outcome = Outcome(
-        exit_code=code, reason=reason, message=message[:8192], step=step, rank=rank, at=datetime.now(UTC)
-    )
-    if int(os.environ.get("LOCAL_RANK", "0")) == 0 or code is not ExitCode.COMPLETE:
+    outcome = Outcome(exit_code=code, reason=reason, message=message[:8192], step=step, rank=rank, at=datetime.now(UTC))
+    # A process that was left alone must not hide what the one that left it has written.
+    is_news = reason != "CommunicationFailed" or read_outcome(output) is None
+    if is_news and (_is_first_of_node() or code is not ExitCode.COMPLETE):
         try:
             write_outcome(output, outcome)
         except OSError as error:

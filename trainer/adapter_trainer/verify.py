@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,11 @@ from adapter_trainer.errors import InvalidData
 from adapter_trainer.table import Faults, Row
 
 THREADS = 8
+ROWS_AT_ONCE = 4096
 
-# A picture that claims more pixels than this is refused rather than decoded: 3 bytes a pixel would be 0.75 GiB.
-Image.MAX_IMAGE_PIXELS = 2**28
+MAX_PIXELS = 2**28
+"""A picture that claims more is refused rather than decoded: 3 bytes a pixel would be 0.75 GiB."""
+Image.MAX_IMAGE_PIXELS = None  # ours is checked instead, and Pillow would only warn up to twice its own
 
 
 def read_embedding(path: Path) -> NDArray[np.float32]:
@@ -27,7 +30,7 @@ def read_embedding(path: Path) -> NDArray[np.float32]:
     """
     try:
         if path.suffix == ".npy":
-            array = np.load(path, allow_pickle=False)
+            array: NDArray[Any] = np.load(path, allow_pickle=False)
         elif path.suffix == ".safetensors":
             with safe_open(path, framework="numpy") as file:
                 names = list(file.keys())
@@ -36,12 +39,12 @@ def read_embedding(path: Path) -> NDArray[np.float32]:
                 array = file.get_tensor(names[0])
         else:
             raise InvalidData(f"{path.name} is neither .npy nor .safetensors")
-    except (ValueError, OSError, EOFError, SafetensorError) as error:
-        raise InvalidData(f"{path.name} cannot be read as an embedding: {error}") from None
-    vector = array.squeeze()
-    if vector.ndim != 1 or not np.issubdtype(vector.dtype, np.number):
+    except (ValueError, TypeError, OSError, EOFError, MemoryError, SafetensorError) as error:
+        raise InvalidData(f"{path.name} cannot be read as an embedding: {_short(error)}") from None
+    if array.size == 0 or array.size != max(array.shape, default=0) or array.dtype.kind not in "fiu":
         raise InvalidData(f"{path.name} has shape {array.shape} of {array.dtype}; one vector of numbers is expected")
-    vector = vector.astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is told below
+        vector: NDArray[np.float32] = array.reshape(-1).astype(np.float32)
     if not np.isfinite(vector).all():
         raise InvalidData(f"{path.name} contains NaN or infinity")
     return vector
@@ -55,72 +58,106 @@ def open_image(path: Path) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
+            _check_size(path, image)
             image.load()
             return image
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
         raise InvalidData(f"{path.name} cannot be decoded: {_short(error)}; replace or remove it") from None
 
 
+def open_header(path: Path) -> None:
+    """Reads only as much of an image as says what it is.
+
+    Raises:
+        InvalidData: not an image, or too large to be one.
+    """
+    try:
+        with Image.open(path) as image:
+            _check_size(path, image)
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
+        raise InvalidData(f"{path.name} cannot be opened: {_short(error)}; replace or remove it") from None
+
+
+def _check_size(path: Path, image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise InvalidData(
+            f"{path.name} claims {image.width} x {image.height} pixels, more than {MAX_PIXELS}; shrink it"
+        )
+
+
 def _short(error: Exception) -> str:
-    return str(error).splitlines()[0].replace(str(getattr(error, "filename", None) or "\0"), "the file")[:200]
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def check_rows(rows: list[Row], columns: tuple[Column, ...], level: str, table: Path) -> list[str]:
-    """Faults of the files that rows point at; `level` is data.params.verify."""
+def check_rows(rows: list[Row], columns: tuple[Column, ...], level: str, table: Path) -> None:
+    """Checks the files that rows point at; `level` is data.params.verify.
+
+    Raises:
+        InvalidData: names every fault with its line.
+    """
+    if level == "none":
+        return
     faults = Faults(table)
-    kinds = {column.name: column for column in columns}
+    named = {column.name: column for column in columns}
+    check_image = open_image if level == "decode" else open_header
 
-    def check(row: Row) -> list[tuple[int, str]]:
+    def check(row: Row) -> list[str]:
         found = []
-        images = [("image", row.image)]
-        images += [(name, value) for name, value in row.values.items() if kinds[name].kind == "reference"]  # type: ignore[misc]
-        try:
-            for name, path in images:
-                if level == "decode":
-                    open_image(path)
-                elif level == "open":
-                    with Image.open(path):
-                        pass
-        except (InvalidData, OSError) as error:
-            found.append((row.line, f"{name}: {error}"))
-        for name, value in row.values.items():
-            if isinstance(value, Path) and kinds[name].kind == "embedding" and level != "none":
-                try:
-                    width = len(read_embedding(value))
-                except InvalidData as error:
-                    found.append((row.line, f"{name}: {error}"))
-                    continue
-                if kinds[name].width not in (None, width):
-                    found.append((row.line, f"{name}: {value.name} has {width} numbers, not {kinds[name].width}"))
+        for name, value in {"image": row.image, **row.values}.items():
+            if not isinstance(value, Path):
+                continue
+            try:
+                if name in named and named[name].kind == "embedding":
+                    _check_width(value, named[name].width)
+                else:
+                    check_image(value)
+            except InvalidData as error:
+                found.append(f"{name}: {error}")
         return found
 
     with ThreadPoolExecutor(THREADS) as pool:
-        for found in pool.map(check, rows, chunksize=64):
-            for line, message in found:
-                faults.add(line, message)
-    return faults.found
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            some = rows[start : start + ROWS_AT_ONCE]
+            for row, found in zip(some, pool.map(check, some), strict=True):
+                for message in found:
+                    faults.add(row.line, message)
+    faults.raise_if_any()
 
 
-def resolve_widths(config: TrainingConfig, rows: list[Row]) -> TrainingConfig:
+def _check_width(path: Path, width: int | None) -> None:
+    found = len(read_embedding(path))
+    if width not in {None, found}:
+        raise InvalidData(f"{path.name} has {found} numbers, not {width}")
+
+
+def resolve_widths(config: TrainingConfig, rows: list[Row], table: Path) -> TrainingConfig:
     """The configuration with every column declared and its width known; widths left open are read off the data.
 
     Raises:
-        InvalidData: rows of one vector column have different lengths.
+        InvalidData: rows of one vector column have different lengths, or the first embedding cannot be read.
     """
-    resolved = []
-    for column in columns_of(config):
-        width = column.width
-        values = [row.values[column.name] for row in rows]
-        if width is None and column.kind == "label":
-            width = max(value for value in values if isinstance(value, int)) + 1
-        elif width is None and column.kind == "vector":
-            widths = {len(value) for value in values if isinstance(value, tuple)}
-            if len(widths) > 1:
-                raise InvalidData(f"data column {column.name!r}: rows have {min(widths)} to {max(widths)} numbers")
-            width = widths.pop()
-        elif width is None and column.kind == "embedding":
-            first = next(value for value in values if isinstance(value, Path))
-            width = len(read_embedding(first))
-        resolved.append(column.model_copy(update={"width": width}))
+    resolved = [
+        column.model_copy(update={"width": _width_of(column, rows, table) if column.width is None else column.width})
+        for column in columns_of(config)
+    ]
     params = config.data.params.model_copy(update={"columns": tuple(resolved)})
     return config.model_copy(update={"data": config.data.model_copy(update={"params": params})})
+
+
+def _width_of(column: Column, rows: list[Row], table: Path) -> int | None:
+    width: int | None = None
+    for row in rows:
+        value = row.values[column.name]
+        if isinstance(value, int):
+            width = max(width or 0, value + 1)
+        elif isinstance(value, tuple):
+            width = width or len(value)
+            if len(value) != width:
+                message = f"has {len(value)} numbers, line {rows[0].line} has {width}"
+                raise InvalidData(f"{table}:{row.line}: {column.name}: {message}")
+        elif column.kind == "embedding":
+            try:
+                return len(read_embedding(value))
+            except InvalidData as error:
+                raise InvalidData(f"{table}:{row.line}: {column.name}: {error}") from None
+    return width

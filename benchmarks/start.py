@@ -1,0 +1,39 @@
+"""How long `atj run` takes to the first step: agents, embedded store, staging, launch, imports, model."""
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+
+def seconds_to_first_step(job: dict[str, object], limit: float = 300) -> float:
+    """Wall-clock seconds from starting `atj run` until node 0's trainer reports a step.
+
+    Raises:
+        RuntimeError: the run ended, or `limit` seconds passed, without a step.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file, output = Path(folder) / "job.yaml", Path(folder) / "output"
+        file.write_text(yaml.safe_dump(job), encoding="utf-8")
+        history = output / "node-0" / "output" / "metrics.jsonl"
+        started = time.monotonic()
+        run = subprocess.Popen(
+            [sys.executable, "-m", "atj.main", "run", str(file), "--output", str(output)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            while time.monotonic() - started < limit:
+                nodes = output.glob("node-*/output/metrics.jsonl")
+                if history.exists() or any(path.stat().st_size for path in nodes):
+                    return time.monotonic() - started
+                if run.poll() is not None:
+                    raise RuntimeError(f"atj run ended with {run.returncode}: {(run.stderr or sys.stderr).read()!r}")
+                time.sleep(0.05)
+            raise RuntimeError(f"no step within {limit} s")
+        finally:
+            run.terminate()
+            run.wait(120)
