@@ -171,7 +171,11 @@ def _start(
     folder: Path, credentials: tuple[str, str], buckets: list[str], lock: IO[str]
 ) -> tuple[processes.Running, str]:
     """Starts the server and waits until it answers for every bucket; tries other ports when it ends at once."""
-    (folder / "data").mkdir(exist_ok=True)
+    data = folder / "data"
+    data.mkdir(exist_ok=True)
+    for stale in data.glob("m[0-9]*"):
+        # The master's log, named by its port: with another port in every run it would never be read again.
+        shutil.rmtree(stale, ignore_errors=True)
     log = folder / "weed.log"
     for _ in range(3):
         ports = dict(zip(_SERVICES, _free_ports(len(_SERVICES)), strict=True))
@@ -180,9 +184,7 @@ def _start(
         }
         environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"] = credentials
         # The server holds the lock too: were this process killed, nobody could start a second one on the same files.
-        process = processes.start(
-            _command(ports, buckets), environment, log, folder=folder / "data", keep_open=[lock.fileno()]
-        )
+        process = processes.start(_command(ports, buckets), environment, log, folder=data, keep_open=[lock.fileno()])
         try:
             if _ready(process, ports, buckets):
                 return process, f"http://{HOST}:{ports['s3']}"
@@ -204,6 +206,8 @@ def _command(ports: dict[str, int], buckets: list[str]) -> list[str]:
         argv += [f"-{service}.port={port}", f"-{service}.port.grpc={port + _GRPC_OFFSET}"]
     argv += ["-master.telemetry=false", "-admin.ui=false", "-webdav=false"]
     argv += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.localSocket=s3.sock", "-filer.localSocket=filer.sock"]
+    # A mistyped bucket is then an error and not a new, empty bucket.
+    argv.append("-s3.autoCreateBucket=false")
     return [*argv, f"-bucket={','.join(buckets)}"] if buckets else argv
 
 

@@ -1,18 +1,15 @@
 """Entry point of `atj` and `kubectl-atj`: the commands, and the boundary at which errors become messages."""
 
 import sys
-import traceback
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
 
-from adapter_api.document import InvalidDocument
-from adapter_api.progress import ExitCode
 from atj import checkpoints
+from atj.boundary import explain
 from atj.run import run_command
 from atj.sample import sample_command
-from atj.terminal import errors, say
 from atj.validate import validate_command
 
 DISTRIBUTION = "adapter-training-operator"
@@ -60,27 +57,7 @@ def run() -> None:
     try:
         app(arguments)
     except Exception as error:  # noqa: BLE001 - the boundary
-        sys.exit(_explained(error, debug=debug))
-
-
-def _explained(error: Exception, *, debug: bool) -> int:
-    """Prints what went wrong; returns the exit code. Errors of ours carry theirs."""
-    if debug:
-        traceback.print_exception(error)
-    if isinstance(error, InvalidDocument):
-        for fault in error.faults:
-            say(errors(), str(fault), "red")
-        return ExitCode.INVALID
-    code = getattr(error, "exit_code", None)
-    if isinstance(code, ExitCode):
-        say(errors(), f"error: {error}", "red")
-        return code
-    place = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
-    text = error.strerror or str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-    say(errors(), f"error: {text}{place}", "red")
-    if not debug:
-        say(errors(), "Add --debug to see where.", "dim")
-    return ExitCode.FAILED
+        sys.exit(explain(error, debug=debug))
 
 
 if __name__ == "__main__":

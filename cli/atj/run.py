@@ -53,7 +53,15 @@ def run_command(
             ending = run_job(located, folder, display, embedded_in=embedded_in)
         report(console, ending, Committed(located.spec.output.s3), folder, is_embedded=embedded_in is not None)
     if ending.state == "interrupted":
-        say(console, f"To continue: the same command again, with --output {shlex.quote(str(folder.path))}")
+        again = [
+            "atj",
+            "run",
+            str(file),
+            *(() if nodes is None else ("--nodes", str(nodes))),
+            "--output",
+            str(folder.path),
+        ]
+        say(console, f"To continue: {shlex.join(again)}")
         raise typer.Exit(ExitCode.INTERRUPTED)
 
 

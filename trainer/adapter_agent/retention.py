@@ -54,15 +54,20 @@ def sweep(store: Store, claim: Claim) -> tuple[int, ...]:
     for step in sorted(step for name in store.folders() if (step := step_of(name)) is not None):
         # Read for each folder: a newer attempt may have claimed, and committed this step, a moment ago.
         if index.read_owned(store, claim).index.entry(step) is None:
-            remove_data(store, step)
-            swept.append(step)
-            log.info("removed %s, which was never committed", store.uri_of(folder_name(step)))
+            # Some stores go on listing a folder that has just become empty.
+            if remove_data(store, step):
+                swept.append(step)
+                log.info("removed %s, which was never committed", store.uri_of(folder_name(step)))
     store.abort_uploads("checkpoint-")
     return tuple(swept)
 
 
-def remove_data(store: Store, step: int) -> None:
-    """Deletes a checkpoint's objects, the manifest before the data that it describes."""
+def remove_data(store: Store, step: int) -> int:
+    """Deletes a checkpoint's objects, the manifest before the data that it describes; returns how many there were."""
     folder = folder_name(step)
-    store.delete(f"{folder}/{MANIFEST_NAME}")
-    store.delete(*(facts.key for facts in store.list(f"{folder}/")))
+    keys = [facts.key for facts in store.list(f"{folder}/")]
+    manifest = f"{folder}/{MANIFEST_NAME}"
+    if manifest in keys:
+        store.delete(manifest)
+    store.delete(*(key for key in keys if key != manifest))
+    return len(keys)

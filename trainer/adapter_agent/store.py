@@ -5,9 +5,10 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
-import boto3
+from boto3.session import Session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -45,12 +46,14 @@ def checksum(body: bytes) -> str:
 
 # Only the client's plain calls are used, here and in transfer.py, never boto3's transfer manager: it takes no conditions,
 # and where the CRT library is installed it may ignore the endpoint (boto3's preferred_transfer_client).
-def _client(endpoint_url: str | None, region: str | None, read_timeout: float, attempts: int) -> "S3Client":
-    return boto3.client(
+def _client(
+    session: Session, endpoint_url: str | None, region: str | None, read_timeout: float, attempts: int
+) -> "S3Client":
+    return session.client(
         "s3",
         endpoint_url=endpoint_url,
-        # A custom endpoint needs some region to sign for; AWS's own comes from the environment.
-        region_name=region or ("us-east-1" if endpoint_url else None),
+        # Without one in the job or the environment: S3-compatible stores need some region to sign for.
+        region_name=region or session.region_name or "us-east-1",
         config=Config(
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
             read_timeout=read_timeout,
@@ -70,23 +73,20 @@ class Store:
     Instances may be used by several threads.
     """
 
-    def __init__(
-        self, uri: str, client: "S3Client", endpoint_url: str | None = None, region: str | None = None
-    ) -> None:
+    def __init__(self, uri: str, session: Session, endpoint_url: str | None, region: str | None) -> None:
         self.uri = uri.rstrip("/")
         self.bucket, self.prefix = split_s3_uri(self.uri)
-        self.client = client
-        self.endpoint_url = endpoint_url
-        self.region = region
+        self._open = partial(_client, session, endpoint_url, region)
+        self.client = self._open(READ_TIMEOUT_SECONDS, ATTEMPTS)
 
     @classmethod
     def connect(cls, uri: str, endpoint_url: str | None = None, region: str | None = None) -> "Store":
-        """A store at `uri`; credentials come from the usual AWS environment. Sends nothing yet."""
+        """A store at `uri`; credentials come from the usual AWS environment, as it is now. Sends nothing yet."""
         try:
-            client = _client(endpoint_url, region, READ_TIMEOUT_SECONDS, ATTEMPTS)
+            # Not boto3's default session, which remembers the credentials that it found first.
+            return cls(uri, Session(), endpoint_url, region)
         except BotoCoreError as error:
             raise explain(error, uri, endpoint_url or "AWS") from error
-        return cls(uri, client, endpoint_url, region)
 
     @property
     def endpoint(self) -> str:
@@ -111,7 +111,7 @@ class Store:
 
     def check(self) -> None:
         """Asks whether the bucket is there and may be read, and gives up within about 15 seconds."""
-        client = _client(self.endpoint_url, self.region, read_timeout=5, attempts=2)
+        client = self._open(5, 2)
         try:
             with self.naming(""):
                 client.list_objects_v2(Bucket=self.bucket, Prefix=self.full_key("checkpoints.json"), MaxKeys=1)

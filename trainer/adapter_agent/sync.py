@@ -75,7 +75,7 @@ class _Stop:
 
     def __init__(self, drain_seconds: float, describe_rest: Callable[[], str]) -> None:
         self._signalled = threading.Event()
-        self._limit = threading.Timer(drain_seconds, self._end, args=(f"not done within {drain_seconds:.0f} s",))
+        self._limit = threading.Timer(drain_seconds, self._end, args=(f"not done within {drain_seconds:g} s",))
         self._limit.daemon = True
         self._describe_rest = describe_rest
 

@@ -1,0 +1,29 @@
+"""The boundary at which errors become messages and exit codes."""
+
+import traceback
+
+from adapter_api.document import InvalidDocument
+from adapter_api.progress import ExitCode
+from atj.terminal import errors, say
+
+
+def explain(error: Exception, *, debug: bool = False) -> int:
+    """Prints what went wrong on standard error; returns the exit code. Errors of ours carry theirs."""
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, InvalidDocument):
+        for fault in error.faults:
+            say(errors(), str(fault), "red")
+        return ExitCode.INVALID
+    code = getattr(error, "exit_code", None)
+    if isinstance(code, ExitCode):
+        say(errors(), f"error: {error}", "red")
+        return code
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        say(errors(), f"error: {place}{error.strerror}", "red")
+    else:
+        say(errors(), f"error: {type(error).__name__}: {error}", "red")
+    if not debug:
+        say(errors(), "This is not a fault that we foresaw; --debug shows where it arose.", "dim")
+    return ExitCode.FAILED

@@ -1,0 +1,44 @@
+"""The order of samples depends on the seed and the samples seen, on nothing else."""
+
+from itertools import islice
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapter_trainer.order import Place, batches, generator_at, index_at, place_of
+
+
+@given(seed=st.integers(0, 2**32 - 1), epoch=st.integers(0, 1000), samples=st.integers(1, 200))
+def test_an_epoch_reads_every_sample_once(seed: int, epoch: int, samples: int) -> None:
+    read = [index_at(seed, Place(epoch, position), samples) for position in range(samples)]
+    assert sorted(read) == list(range(samples))
+
+
+@given(world_size=st.sampled_from([1, 2, 3, 4, 6, 12]), samples=st.integers(1, 50), seen=st.integers(0, 500))
+def test_any_number_of_processes_reads_the_same_samples_in_each_round(world_size: int, samples: int, seen: int) -> None:
+    each = 12 // world_size
+    ranks = [list(islice(batches(seen, samples, each, rank, world_size), 5)) for rank in range(world_size)]
+    rounds = [[place for rank in ranks for place in rank[number]] for number in range(5)]
+    assert rounds == [[place_of(seen + 12 * number + offset, samples) for offset in range(12)] for number in range(5)]
+
+
+@given(stop=st.integers(0, 20), samples=st.integers(1, 30))
+def test_a_run_that_stopped_continues_the_sequence(stop: int, samples: int) -> None:
+    whole = list(islice(batches(0, samples, 4, 0, 1), 25))
+    assert list(islice(batches(4 * stop, samples, 4, 0, 1), 25 - stop)) == whole[stop:]
+
+
+def test_randomness_is_a_function_of_seed_place_and_purpose() -> None:
+    def draw(seed: int, place: Place, purpose: str) -> tuple[float, ...]:
+        return tuple(generator_at(seed, place, purpose).random(4))
+
+    assert draw(1, Place(2, 3), "sample") == draw(1, Place(2, 3), "sample")
+    others = {
+        draw(1, Place(2, 3), "sample"),
+        draw(2, Place(2, 3), "sample"),
+        draw(1, Place(3, 3), "sample"),
+        draw(1, Place(2, 4), "sample"),
+        draw(1, Place(3, 2), "sample"),
+        draw(1, Place(2, 3), "picture"),
+    }
+    assert len(others) == 6
