@@ -53,11 +53,10 @@ def sweep(store: Store, claim: Claim) -> tuple[int, ...]:
     swept = []
     for step in sorted(step for name in store.folders() if (step := step_of(name)) is not None):
         # Read for each folder: a newer attempt may have claimed, and committed this step, a moment ago.
-        if index.read_owned(store, claim).index.entry(step) is None:
-            # Some stores go on listing a folder that has just become empty.
-            if remove_data(store, step):
-                swept.append(step)
-                log.info("removed %s, which was never committed", store.uri_of(folder_name(step)))
+        # Some stores go on listing a folder that has just become empty, so that nothing is removed.
+        if index.read_owned(store, claim).index.entry(step) is None and remove_data(store, step):
+            swept.append(step)
+            log.info("removed %s, which was never committed", store.uri_of(folder_name(step)))
     store.abort_uploads("checkpoint-")
     return tuple(swept)
 
