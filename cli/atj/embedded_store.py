@@ -204,7 +204,7 @@ def _command(ports: dict[str, int], buckets: list[str]) -> list[str]:
     argv = [program, "mini", "-dir=.", f"-ip={HOST}", f"-ip.bind={HOST}"]
     for service, port in ports.items():
         argv += [f"-{service}.port={port}", f"-{service}.port.grpc={port + _GRPC_OFFSET}"]
-    argv += ["-master.telemetry=false", "-admin.ui=false", "-webdav=false"]
+    argv += ["-master.telemetry=false", "-volume.preStopSeconds=0", "-admin.ui=false", "-webdav=false"]
     argv += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.localSocket=s3.sock", "-filer.localSocket=filer.sock"]
     # A mistyped bucket is then an error and not a new, empty bucket.
     argv.append("-s3.autoCreateBucket=false")

@@ -1,0 +1,88 @@
+"""A real S3 for the session, a place in it and nodes of its own for every test."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from boto3.session import Session
+
+from adapter_agent import index
+from adapter_agent.index import Claim
+from adapter_agent.local import Folders
+from adapter_agent.store import Store
+from tests.agent.faulty_proxy import Proxy
+from tests.agent.node import Node
+from tests.agent.seaweed import BUCKET, KEY, SECRET, seaweed
+
+
+@pytest.fixture(scope="session")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with seaweed(tmp_path_factory.mktemp("weed")) as url:
+        yield url
+
+
+@pytest.fixture(autouse=True)
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture
+def output_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An address that no other test uses."""
+    return f"s3://{BUCKET}/{tmp_path.parent.name}/{tmp_path.name}".replace("_", "-")
+
+
+@pytest.fixture(scope="session")
+def aws() -> Session:
+    """One for all tests: loading the SDK's service model takes longer than most of them."""
+    return Session(KEY, SECRET)
+
+
+@pytest.fixture
+def store(endpoint: str, output_uri: str, aws: Session) -> Store:
+    return Store(output_uri, aws, endpoint, None)
+
+
+@pytest.fixture
+def through(proxy: "Proxy", output_uri: str, aws: Session) -> Store:
+    """The same place, reached through the proxy."""
+    return Store(output_uri, aws, proxy.url, None)
+
+
+@pytest.fixture
+def proxy(endpoint: str) -> Iterator[Proxy]:
+    proxy = Proxy(endpoint)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def claimed() -> Callable[[Store, int], Claim]:
+    def claim(store: Store, attempt: int) -> Claim:
+        claim = Claim(attempt, f"nonce-{attempt}")
+        index.claim(store, claim)
+        return claim
+
+    return claim
+
+
+@pytest.fixture
+def make_node(tmp_path: Path, endpoint: str, output_uri: str) -> Iterator[Callable[..., Node]]:
+    made: list[Node] = []
+
+    def make(node: int = 0, nodes: int = 1, attempt: int = 1, endpoint_url: str = endpoint, work: str = "") -> Node:
+        folders = Folders(tmp_path / (work or f"node-{node}"))
+        made.append(Node(folders, output_uri, endpoint_url, node, nodes, attempt))
+        return made[-1]
+
+    yield make
+    for process in (process for node in made for process in node.processes):
+        if process.poll() is None:
+            process.kill()
+        process.communicate()

@@ -1,0 +1,82 @@
+"""The command line is the one that launch writes."""
+
+import pytest
+
+from adapter_agent import options
+from adapter_api.job import AdapterTrainingJob
+from adapter_api.launch import NodePlace, launch
+
+TRAINING: dict[str, object] = {"model": {"params": {"token_conditioners": {"label_to_token": {}}}}}
+
+
+def job(**spec: object) -> AdapterTrainingJob:
+    return AdapterTrainingJob.model_validate(
+        {
+            "apiVersion": "adaptertraining.dev/v1alpha1",
+            "kind": "AdapterTrainingJob",
+            "metadata": {"name": "digits"},
+            "spec": {"training": TRAINING, "output": {"s3": {"uri": "s3://bucket/run"}}, **spec},
+        }
+    )
+
+
+PLACE = NodePlace(1, "127.0.0.1", 29500, "::1", "/work/node-1", "/data", agent_port=8080)
+
+
+def test_everything_that_launch_can_write_is_understood() -> None:
+    location = {"endpointURL": "http://127.0.0.1:8333", "region": "eu-1"}
+    commands = launch(
+        job(
+            nodes=2,
+            training={**TRAINING, "checkpoint": {"keep_last": 3}},
+            data={"s3": {"uri": "s3://datasets/digits", **location}},
+            output={"s3": {"uri": "s3://bucket/run", **location}},
+            resumeFrom={"uri": "s3://bucket/other", "step": 5, **location},
+        ),
+        "run", 4, PLACE,
+    )  # fmt: skip
+    restore = options.parse(commands.restore.argv[3:])
+    assert isinstance(restore, options.RestoreOptions)
+    assert (restore.attempt, restore.node, restore.nodes, restore.world_size) == (4, 1, 2, 2)
+    assert restore.output == options.Location("s3://bucket/run", "http://127.0.0.1:8333", "eu-1")
+    assert restore.data == options.Location("s3://datasets/digits", "http://127.0.0.1:8333", "eu-1")
+    assert (str(restore.data_dir), restore.resume_step) == ("/data", 5)
+    sync = options.parse(commands.sync.argv[3:])
+    assert isinstance(sync, options.SyncOptions)
+    assert (sync.listen, sync.keep_last, sync.drain_seconds) == (("::1", 8080), 3, 600)
+
+
+def test_a_job_that_says_little_is_understood() -> None:
+    commands = launch(job(), "run", 1, NodePlace(0, "127.0.0.1", 29500, "127.0.0.1", "/work/node-0", "/data"))
+    restore = options.parse(commands.restore.argv[3:])
+    assert isinstance(restore, options.RestoreOptions)
+    assert (restore.data, restore.resume, restore.output.endpoint_url) == (None, None, None)
+    sync = options.parse(commands.sync.argv[3:])
+    assert isinstance(sync, options.SyncOptions)
+    assert (sync.listen, sync.keep_last) == (("127.0.0.1", 0), None)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ("--node=2", "--node=2 counts from 0 and must be below --nodes=2"),
+        ("--attempt=0", "'0' is not an integer of at least 1"),
+        ("--output-uri=bucket/run", "is not an object storage address"),
+        ("--data-uri=s3://bucket/data", "--data-uri and --data-dir belong together"),
+        ("--resume-step=3", "--resume-step needs --resume-uri"),
+    ],
+)
+def test_wrong_options_are_named(changed: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = [
+        "restore",
+        "--attempt=1",
+        "--node=0",
+        "--nodes=2",
+        "--world-size=2",
+        "--work=/w",
+        "--output-uri=s3://bucket/r",
+    ]
+    with pytest.raises(SystemExit) as ended:
+        options.parse([*argv, changed])
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,186 @@
+"""The agent as real processes beside a trainer that only writes folders."""
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from adapter_agent import options, restore, sync
+from adapter_agent.errors import NothingThere
+from adapter_agent.store import Store
+from adapter_api.progress import ExitCode
+from tests.agent.faulty_proxy import Proxy, Request
+from tests.agent.node import MakeNode, committed_steps, end, stop, write_checkpoint
+from tests.agent.waiting import wait_until
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def test_two_nodes_commit_on_sigterm_what_they_have_and_the_next_attempt_continues_from_it(
+    make_node: MakeNode, store: Store, tmp_path: Path
+) -> None:
+    nodes = [make_node(node=node, nodes=2) for node in (0, 1)]
+    # Both at once: node 1 waits for what node 0 announces.
+    restores = [node.start("restore") for node in reversed(nodes)]
+    assert [end(process)[0] for process in restores] == [0, 0]
+    syncs = [node.sync() for node in nodes]
+    for node in nodes:
+        write_checkpoint(node.output, 10, node.node)
+    results = [stop(process) for process in (syncs[1], syncs[0])]
+    assert [code for code, _ in results] == [0, 0], results
+    assert committed_steps(store) == [10]
+    manifest = restore.fetch_checkpoint(store, 10, tmp_path / "fetched")
+    assert {entry.path: entry.node for entry in manifest.files} == {
+        "complete-rank-00000.json": 0, "complete-rank-00001.json": 1, "metrics.json": 0, "versions.json": 0,
+        "random_states_0.safetensors": 0, "random_states_1.safetensors": 1, "unet/model.safetensors": 0,
+    }  # fmt: skip
+    assert manifest.metrics == {"loss": pytest.approx(1 / 11)}
+    assert (manifest.versions, manifest.world_size, manifest.nodes) == ({"torch": "2"}, 2, 2)
+
+    again = [make_node(node=node, nodes=2, attempt=2, work=f"again-{node}") for node in (0, 1)]
+    assert [node.restore()[0] for node in again] == [0, 0]
+    for node in again:
+        whole = {path.relative_to(node.output / "checkpoint-10").as_posix()
+                 for path in (node.output / "checkpoint-10").rglob("*") if path.is_file()}  # fmt: skip
+        assert whole == {entry.path for entry in manifest.files} | {"manifest.json"}
+
+
+def test_killed_in_the_middle_of_an_upload_the_next_attempt_sweeps_and_goes_on(
+    make_node: MakeNode, store: Store, proxy: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
+    def hang_at_the_weights(request: Request) -> str:
+        return (
+            "hang"
+            if request.method == "PUT" and request.key.endswith("checkpoint-20/unet/model.safetensors")
+            else "pass"
+        )
+
+    node = make_node(endpoint_url=proxy.url)
+    assert node.restore()[0] == 0
+    agent = node.sync()
+    write_checkpoint(node.output, 10)
+    wait_until(lambda: committed_steps(store) == [10])
+    proxy.rule = hang_at_the_weights
+    write_checkpoint(node.output, 20)
+    wait_until(proxy.hanging.is_set)
+    wait_until(lambda: any("checkpoint-20/" in facts.key for facts in store.list()))
+    agent.kill()
+    end(agent)
+    assert committed_steps(store) == [10]
+
+    second = make_node(attempt=2)
+    assert second.restore()[0] == 0
+    assert "checkpoint-20, which was never committed" in caplog.text
+    assert not [facts.key for facts in store.list("checkpoint-20/")]
+    assert [path.name for path in second.output.glob("*checkpoint-*")] == ["checkpoint-10"]
+    agent = second.sync()
+    write_checkpoint(second.output, 20, values=b"other weights")
+    assert stop(agent)[0] == 0
+    assert committed_steps(store) == [10, 20]
+
+
+def test_a_zombie_of_an_older_attempt_is_fenced_and_commits_nothing(make_node: MakeNode, store: Store) -> None:
+    zombie = make_node()
+    assert zombie.restore()[0] == 0
+    agent = zombie.sync()
+    assert make_node(attempt=2, work="second").restore()[0] == 0
+    write_checkpoint(zombie.output, 10)
+    code, errors = end(agent)
+    assert code == ExitCode.FENCED
+    assert "belongs to attempt 2; attempt 1 stops" in errors
+    assert committed_steps(store) == []
+    assert zombie.restore()[0] == ExitCode.FENCED
+
+
+def test_a_store_that_goes_away_is_reported_and_tried_again_until_it_is_back(
+    make_node: MakeNode, store: Store, proxy: Proxy
+) -> None:
+    node = make_node(endpoint_url=proxy.url)
+    assert node.restore()[0] == 0
+    agent = node.sync()
+    proxy.rule = lambda _: "lose"
+    write_checkpoint(node.output, 10)
+    wait_until(lambda: json.loads(node.get("/progress"))["uploadError"] is not None)
+    assert "the endpoint cannot be reached" in json.loads(node.get("/progress"))["uploadError"]
+    proxy.rule = lambda _: "pass"
+    wait_until(lambda: json.loads(node.get("/progress"))["checkpoint"] is not None)
+    progress = json.loads(node.get("/progress"))
+    assert (progress["checkpoint"]["step"], progress["uploadError"]) == (10, None)
+    assert stop(agent)[0] == 0
+
+
+def test_draining_has_its_limit_and_names_what_is_not_committed(make_node: MakeNode) -> None:
+    node = make_node(nodes=2)
+    assert node.restore()[0] == 0
+    agent = node.sync("--drain-seconds=0.5")
+    write_checkpoint(node.output, 10)
+    code, errors = stop(agent)
+    assert code == 1
+    assert "not done within 0.5 s" in errors
+    assert "checkpoints 10" in errors
+
+
+def test_a_second_sigterm_ends_at_once(make_node: MakeNode) -> None:
+    node = make_node(nodes=2)
+    assert node.restore()[0] == 0
+    agent = node.sync()
+    write_checkpoint(node.output, 10)
+    agent.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    code, errors = stop(agent)
+    assert (code, "second SIGTERM" in errors) == (1, True)
+
+
+def test_an_agent_that_is_started_again_in_its_attempt_goes_on(make_node: MakeNode, store: Store) -> None:
+    node = make_node()
+    assert node.restore()[0] == 0
+    agent = node.sync()
+    write_checkpoint(node.output, 10)
+    wait_until(lambda: committed_steps(store) == [10])
+    agent.kill()
+    end(agent)
+    write_checkpoint(node.output, 20)
+    assert stop(node.sync())[0] == 0
+    assert committed_steps(store) == [10, 20]
+    assert node.restore()[0] == 0
+
+
+def test_sync_without_restore_says_what_to_do(make_node: MakeNode) -> None:
+    chosen = options.parse(make_node().argv("sync")[3:])
+    assert isinstance(chosen, options.SyncOptions)
+    with pytest.raises(NothingThere, match="run `restore` first"):
+        sync.sync(chosen)
+
+
+@pytest.mark.parametrize(
+    ("key", "secret", "remedy"),
+    [("nobody", "x", "check AWS_ACCESS_KEY_ID"), ("agent-tests", "wrong", "check AWS_SECRET_ACCESS_KEY")],
+    ids=["unknown key", "wrong secret"],
+)
+def test_wrong_credentials_are_named(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, key: str, secret: str, remedy: str
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+    code, errors = make_node().restore()
+    assert (code, remedy in errors) == (ExitCode.INVALID, True)
+
+
+def test_a_missing_bucket_is_named(make_node: MakeNode) -> None:
+    node = make_node()
+    node.uri = "s3://no-such-bucket/run"
+    code, errors = node.restore()
+    assert code == ExitCode.INVALID
+    assert "s3://no-such-bucket/run" in errors
+    assert "the bucket does not exist; create it" in errors
+
+
+def test_an_unreachable_endpoint_is_reported_before_anything_is_waited_for(make_node: MakeNode) -> None:
+    code, errors = end(make_node(endpoint_url="http://127.0.0.1:9").start("restore"))
+    assert code == ExitCode.FAILED
+    assert "127.0.0.1:9: the endpoint cannot be reached" in errors
+    assert "Traceback" not in errors

@@ -1,0 +1,174 @@
+"""Restore: every byte verified, damage said loudly, nothing accepted that could run code."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from adapter_agent import content, index, restore
+from adapter_agent.errors import Damaged, NothingThere
+from adapter_agent.index import Claim
+from adapter_agent.store import Store
+from adapter_api.checkpoint import INDEX_KEY
+from adapter_api.progress import ExitCode
+from tests.agent.node import Claims, MakeNode, Node, committed_steps, safetensors, upload_and_commit, write_checkpoint
+
+
+@pytest.fixture
+def run(make_node: MakeNode, store: Store) -> Node:
+    """Attempt 1 of a run with committed checkpoints at 10 and 20, which its node still has."""
+    node = make_node()
+    claim = Claim(1, "mine")
+    index.claim(store, claim)
+    for step in (10, 20):
+        upload_and_commit(store, claim, step, write_checkpoint(node.output, step))
+    return node
+
+
+def flip_a_bit(store: Store, key: str) -> None:
+    body = bytearray(store.get(key)[0])
+    body[-1] ^= 1
+    store.put(key, bytes(body))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda store: flip_a_bit(store, "checkpoint-20/unet/model.safetensors"),
+        lambda store: flip_a_bit(store, "checkpoint-20/manifest.json"),
+        lambda store: store.delete("checkpoint-20/random_states_0.safetensors"),
+    ],
+    ids=["bit in weights", "bit in manifest", "file gone"],
+)
+def test_a_damaged_checkpoint_is_said_loudly_and_the_one_before_it_is_used(
+    run: Node, make_node: MakeNode, store: Store, damage: Callable[[Store], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    damage(store)
+    second = make_node(attempt=2, work="second")
+    assert second.restore() == (0, "")
+    assert "CHECKPOINT 20 CANNOT BE USED" in caplog.text
+    assert [path.name for path in second.output.iterdir()] == ["checkpoint-10"]
+    # Training comes by step 20 again, and must be able to commit it.
+    assert committed_steps(store) == [10]
+    assert not list(store.list("checkpoint-20/"))
+
+
+def test_where_every_checkpoint_is_damaged_nothing_starts_afresh_by_itself(
+    run: Node, make_node: MakeNode, store: Store
+) -> None:
+    for step in (10, 20):
+        flip_a_bit(store, f"checkpoint-{step}/unet/model.safetensors")
+    code, message = make_node(attempt=2, work="second").restore()
+    assert (code, "none of the committed checkpoints can be used (steps 20, 10)" in message) == (ExitCode.FAILED, True)
+    assert committed_steps(store) == [10, 20]
+
+
+def test_a_local_checkpoint_that_equals_the_committed_one_is_kept_and_others_go(
+    run: Node, store: Store, make_node: MakeNode
+) -> None:
+    write_checkpoint(run.output, 30)
+    kept = run.folders.checkpoint(20)
+    inode = kept.stat().st_ino
+    again = make_node(attempt=2)
+    assert again.restore()[0] == 0
+    assert [path.name for path in again.output.glob("*checkpoint-*")] == ["checkpoint-20"]
+    assert kept.stat().st_ino == inode
+
+
+def test_a_local_checkpoint_that_differs_is_replaced(run: Node, make_node: MakeNode) -> None:
+    (run.folders.checkpoint(20) / "unet/model.safetensors").write_bytes(safetensors(b"weights 2?"))
+    assert make_node(attempt=2).restore()[0] == 0
+    assert (run.folders.checkpoint(20) / "unet/model.safetensors").read_bytes() == safetensors(b"weights 20")
+
+
+def test_another_runs_checkpoint_is_taken_where_there_is_none_of_its_own(
+    run: Node, make_node: MakeNode, store: Store, endpoint: str
+) -> None:
+    other = make_node(work="other")
+    other.uri = f"{store.uri}-other"
+    resume = (f"--resume-uri={store.uri}", f"--resume-endpoint-url={endpoint}")
+    assert other.restore(*resume, "--resume-step=10")[0] == 0
+    assert [path.name for path in other.output.iterdir()] == ["checkpoint-10"]
+    other.attempt = 2
+    assert other.restore(*resume)[0] == 0
+    assert [path.name for path in other.output.iterdir()] == ["checkpoint-20"]
+    other.attempt = 3
+    code, message = other.restore(*resume, "--resume-step=15")
+    assert (code, "holds no committed checkpoint 15; committed steps: 10, 20" in message) == (ExitCode.INVALID, True)
+
+
+def rewrite_manifest(store: Store, change: Callable[[list[dict[str, object]]], None]) -> None:
+    """A manifest that an attacker who can write to storage has changed, index included."""
+    body, _ = store.get("checkpoint-20/manifest.json")
+    manifest = json.loads(body)
+    change(manifest["files"])
+    body = json.dumps(manifest).encode()
+    store.put("checkpoint-20/manifest.json", body)
+    current = json.loads(store.get(INDEX_KEY)[0])
+    current["checkpoints"][-1]["manifestSha256"] = hashlib.sha256(body).hexdigest()
+    store.put(INDEX_KEY, json.dumps(current).encode())
+
+
+@pytest.mark.parametrize("path", ["../../escaped.json", "/etc/escaped.json"])
+def test_a_path_that_leaves_the_checkpoint_is_refused(run: Node, store: Store, tmp_path: Path, path: str) -> None:
+    rewrite_manifest(store, lambda files: files[0].update(path=path))
+    with pytest.raises(Damaged, match="is not a path inside a checkpoint"):
+        restore.fetch_checkpoint(store, 20, tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+
+
+@pytest.mark.parametrize("name", ["model.bin", "state.pkl", "model.ckpt", "weights.pth", "run.sh", "a.json/x"])
+def test_only_harmless_kinds_of_files_are_accepted(name: str) -> None:
+    with pytest.raises(Damaged):
+        content.refuse_name(name)
+
+
+def test_a_pickle_is_refused_by_its_name_before_anything_is_downloaded(run: Node, store: Store, tmp_path: Path) -> None:
+    rewrite_manifest(store, lambda files: files[0].update(path="optimizer.pt"))
+    with pytest.raises(Damaged, match="only safetensors, JSON, YAML, text and PNG files are accepted"):
+        restore.fetch_checkpoint(store, 20, tmp_path / "back")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"\x80\x04\x95pickle", b"PK\x03\x04torch zip", b"\x1f\x8bgzip", b"GIF89a\x00"],
+    ids=["pickle", "zip", "gzip", "binary"],
+)
+@pytest.mark.parametrize("name", ["model.safetensors", "metrics.json", "config.yaml", "sample.png"])
+def test_content_must_be_what_the_name_says(name: str, body: bytes) -> None:
+    with pytest.raises(Damaged, match="its content is not what its name says"):
+        content.refuse_content(name, body)
+
+
+@pytest.mark.parametrize("name", ["unet/model.safetensors", "metrics.json"])
+def test_a_pickle_under_an_innocent_name_is_refused_by_its_content(
+    run: Node, store: Store, tmp_path: Path, name: str
+) -> None:
+    body = b"\x80\x04\x95pickle"
+    store.put(f"checkpoint-20/{name}", body)
+
+    def change(files: list[dict[str, object]]) -> None:
+        for file in files:
+            if file["path"] == name:
+                file.update(size=len(body), sha256=hashlib.sha256(body).hexdigest())
+
+    rewrite_manifest(store, change)
+    with pytest.raises(Damaged, match="its content is not what its name says"):
+        restore.fetch_checkpoint(store, 20, tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+
+
+@pytest.mark.parametrize("before", range(508, 513))
+def test_text_is_accepted_wherever_the_look_at_it_ends(before: int) -> None:
+    content.refuse_content("a.txt", ("a" * before + "€" * 4).encode()[: content.HEAD_BYTES])
+
+
+def test_what_is_not_there_is_named(store: Store, claimed: Claims, tmp_path: Path) -> None:
+    with pytest.raises(NothingThere, match="holds no committed checkpoint; committed steps: none"):
+        restore.fetch_checkpoint(store, None, tmp_path / "back")
+    claimed(store, 1)
+    with pytest.raises(NothingThere, match="holds no committed checkpoint 5"):
+        restore.fetch_checkpoint(store, 5, tmp_path / "back")
+    assert index.read(store) is not None

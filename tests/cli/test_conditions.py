@@ -1,0 +1,38 @@
+import pytest
+
+from adapter_api.training import TrainingConfig
+from atj.conditions import rows_of
+from atj.errors import CommandError
+from tests.trainer import tiny
+
+CONFIG: TrainingConfig = tiny.configuration(tiny.settings())
+
+
+def test_without_a_condition_every_class_has_a_row() -> None:
+    assert rows_of(CONFIG) == [{"digit": 0}, {"digit": 1}, {"digit": 2}]
+
+
+def test_label_sets_the_column_that_feeds_label_to_token() -> None:
+    assert rows_of(CONFIG, labels=[2, 0]) == [{"digit": 2}, {"digit": 0}]
+
+
+def test_other_conditions_stand_in_every_row() -> None:
+    rows = rows_of(CONFIG, labels=[1, 2], prompt="a picture")
+    assert rows == [{"digit": 1, "caption": "a picture"}, {"digit": 2, "caption": "a picture"}]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "labels", "message"),
+    [
+        pytest.param([], [3], r"label 3 is outside 0\.\.2", id="label outside the classes"),
+        pytest.param(["digit=three"], [], "a class index is needed", id="label that is no number"),
+        pytest.param(["size=3"], [], "there is no data column 'size'", id="unknown column"),
+        pytest.param(["digit"], [], "write name=value", id="no value"),
+    ],
+)
+def test_condition_that_does_not_fit_is_the_users_to_change(
+    conditions: list[str], labels: list[int], message: str
+) -> None:
+    with pytest.raises(CommandError, match=message) as caught:
+        rows_of(CONFIG, labels, conditions)
+    assert caught.value.exit_code == 2

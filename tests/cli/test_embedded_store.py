@@ -1,0 +1,110 @@
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from adapter_agent.errors import BucketMissing
+from adapter_agent.store import Store
+from adapter_api.document import Document, validate
+from adapter_api.job import AdapterTrainingJob
+from atj.embedded_store import buckets_of, embedded_store, is_wanted, with_endpoint
+from atj.errors import CommandError
+from tests.cli.conftest import environment, wait_until
+
+
+def test_two_stores_run_side_by_side_and_keep_apart(tmp_path: Path) -> None:
+    with embedded_store(tmp_path / "a", ["shared"]) as first, embedded_store(tmp_path / "b", ["shared"]) as second:
+        assert first != second
+        Store.connect("s3://shared", second).put("name", b"second")
+    with embedded_store(tmp_path / "a") as first:
+        assert list(Store.connect("s3://shared", first).list()) == []
+
+
+def test_what_was_stored_is_there_when_the_store_runs_again(tmp_path: Path) -> None:
+    with embedded_store(tmp_path, ["bucket"]) as endpoint:
+        Store.connect("s3://bucket/a", endpoint).put("name", b"content")
+    with embedded_store(tmp_path) as endpoint:
+        assert Store.connect("s3://bucket/a", endpoint).get("name")[0] == b"content"
+
+
+def test_store_listens_on_loopback_only_and_refuses_a_mistyped_bucket(tmp_path: Path) -> None:
+    with embedded_store(tmp_path, ["bucket"]) as endpoint:
+        servers = [child for child in psutil.Process().children() if child.name() == "weed"]
+        listening = {c.laddr.ip for server in servers for c in server.net_connections("tcp") if c.status == "LISTEN"}
+        assert listening == {"127.0.0.1"}
+        with pytest.raises(BucketMissing):
+            Store.connect("s3://bukcet", endpoint).put("name", b"content")
+    assert not any(server.is_running() for server in servers)
+
+
+def test_credentials_are_the_owners_alone_and_stay_the_same(tmp_path: Path) -> None:
+    with embedded_store(tmp_path):
+        first = os.environ["AWS_SECRET_ACCESS_KEY"]
+    assert stat.S_IMODE((tmp_path / "credentials.json").stat().st_mode) == 0o600
+    with embedded_store(tmp_path):
+        assert os.environ["AWS_SECRET_ACCESS_KEY"] == first
+
+
+def test_users_own_aws_settings_are_set_aside_and_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "work")
+    with embedded_store(tmp_path):
+        assert "AWS_PROFILE" not in os.environ
+    assert os.environ["AWS_PROFILE"] == "work"
+
+
+def test_running_store_can_be_joined(tmp_path: Path) -> None:
+    with embedded_store(tmp_path) as first, embedded_store(tmp_path, join=True) as second:
+        assert first == second
+
+
+def test_locations_without_an_endpoint_go_to_the_embedded_store() -> None:
+    job = _job({"data": {"s3": {"uri": "s3://datasets/digits"}}, "resumeFrom": {"uri": "s3://older/run"}})
+    assert is_wanted(job)
+    assert buckets_of(job) == {"checkpoints", "datasets", "older"}
+    spec = with_endpoint(job, "http://127.0.0.1:1").spec
+    assert spec.data is not None and spec.data.s3 is not None and spec.resume_from is not None  # noqa: PT018
+    places = (spec.output.s3, spec.data.s3, spec.resume_from)
+    assert [place.endpoint_url for place in places] == ["http://127.0.0.1:1"] * 3
+
+
+def test_job_that_names_an_endpoint_keeps_it() -> None:
+    assert not is_wanted(_job({"output": {"s3": {"uri": "s3://checkpoints/a", "endpointURL": "https://s3.example"}}}))
+
+
+def test_endpoint_for_data_but_not_for_output_is_refused() -> None:
+    with pytest.raises(CommandError, match=r"spec\.data\.s3\.endpointURL"):
+        is_wanted(_job({"data": {"s3": {"uri": "s3://datasets/a", "endpointURL": "https://s3.example"}}}))
+
+
+def test_store_ends_with_the_command_that_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import time; from pathlib import Path; from atj.embedded_store import embedded_store\n"
+        f"with embedded_store(Path({str(tmp_path)!r})): print('ready', flush=True); time.sleep(600)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code], env=environment(), stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "ready\n"
+    servers = [child for child in psutil.Process(holder.pid).children() if child.name() == "weed"]
+    holder.kill()
+    holder.communicate()
+    wait_until(lambda: not any(server.is_running() for server in servers), 30)
+    with embedded_store(tmp_path, ["bucket"]):
+        pass
+
+
+def _job(spec: dict[str, object]) -> AdapterTrainingJob:
+    plain = {
+        "apiVersion": "adaptertraining.dev/v1alpha1",
+        "kind": "AdapterTrainingJob",
+        "metadata": {"name": "digits"},
+        "spec": {
+            "output": {"s3": {"uri": "s3://checkpoints/digits"}},
+            "training": {"model": {"params": {"token_conditioners": {"label_to_token": {}}}}},
+            **spec,
+        },
+    }
+    return validate(AdapterTrainingJob, Document("job.yaml", plain))

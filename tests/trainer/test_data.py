@@ -1,0 +1,155 @@
+"""A place in the order gives the same tensors anywhere, and what the UNet is told of a crop is true."""
+
+import multiprocessing
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor
+
+from adapter_api.columns import columns_of
+from adapter_api.training import DataParams
+from adapter_trainer import data as module
+from adapter_trainer.data import Batch, Collate, Samples, SampleShape, place_image, reference_image
+from adapter_trainer.order import Place, generator_at
+from adapter_trainer.table import read_table
+from tests.trainer import tiny
+
+SHAPE = SampleShape(latents=(1, 8, 8), timesteps=1000, reference_size=16, dropouts={"label_to_token": 0.3})
+
+
+def samples(root: Path, **params: Any) -> Samples:
+    settings = tiny.settings(root, {"data": {"params": {"random_crop": True, "random_flip": True, **params}}})
+    config = tiny.configuration(settings)
+    widths = {column.name: column.width for column in columns_of(config)}
+    rows = read_table(config.data.params, columns_of(config))
+    return Samples(rows, config.data.params, widths, SHAPE, config.seed)
+
+
+def read(root: Path, rank: int = 0, world_size: int = 1, seen: int = 0, **params: Any) -> list[Batch]:
+    cpu = torch.device("cpu")
+    return list(islice(module.batches(samples(root, **params), Collate(None), seen, 4, rank, world_size, cpu), 5))
+
+
+def numbers(batch: Batch) -> dict[str, Any]:
+    single = {name: getattr(batch, name) for name in ("images", "noise", "posterior_noise", "timesteps", "time_ids")}
+    tensors = {**single, **batch.columns, **{f"dropped-{name}": value for name, value in batch.dropped.items()}}
+    return {name: value.numpy().tobytes() for name, value in tensors.items()}
+
+
+def in_another_process(root: Path) -> list[dict[str, Any]]:
+    return [numbers(batch) for batch in read(root)]
+
+
+def test_a_batch_is_a_function_of_its_places(data: Path) -> None:
+    expected = [numbers(batch) for batch in read(data)]
+    assert [numbers(batch) for batch in read(data, num_workers=2)] == expected
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(in_another_process, (data,)) == expected
+    assert numbers(read(data, seen=8)[0]) == expected[2]
+
+
+def test_processes_share_the_rounds(data: Path) -> None:
+    whole = read(data)
+    shared = [read(data, rank, world_size=2) for rank in range(2)]
+    for number, batch in enumerate(whole[:4]):
+        assert torch.equal(batch.noise, shared[number % 2][number // 2].noise)
+
+
+def test_every_epoch_draws_anew(data: Path) -> None:
+    source = samples(data)
+    first, second = ([source[Place(epoch, position)] for position in range(tiny.SAMPLES)] for epoch in (0, 1))
+    assert sorted(sample.caption for sample in first) == sorted(sample.caption for sample in second)
+    assert len({sample.noise.numpy().tobytes() for sample in (*first, *second)}) == 2 * tiny.SAMPLES
+    assert not torch.equal(first[0].noise, first[0].posterior_noise)
+
+
+def test_conditions_are_dropped_as_often_as_configured(data: Path) -> None:
+    source = samples(data)
+    drawn = [source[Place(epoch, 0)].dropped["label_to_token"] for epoch in range(400)]
+    assert 0.22 < sum(drawn) / len(drawn) < 0.38
+
+
+def test_columns_are_one_hot_labels_vectors_and_reference_images(data: Path) -> None:
+    source = samples(data)
+    sample = source[Place(0, 0)]
+    index = int(sample.caption.rsplit(" ", 1)[1])
+    assert sample.columns["digit"].tolist() == [float(label == index % tiny.LABELS) for label in range(tiny.LABELS)]
+    assert sample.columns["shape"].shape == (5,)
+    assert sample.columns["image"].shape == (3, 16, 16)
+
+
+def gradient(height: int, width: int) -> Image.Image:
+    """A picture whose every pixel says where it is: red for its row, green for its column."""
+    rows, columns = np.mgrid[:height, :width]
+    return Image.fromarray(np.stack([rows, columns, rows * 0], axis=-1).astype(np.uint8))
+
+
+def pixels(tensor: Tensor) -> Any:
+    return ((tensor + 1) * 127.5).round().int().numpy()
+
+
+@given(other=st.integers(8, 40), place=st.integers(0, 10**6), is_wide=st.booleans())
+def test_crop_coordinates_are_true(other: int, place: int, *, is_wide: bool) -> None:
+    params = DataParams(resolution=8, random_crop=True, random_flip=True)
+    height, width = (8, other) if is_wide else (other, 8)
+    image, time_ids = place_image(gradient(height, width), params, generator_at(0, Place(0, place), "sample"))
+    red, green, _ = pixels(image)
+    *original, top, left, target_height, target_width = time_ids
+    assert original == [height, width]
+    assert (target_height, target_width) == (8, 8)
+    assert red[0, 0] == top
+    if green[0, 0] < green[0, -1]:
+        assert green[0, 0] == left
+    else:  # mirrored: counted from the right-hand edge
+        assert green[0, 0] == width - 1 - left
+
+
+def test_a_flip_mirrors_and_nothing_else(data: Path) -> None:
+    params = DataParams(resolution=8, random_flip=True)
+    drawn = [place_image(gradient(8, 8), params, generator_at(0, Place(0, place), "")) for place in range(20)]
+    straight, _ = place_image(gradient(8, 8), params, None)
+    kinds = [torch.equal(image, straight) for image, _ in drawn]
+    assert set(kinds) == {True, False}
+    assert all(
+        torch.equal(image, straight if kept else straight.flip(-1))
+        for (image, _), kept in zip(drawn, kinds, strict=True)
+    )
+    assert {time_ids for _, time_ids in drawn} == {(8, 8, 0, 0, 8, 8)}
+
+
+@given(st.integers(1, 70), st.integers(1, 70))
+def test_any_size_becomes_the_resolution(height: int, width: int) -> None:
+    image, time_ids = place_image(gradient(height, width), DataParams(resolution=16), None)
+    assert image.shape == (3, 16, 16)
+    assert time_ids[:2] == (height, width)
+    assert float(image.abs().max()) <= 1
+    assert reference_image(gradient(height, width), 14).shape == (3, 14, 14)
+
+
+def test_reference_images_have_clips_statistics() -> None:
+    from transformers import CLIPImageProcessorPil
+
+    image = gradient(20, 31)
+    theirs = CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size=16)(image, return_tensors="np").pixel_values[0]
+    np.testing.assert_allclose(reference_image(image, 16).numpy(), theirs, atol=0.03)
+
+
+def test_palettes_transparency_and_grey_become_the_image_mode(tmp_path: Path) -> None:
+    tiny.write_data(tmp_path, samples=4)
+    for index, mode in enumerate(["P", "RGBA", "1", "LA"]):
+        Image.new(mode, (8, 8)).save(tmp_path / f"{index}.png")
+    source = samples(tmp_path)
+    assert {tuple(source[Place(0, position)].image.shape) for position in range(4)} == {(1, 8, 8)}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="pinned memory needs a GPU")
+def test_pinned_batches_hold_the_same_numbers(data: Path) -> None:
+    batch = read(data)[0]
+    assert numbers(batch.pin_memory()) == numbers(batch)

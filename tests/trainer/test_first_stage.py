@@ -1,0 +1,73 @@
+"""First stages turn images into latents and back, and an autoencoder trains a UNet through the same path as pixels."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+
+from adapter_api.training import FirstStageConfig
+from adapter_trainer.first_stage import Autoencoder, first_stage
+from tests.trainer import tiny
+from tests.trainer.runs import train_here
+
+STAGE: tiny.Settings = {
+    "target": "AutoencoderKL",
+    "params": {
+        "in_channels": 1, "out_channels": 1, "latent_channels": 2, "block_out_channels": [4, 4],
+        "layers_per_block": 1, "norm_num_groups": 2, "scaling_factor": 0.5,
+    },
+}  # fmt: skip
+
+
+@pytest.fixture
+def autoencoder() -> Any:
+    return first_stage(FirstStageConfig.model_validate(STAGE), channels=1, seed=0)
+
+
+def test_pixels_are_their_own_latents() -> None:
+    stage = first_stage(FirstStageConfig(target="Pixels"), channels=3, seed=0)
+    images = torch.randn(2, 3, 8, 8)
+    assert stage.encode(images, torch.randn(2, 3, 8, 8)) is images
+    assert float(stage.decode(images * 9).abs().max()) == 1
+
+
+def test_latents_are_scaled_samples_of_the_posterior(autoencoder: Autoencoder) -> None:
+    images, noise = torch.randn(2, 1, 16, 16).clamp(-1, 1), torch.randn(2, 2, 8, 8)
+    posterior = autoencoder.vae.encode(images).latent_dist
+    expected = (posterior.mean + posterior.std * noise) * 0.5
+    torch.testing.assert_close(autoencoder.encode(images, noise), expected)
+    assert (autoencoder.channels, autoencoder.factor) == (2, 2)
+    decoded = autoencoder.vae.decode(expected / 0.5).sample.clamp(-1, 1)
+    torch.testing.assert_close(autoencoder.decode(expected), decoded)
+
+
+def test_it_stays_in_float32_under_autocast(autoencoder: Autoencoder) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        latents = autoencoder.encode(torch.zeros(1, 1, 8, 8), torch.zeros(1, 2, 4, 4))
+    assert latents.dtype == torch.float32
+    assert torch.equal(latents, autoencoder.encode(torch.zeros(1, 1, 8, 8), torch.zeros(1, 2, 4, 4)))
+
+
+def test_a_saved_autoencoder_keeps_its_scale(autoencoder: Autoencoder, tmp_path: Path) -> None:
+    autoencoder.vae.save_pretrained(tmp_path)
+    loaded = first_stage(FirstStageConfig(pretrained=str(tmp_path)), channels=1, seed=9)
+    images, noise = torch.zeros(1, 1, 8, 8), torch.zeros(1, 2, 4, 4)
+    torch.testing.assert_close(loaded.encode(images, noise), autoencoder.encode(images, noise))
+
+
+def test_training_on_latents_goes_through_the_same_path(data: Path, tmp_path: Path) -> None:
+    unet = {"params": {"in_channels": 2, "out_channels": 2}}
+    params = {"first_stage_config": STAGE, "unet_config": unet}
+    settings = tiny.settings(data, {"model": {"params": params}, "sampling": {"rows": [{"digit": 1}], "steps": 2}})
+    settings["model"]["params"]["first_stage_config"] = STAGE
+    assert train_here(settings, tmp_path / "out") == 0
+    saved = {path.name for path in (tmp_path / "out" / "checkpoint-3" / "model").iterdir()}
+    assert saved == {"unet.safetensors", "label_to_token.safetensors", "first_stage.safetensors"}
+    assert (tmp_path / "out" / "samples" / "step-3.png").is_file()
+
+
+def test_an_autoencoder_has_no_trainable_weights(autoencoder: Autoencoder) -> None:
+    assert isinstance(autoencoder.vae, AutoencoderKL)
+    assert not any(parameter.requires_grad for parameter in autoencoder.parameters())

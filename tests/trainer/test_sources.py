@@ -1,0 +1,93 @@
+"""Weights come from safetensors in a local folder or from a seed; never from a pickle."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+
+from adapter_api.training import ModelParams
+from adapter_trainer.errors import InvalidConfig
+from adapter_trainer.model import AdapterModel
+from adapter_trainer.sources import build, with_pipeline_sources
+from tests.trainer import tiny
+
+
+@pytest.fixture
+def unet() -> Any:
+    torch.manual_seed(5)
+    return UNet2DConditionModel(**tiny.UNET, addition_embed_type="text_time", sample_size=8)
+
+
+def model_from(folder: Path, **source: Any) -> AdapterModel:
+    unet = {"pretrained": str(folder), "train": False, **source}
+    settings = tiny.settings(changes={"model": {"params": {"unet_config": unet}}})
+    return AdapterModel(tiny.configuration(settings))
+
+
+def test_a_unet_saved_by_diffusers_is_loaded(unet: Any, tmp_path: Path) -> None:
+    unet.save_pretrained(tmp_path)
+    loaded = model_from(tmp_path)
+    saved = unet.state_dict()
+    assert all(torch.equal(value, saved[name]) for name, value in loaded.unet.state_dict().items())
+    assert "unet" not in loaded.saved_parts()
+    assert "unet" in model_from(tmp_path, train=True).saved_parts()
+
+
+def test_a_subfolder_and_a_variant_are_found(unet: Any, tmp_path: Path) -> None:
+    unet.half().save_pretrained(tmp_path / "unet", variant="fp16")
+    loaded = model_from(tmp_path, subfolder="unet", variant="fp16")
+    torch.testing.assert_close(loaded.unet.conv_in.weight, unet.conv_in.weight.float())
+
+
+def test_a_folder_with_a_pickle_only_is_refused(unet: Any, tmp_path: Path) -> None:
+    unet.save_pretrained(tmp_path, safe_serialization=False)
+    assert list(tmp_path.glob("*.bin"))
+    with pytest.raises(InvalidConfig) as caught:
+        model_from(tmp_path)
+    assert str(caught.value).startswith(
+        f"model.params.unet_config: {tmp_path} cannot be loaded as UNet2DConditionModel"
+    )
+    assert "safetensors" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"_class_name": "UNet2DConditionModel"}'], ids=["no", "bad", "empty"])
+def test_a_folder_without_a_model_names_the_field(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_text(content, encoding="utf-8")
+    with pytest.raises(InvalidConfig, match=r"model\.params\.unet_config: .* cannot be loaded as UNet2DConditionModel"):
+        model_from(tmp_path)
+
+
+def test_a_unet_that_does_not_fit_the_images_names_the_field(unet: Any, tmp_path: Path) -> None:
+    UNet2DConditionModel(**{**tiny.UNET, "in_channels": 3}, addition_embed_type="text_time").save_pretrained(tmp_path)
+    with pytest.raises(InvalidConfig, match=r"model\.params\.unet_config: takes 3 channels, the first stage gives 1"):
+        model_from(tmp_path)
+
+
+def test_construction_depends_on_name_and_seed_and_leaves_the_generator_alone() -> None:
+    before = torch.get_rng_state()
+    weights = {
+        (seed, name): build(name, seed, lambda: torch.nn.Linear(3, 3), "field").weight
+        for seed in (0, 1)
+        for name in ("a", "b")
+    }
+    assert len({weight.detach().numpy().tobytes() for weight in weights.values()}) == 4
+    torch.rand(7)
+    again = build("a", 0, lambda: torch.nn.Linear(3, 3), "field").weight
+    assert torch.equal(again, weights[0, "a"])
+    torch.set_rng_state(before)
+    build("a", 0, lambda: torch.nn.Linear(3, 3), "field")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_pipeline_gives_every_part_without_a_source_its_folder() -> None:
+    params = ModelParams.model_validate(
+        {"pretrained_model_name_or_path": "sdxl", "first_stage_config": {"pretrained": "better-vae"}}
+    )
+    filled = with_pipeline_sources(params)
+    assert (filled.unet_config.pretrained, filled.unet_config.subfolder) == ("sdxl", "unet")
+    assert (filled.first_stage_config.pretrained, filled.first_stage_config.subfolder) == ("better-vae", None)
+    folders = [(each.subfolder, each.tokenizer, each.tokenizer_subfolder) for each in filled.text_config.encoders]
+    assert folders == [("text_encoder", "sdxl", "tokenizer"), ("text_encoder_2", "sdxl", "tokenizer_2")]
