@@ -58,7 +58,8 @@ $(UV): requirements/bootstrap.txt
 	@touch $@
 
 # A new package has to be installed once more before Python finds it, so each one's __init__.py counts too.
+# Bytecode is compiled once, here: where Python may not write it, every start of a process would compile torch anew.
 $(INSTALLED): $(UV) requirements/dev.txt pyproject.toml $(wildcard */*/__init__.py)
-	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+	$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements/dev.txt
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@

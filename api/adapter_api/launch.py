@@ -89,6 +89,8 @@ def _torchrun(job: AdapterTrainingJob, run_id: str, attempt: int, place: NodePla
         f"--rdzv-conf=is_host={is_host},join_timeout={RENDEZVOUS_TIMEOUT_SECONDS}",
         f"--local-addr={place.address}",
         f"--max-restarts={PROCESS_RESTARTS}",
+        # Its own limit would kill the processes while they still save what a stop is given time for.
+        f"--shutdown-timeout={job.spec.termination_grace_period_seconds}",
         "-m", "adapter_trainer.train",
         "--config", f"{place.work}/{TRAINING_FILE}",
         "--output_dir", f"{place.work}/{OUTPUT_FOLDER}",

@@ -6,20 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 
+from adapter_api.document import dump
 from adapter_api.job import AdapterTrainingJob
 from adapter_api.launch import TRAINING_FILE, Command, launch
 from adapter_api.progress import OUTCOME_FILE, PROGRESS_FILE, ExitCode, Outcome
 from atj import processes
-from atj.output_folder import STOP_FILE, OutputFolder
+from atj.output_folder import OutputFolder
 from atj.places import places
 
 POLL_SECONDS = 0.2
-_STOP_SECONDS = 60.0
-"""How long trainers get to save and end by themselves; a step and a save have to fit in."""
-_TERMINATE_SECONDS = 30.0
 _LOG_BYTES = 8192
 _LOG_LINES = 12
 _CANNOT_BE_RETRIED = ("InvalidConfig", "InvalidData", "IncompatibleCheckpoint")
@@ -67,6 +64,7 @@ class Gang:
         self.run_id = run_id
         self.attempt = attempt
         self._training = job.spec.training
+        self._grace_seconds = float(job.spec.termination_grace_period_seconds)
         self._launches = [launch(job, run_id, attempt, place) for place in places(job, folder)]
         self._agent_env = dict(agent_env)
         self._train_env = dict(train_env)
@@ -84,11 +82,10 @@ class Gang:
         for node in self.nodes:
             results = self.folder.results(node)
             results.mkdir(parents=True, exist_ok=True)
-            for stale in (STOP_FILE, OUTCOME_FILE, PROGRESS_FILE):
+            for stale in (OUTCOME_FILE, PROGRESS_FILE):
                 (results / stale).unlink(missing_ok=True)
             (self.folder.work(node) / "agent" / "address.json").unlink(missing_ok=True)
-            training = yaml.safe_dump(self._training.model_dump(mode="json"), sort_keys=False)
-            (self.folder.work(node) / TRAINING_FILE).write_text(training, encoding="utf-8")
+            (self.folder.work(node) / TRAINING_FILE).write_text(dump(self._training), encoding="utf-8")
 
     def restore(self, interrupted: Callable[[], bool]) -> Failure | None:
         """Runs `restore` on all nodes at once, to its end or until interrupted."""
@@ -133,15 +130,9 @@ class Gang:
             return None
 
     def stop_training(self, meanwhile: Callable[[], None]) -> None:
-        """Lets the trainers save and end: by request, then by signal, then by force.
-
-        The request is a file, because torchrun passes a signal on by ending the processes before they have saved.
-        """
-        for node in self.nodes:
-            (self.folder.results(node) / STOP_FILE).touch()
-        if not _wait(self.has_trained, _STOP_SECONDS, meanwhile):
-            processes.terminate(self._train)
-            _wait(self.has_trained, _TERMINATE_SECONDS, meanwhile)
+        """Lets the trainers save and end, then kills what has not."""
+        processes.terminate(self._train)
+        _wait(self.has_trained, self._grace_seconds, meanwhile)
         self.kill_training()
 
     def drain(self, seconds: float, meanwhile: Callable[[], None]) -> bool:

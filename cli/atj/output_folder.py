@@ -22,9 +22,6 @@ from adapter_api.checkpoint import Sha256
 from adapter_api.job import S3Location
 from atj.errors import CommandError, refusal
 
-STOP_FILE = "stop"
-"""Its appearance in a trainer's output folder asks the trainer to save at the next step boundary and end."""
-
 
 class Completion(ResourceModel):
     """What a finished run had reached, and with which configuration."""

@@ -1,6 +1,7 @@
 """Puts a run together: data checked, model built or restored, everything wrapped for the processes at hand."""
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from adapter_api.training import TrainingConfig
 from adapter_trainer import checkpoint, randomness, registry
 from adapter_trainer.control import StopRequest
 from adapter_trainer.data import Batch, Collate, Samples, SampleShape, batches
-from adapter_trainer.errors import InvalidConfig, InvalidData
+from adapter_trainer.errors import InvalidConfig, InvalidData, TrainingError
 from adapter_trainer.loop import Training
 from adapter_trainer.model import AdapterModel
 from adapter_trainer.objective import NoiseSchedule
@@ -50,6 +51,8 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
     optimization = config.optimization
     options.output.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator(
+        # Accelerate joins torchrun's processes on CPUs only if it is told that there is nothing else to compute on.
+        cpu=not torch.accelerator.is_available(),
         mixed_precision=optimization.mixed_precision,
         gradient_accumulation_steps=optimization.gradient_accumulation_steps,
         log_with=list(config.logging.report_to) or None,
@@ -62,6 +65,7 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
             )
         ],
     )
+    _check_joined(accelerator.num_processes)
     processes = Processes.of_this_run(options.output)
     checkpoint.clear_remains(options.output, processes)
     stop = StopRequest(processes)
@@ -108,6 +112,16 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
         total_steps=total_steps,
         samples=len(rows),
     )
+
+
+def _check_joined(joined: int) -> None:
+    """Processes that do not know of each other would each train a model of their own, and look well while at it."""
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if joined != started:
+        raise TrainingError(
+            f"the launcher started {started} processes, but Accelerate joined {joined}: this device has no collective "
+            "communication that it knows; start one process, or set ACCELERATE_USE_CPU=true"
+        )
 
 
 def total_steps_of(config: TrainingConfig, samples: int, world_size: int) -> int:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from diffusers.training_utils import EMAModel
@@ -18,7 +17,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from adapter_api.compatibility import differences
-from adapter_api.document import InvalidDocument, read, validate
+from adapter_api.document import InvalidDocument, dump, read, validate
 from adapter_api.training import TrainingConfig
 from adapter_trainer import checkpoint, randomness
 from adapter_trainer.errors import DamagedCheckpoint, IncompatibleCheckpoint, InvalidConfig
@@ -83,8 +82,7 @@ class TrainingState:
         )
         _write_json(folder / "metrics.json", self.metrics)
         _write_json(folder / "versions.json", _versions())
-        settings = self.config.model_dump(mode="json")
-        (folder / "training.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+        (folder / "training.yaml").write_text(dump(self.config), encoding="utf-8")
         ema_step = 0 if self.ema is None else self.ema.optimization_step
         _write_json(
             folder / checkpoint.STATE_FILE, {"step": self.step, "samples_seen": self.seen, "ema_step": ema_step}
@@ -164,7 +162,7 @@ class TrainingState:
             for (name, parameter), shadow in zip(self.trained(), self.ema.shadow_params, strict=True):
                 shadow.copy_(shadows.get(name, parameter.detach()))
             self.ema.optimization_step = int(records["trainer_state"]["ema_step"])
-        self._load_optimizer(_below(tensors, "optimizer"))
+        self._load_optimizer(_below(tensors, "optimizer"), folder)
         self._load_scheduler(records["scheduler"])
         scaler = self.accelerator.scaler
         if scaler is not None and records["accelerate"]["grad_scaler"]:
@@ -172,11 +170,16 @@ class TrainingState:
         self.step = int(records["trainer_state"]["step"])
         self.seen = int(records["trainer_state"]["samples_seen"])
 
-    def _load_optimizer(self, tensors: dict[str, Tensor]) -> None:
+    def _load_optimizer(self, tensors: dict[str, Tensor], folder: Path) -> None:
         saved: dict[str, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             name, _, kind = key.rpartition(".")
             saved.setdefault(name, {})[kind] = value
+        if unknown := saved.keys() - {name for name, _ in self.trained()}:
+            raise IncompatibleCheckpoint(
+                f"{folder}: optimizer.safetensors holds {min(unknown)}, which this configuration does not train; train "
+                "the same parts, or continue from the weights alone with another output folder"
+            )
         state = self.optimizer.state_dict()
         # A parameter that never had a gradient has no state.
         found = {index: saved[name] for index, (name, _) in enumerate(self.trained()) if name in saved}
