@@ -1,3 +1,5 @@
+"""What goes wrong is told in one readable message, and its exit status says whose fault it was."""
+
 from pathlib import Path
 
 import pytest

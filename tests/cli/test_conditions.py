@@ -1,3 +1,5 @@
+"""`--label`, `--caption` and their kin become the rows of a picture grid, or an error that says which to use."""
+
 import pytest
 
 from adapter_api.training import TrainingConfig

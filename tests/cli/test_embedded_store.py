@@ -1,3 +1,5 @@
+"""The store that comes along: apart from others, on loopback only, and the same after it was stopped."""
+
 import os
 import stat
 import subprocess
@@ -32,8 +34,9 @@ def test_what_was_stored_is_there_when_the_store_runs_again(tmp_path: Path) -> N
 
 
 def test_store_listens_on_loopback_only_and_refuses_a_mistyped_bucket(tmp_path: Path) -> None:
+    others = _servers()
     with embedded_store(tmp_path, ["bucket"]) as endpoint:
-        servers = [child for child in psutil.Process().children() if child.name() == "weed"]
+        servers = _servers() - others
         listening = {c.laddr.ip for server in servers for c in server.net_connections("tcp") if c.status == "LISTEN"}
         assert listening == {"127.0.0.1"}
         with pytest.raises(BucketMissing):
@@ -94,6 +97,10 @@ def test_store_ends_with_the_command_that_is_killed(tmp_path: Path) -> None:
     wait_until(lambda: not any(server.is_running() for server in servers), 30)
     with embedded_store(tmp_path, ["bucket"]):
         pass
+
+
+def _servers() -> set[psutil.Process]:
+    return {child for child in psutil.Process().children() if child.name() == "weed"}
 
 
 def _job(spec: dict[str, object]) -> AdapterTrainingJob:

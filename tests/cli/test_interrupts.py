@@ -1,3 +1,5 @@
+"""Ctrl-C once asks for an orderly end; a second time ends at once."""
+
 import os
 import signal
 

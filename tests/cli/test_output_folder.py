@@ -1,3 +1,5 @@
+"""Two runs never share a folder, and a folder is never taken over by a job that differs in a way that matters."""
+
 from pathlib import Path
 
 import pytest

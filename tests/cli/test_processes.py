@@ -1,3 +1,5 @@
+"""Processes that we start end with us, whatever ended us."""
+
 import os
 import signal
 import subprocess

@@ -1,3 +1,5 @@
+"""Progress as a user reads it: step, loss, images/s, time left, and what happened."""
+
 import io
 from datetime import UTC, datetime
 

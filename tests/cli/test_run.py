@@ -1,3 +1,5 @@
+"""`atj run` from end to end in real processes: finish, sample, kill, Ctrl-C, resume, refuse."""
+
 import json
 import os
 import signal

@@ -1,3 +1,5 @@
+"""`atj validate` names every fault with its path, line and remedy."""
+
 from pathlib import Path
 
 import pytest
