@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -18,9 +18,16 @@ from adapter_trainer.order import Place
 from adapter_trainer.table import Row
 from adapter_trainer.verify import open_image, read_embedding
 
+Pixels = NDArray[np.uint8]
+"""[H, W] or [H, W, C]."""
+Floats = NDArray[np.float32]
+
 SMALL_IMAGE_PIXELS = 64 * 64
 """Images up to this size are kept decoded: for them, opening the file costs more than everything else."""
 KEPT_IMAGES = 65_536
+
+_CLIP_MEAN = np.array(CLIP_MEAN, np.float32)[:, None, None]
+_CLIP_STD = np.array(CLIP_STD, np.float32)[:, None, None]
 
 
 @dataclass(frozen=True)
@@ -91,12 +98,14 @@ class Batch:
 
 @dataclass
 class _Sample:
-    image: Tensor
-    noise: Tensor
-    posterior_noise: Tensor
+    """NumPy arrays until they are stacked: a tensor for every part of every sample costs more than the parts do."""
+
+    pixels: Pixels
+    noise: Floats
+    posterior_noise: Floats
     timestep: int
     time_ids: tuple[int, ...]
-    columns: dict[str, Tensor]
+    columns: dict[str, Floats]
     dropped: dict[str, bool]
     caption: str
 
@@ -118,7 +127,7 @@ class Samples(Dataset[_Sample]):
         self.widths = widths
         self.shape = shape
         self.seed = seed
-        self.decoded: dict[Path, Image.Image] = {}
+        self.decoded: dict[Path, Pixels] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -134,93 +143,80 @@ class Samples(Dataset[_Sample]):
         dropped = {
             name: bool(draw < share) for (name, share), draw in zip(self.shape.dropouts.items(), draws, strict=True)
         }
-        source = self._image(row.image)
-        image, time_ids = place_image(source, self.params, random)
+        source = self._pixels(row.image)
+        pixels, time_ids = place_image(source, self.params, random)
         columns = {name: self._column(row, name) for name in row.values}
         if self.shape.reference_size is not None:
-            columns["image"] = reference_image(source, self.shape.reference_size)
-        return _Sample(
-            image,
-            torch.from_numpy(noise),
-            torch.from_numpy(posterior),
-            timestep,
-            time_ids,
-            columns,
-            dropped,
-            row.caption,
-        )
+            columns["image"] = reference_image(Image.fromarray(source), self.shape.reference_size)
+        return _Sample(pixels, noise, posterior, timestep, time_ids, columns, dropped, row.caption)
 
-    def _image(self, path: Path) -> Image.Image:
+    def _pixels(self, path: Path) -> Pixels:
         if (kept := self.decoded.get(path)) is not None:
             return kept
-        image = open_image(path).convert(self.params.image_mode)
-        if image.width * image.height <= SMALL_IMAGE_PIXELS and len(self.decoded) < KEPT_IMAGES:
-            self.decoded[path] = image
-        return image
+        pixels = np.asarray(open_image(path).convert(self.params.image_mode))
+        if pixels.shape[0] * pixels.shape[1] <= SMALL_IMAGE_PIXELS and len(self.decoded) < KEPT_IMAGES:
+            self.decoded[path] = pixels
+        return pixels
 
-    def _column(self, row: Row, name: str) -> Tensor:
+    def _column(self, row: Row, name: str) -> Floats:
         value, width = row.values[name], self.widths[name]
         if isinstance(value, int):
-            return torch.nn.functional.one_hot(torch.tensor(value), width or value + 1).float()
+            one_hot = np.zeros(width or value + 1, np.float32)
+            one_hot[value] = 1
+            return one_hot
         if isinstance(value, tuple):
-            return torch.tensor(value)
+            return np.array(value, np.float32)
         if width is None:
             return reference_image(open_image(value), self.shape.reference_size or 224)
-        return torch.from_numpy(read_embedding(value))
+        return read_embedding(value)
 
 
 def place_image(
-    image: Image.Image, params: DataParams, random: np.random.Generator | None
-) -> tuple[Tensor, tuple[int, ...]]:
+    source: Pixels, params: DataParams, random: np.random.Generator | None
+) -> tuple[Pixels, tuple[int, ...]]:
     """Resizes the shorter side to the resolution and crops the longer one.
 
     Args:
-        image: in any size.
+        source: in any height and width.
         params: say the resolution, and whether crop and flip are random.
         random: draws crop and flip where the configuration asks for them; None crops at the centre.
 
     Returns:
-        Image [C, R, R] in -1..1, and SDXL's micro-conditioning: original height and width, crop top and left, target
-        height and width (arXiv 2307.01952, section 2.2). A flip mirrors where the crop was taken from.
+        Pixels of height and width R, and SDXL's micro-conditioning: original height and width, crop top and left,
+        target height and width (arXiv 2307.01952, section 2.2). A flip mirrors where the crop was taken from.
     """
-    resolution, original = params.resolution, (image.height, image.width)
+    resolution, original = params.resolution, source.shape[:2]
     scale = resolution / min(original)
     height, width = max(round(original[0] * scale), resolution), max(round(original[1] * scale), resolution)
     if (height, width) != original:
-        image = image.resize((width, height), Image.Resampling.LANCZOS)
+        source = np.asarray(Image.fromarray(source).resize((width, height), Image.Resampling.LANCZOS))
     spare = (height - resolution, width - resolution)
     top, left = spare[0] // 2, spare[1] // 2
     if random is not None and params.random_crop:
         top, left = int(random.integers(spare[0] + 1)), int(random.integers(spare[1] + 1))
     flip = random is not None and params.random_flip and bool(random.integers(2))
-    pixels = np.asarray(image)[top : top + resolution, left : left + resolution]
+    pixels = source[top : top + resolution, left : left + resolution]
     if flip:
         pixels = pixels[:, ::-1]
         left = spare[1] - left
-    return to_tensor(pixels), (*original, top, left, resolution, resolution)
+    return pixels, (*original, top, left, resolution, resolution)
 
 
-def to_tensor(pixels: np.ndarray) -> Tensor:
-    """Pixels [H, W] or [H, W, C] of uint8 -> [C, H, W] in -1..1."""
-    channels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    return torch.from_numpy(channels.astype(np.float32) / 127.5 - 1)
+def scaled(pixels: Pixels) -> Floats:
+    """Pixels [..., H, W, C] -> [..., C, H, W] in -1..1."""
+    return np.moveaxis(pixels, -1, -3).astype(np.float32, order="C") / np.float32(127.5) - np.float32(1)
 
 
-@lru_cache(maxsize=1)
-def _clip_statistics() -> tuple[Tensor, Tensor]:
-    return torch.tensor(CLIP_MEAN)[:, None, None], torch.tensor(CLIP_STD)[:, None, None]
-
-
-def reference_image(image: Image.Image, size: int) -> Tensor:
+def reference_image(image: Image.Image, size: int) -> Floats:
     """CLIP's preprocessing: shorter side to `size`, centre crop, its mean and deviation; [3, size, size]."""
     image = image.convert("RGB")
     scale = size / min(image.size)
     width, height = max(round(image.width * scale), size), max(round(image.height * scale), size)
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     top, left = (height - size) // 2, (width - size) // 2
-    pixels = to_tensor(np.asarray(image)[top : top + size, left : left + size])
-    mean, deviation = _clip_statistics()
-    return (pixels / 2 + 0.5 - mean) / deviation
+    pixels = scaled(np.asarray(image)[top : top + size, left : left + size])
+    normalized: Floats = (pixels / np.float32(2) + np.float32(0.5) - _CLIP_MEAN) / _CLIP_STD
+    return normalized
 
 
 class Collate:
@@ -232,16 +228,21 @@ class Collate:
     def __call__(self, samples: list[_Sample]) -> Batch:
         """Stacks samples."""
         first = samples[0]
+        pixels = np.stack([sample.pixels for sample in samples])
         return Batch(
-            images=torch.stack([sample.image for sample in samples]),
-            noise=torch.stack([sample.noise for sample in samples]),
-            posterior_noise=torch.stack([sample.posterior_noise for sample in samples]),
+            images=torch.from_numpy(scaled(pixels[..., None] if pixels.ndim == 3 else pixels)),
+            noise=_stacked([sample.noise for sample in samples]),
+            posterior_noise=_stacked([sample.posterior_noise for sample in samples]),
             timesteps=torch.tensor([sample.timestep for sample in samples]),
             time_ids=torch.tensor([sample.time_ids for sample in samples], dtype=torch.float32),
-            columns={name: torch.stack([sample.columns[name] for sample in samples]) for name in first.columns},
+            columns={name: _stacked([sample.columns[name] for sample in samples]) for name in first.columns},
             dropped={name: torch.tensor([sample.dropped[name] for sample in samples]) for name in first.dropped},
             input_ids=[] if self.tokenizers is None else self.tokenizers([sample.caption for sample in samples]),
         )
+
+
+def _stacked(arrays: list[Floats]) -> Tensor:
+    return torch.from_numpy(np.stack(arrays))
 
 
 class _Places:

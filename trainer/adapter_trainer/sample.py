@@ -110,7 +110,9 @@ class Sampler:
     def _value(self, name: str, width: int, value: Any) -> Tensor:
         if width == 0:
             size = self.model.image_encoder.image_size if self.model.image_encoder is not None else 224
-            return torch.zeros(3, size, size) if value is None else reference_image(open_image(Path(value)), size)
+            if value is None:
+                return torch.zeros(3, size, size)
+            return torch.from_numpy(reference_image(open_image(Path(value)), size))
         if value is None:
             return torch.zeros(width)
         if isinstance(value, int):
