@@ -17,7 +17,7 @@ from adapter_api.document import read
 from adapter_api.job import AdapterTrainingJob
 from adapter_api.training import TrainingConfig
 from benchmarks.start import seconds_to_first_step
-from benchmarks.step import ROUNDS, STEPS, compare
+from benchmarks.step import PAIRS, compare
 from demo import digits
 
 ROOT = Path(__file__).parent.parent
@@ -50,10 +50,10 @@ Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}: {os.cpu_count()} cores,
 The model, batch size and data of `configs/quickstart.yaml` ({config.optimization.train_batch_size} samples a step), one
 process, one thread. Our loop is everything that training does between two reports: reading samples, noise, gradient
 accumulation, mixed-precision hooks, clipping, learning-rate schedule, average of the weights where configured, the stop
-request. The bare loop is forward, backward, clip and AdamW on one batch that is already in memory. Both take {STEPS}
-steps in turn, {ROUNDS} times, in one process; the ratio is the median of the rounds' ratios.
+request. The bare loop is forward, backward, clip and AdamW on one batch that is already in memory. They take
+{PAIRS} steps each, by turns, in one process; figures are medians, the ratio is that of the pairs' ratios.
 
-| figure | ours | bare | ratio (lowest to highest round) | goal |
+| figure | ours | bare | ratio (quartiles) | goal |
 |---|---|---|---|---|
 | step, ms | {step.ours_ms:.1f} | {step.bare_ms:.1f} | {step.ratio:.3f} ({step.ratio_low:.3f} to {step.ratio_high:.3f}) | ≤ 1.03 |
 | waiting for data, % of the step | {step.data_wait_percent:.2f} | 0 | | ≤ 1 |

@@ -9,7 +9,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 import torch
@@ -17,21 +17,24 @@ import torch
 from adapter_api.training import TrainingConfig
 from adapter_trainer import loop, setup
 
-ROUNDS = 12
-STEPS = 10
-"""In each round each loop takes this many steps, one loop after the other, so that both see the same machine."""
+PAIRS = 200
+"""Steps of each loop. They alternate one by one, so that both see the same moments of a machine that is not quiet."""
+WARM_UP = 20
+MEMORY_STEPS = 10
 
 
 @dataclass(frozen=True)
 class StepFigures:
-    """Medians over rounds."""
+    """Medians over steps."""
 
     ours_ms: float
     bare_ms: float
     ratio: float
-    """Median of the rounds' ratios."""
+    """Median of the pairs' ratios."""
     ratio_low: float
+    """First quartile of the pairs' ratios."""
     ratio_high: float
+    """Third quartile."""
     data_wait_percent: float
 
 
@@ -67,29 +70,26 @@ class BareLoop:
 
 
 def compare(config: TrainingConfig) -> StepFigures:
-    """Runs both loops in turn."""
+    """Runs both loops in turn, one step each."""
     with tempfile.TemporaryDirectory() as folder:
         run = prepared(config, Path(folder))
         bare = BareLoop(run)
         ours, theirs, waits = [], [], []
-        for number in range(ROUNDS + 1):
+        for number in range(WARM_UP + PAIRS):
             run.report.begin_interval()
             started = time.perf_counter()
-            for _ in range(STEPS):
-                run.stop.begin_step()
-                loop.take_step(run)
-                run.stop.end_step()
+            run.stop.begin_step()
+            loop.take_step(run)
+            run.stop.end_step()
             middle = time.perf_counter()
-            waited = run.report.waited
-            for _ in range(STEPS):
-                bare.step()
+            bare.step()
             ended = time.perf_counter()
-            if number:  # the first round warms up
-                ours.append((middle - started) / STEPS)
-                theirs.append((ended - middle) / STEPS)
-                waits.append(100 * waited / (middle - started))
-    ratios = sorted(mine / other for mine, other in zip(ours, theirs, strict=True))
-    return StepFigures(1000 * median(ours), 1000 * median(theirs), median(ratios), ratios[0], ratios[-1], median(waits))
+            if number >= WARM_UP:
+                ours.append(middle - started)
+                theirs.append(ended - middle)
+                waits.append(100 * run.report.waited / (middle - started))
+    low, middle_ratio, high = quantiles((mine / other for mine, other in zip(ours, theirs, strict=True)), n=4)
+    return StepFigures(1000 * median(ours), 1000 * median(theirs), middle_ratio, low, high, median(waits))
 
 
 def peak_memory_mib(config: TrainingConfig, which: str) -> float:
@@ -97,11 +97,11 @@ def peak_memory_mib(config: TrainingConfig, which: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         run = prepared(config, Path(folder))
         if which == "ours":
-            for _ in range(STEPS):
+            for _ in range(MEMORY_STEPS):
                 loop.take_step(run)
         else:
             bare = BareLoop(run)
-            for _ in range(STEPS):
+            for _ in range(MEMORY_STEPS):
                 bare.step()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 

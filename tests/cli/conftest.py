@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,20 +34,22 @@ class Atj:
     """The command, in a folder of its own."""
 
     folder: Path
+    variables: dict[str, str] = field(default_factory=dict)
+    """Environment variables beside the test's own."""
 
     def argv(self, *arguments: str | Path) -> list[str]:
         return [sys.executable, "-m", "atj.main", *map(str, arguments)]
 
     def __call__(self, *arguments: str | Path, seconds: float = 240) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self.argv(*arguments), cwd=self.folder, env=environment(), capture_output=True, text=True, timeout=seconds,
-            check=False,
+            self.argv(*arguments), cwd=self.folder, env={**environment(), **self.variables}, capture_output=True,
+            text=True, timeout=seconds, check=False,
         )  # fmt: skip
 
     def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
         """The command as a process that a test can interfere with; standard error goes with standard output."""
         return subprocess.Popen(
-            self.argv(*arguments), cwd=self.folder, env=environment(), stdout=subprocess.PIPE,
+            self.argv(*arguments), cwd=self.folder, env={**environment(), **self.variables}, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 

@@ -155,3 +155,13 @@ def test_palettes_transparency_and_grey_become_the_image_mode(tmp_path: Path) ->
 def test_pinned_batches_hold_the_same_numbers(data: Path) -> None:
     batch = read(data)[0]
     assert numbers(batch.pin_memory()) == numbers(batch)
+
+
+def test_batch_read_ahead_is_the_one_that_would_have_been_read(data: Path) -> None:
+    batches = module.batches(samples(data), Collate(None), 0, 4, 0, 1, torch.device("cpu"))
+    ahead = []
+    for _ in range(5):
+        ahead.append(next(batches))
+        batches.read_ahead()
+        batches.read_ahead()  # asked twice, read once
+    assert [numbers(batch) for batch in ahead] == [numbers(batch) for batch in read(data)]

@@ -1,6 +1,7 @@
 """Samples as tensors: what a place in the sample order becomes, everything random in it included."""
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -255,9 +256,34 @@ class _Places:
         return order.batches(*self.arguments)
 
 
+class Batches:
+    """One process's batches, without end; the next one can be read while the last one trains."""
+
+    def __init__(self, source: Iterator[Batch]) -> None:
+        self._source = source
+        self._reader = ThreadPoolExecutor(1, "data")
+        self._upcoming: Future[Batch] | None = None
+
+    def __iter__(self) -> "Batches":
+        return self
+
+    def __next__(self) -> Batch:
+        upcoming, self._upcoming = self._upcoming, None
+        return next(self._source) if upcoming is None else upcoming.result()
+
+    def read_ahead(self) -> None:
+        """Starts to read the next batch in a thread.
+
+        To be called before a long operation of torch, such as the backward pass: those leave the interpreter to other
+        threads, and only then does reading cost the training thread nothing.
+        """
+        if self._upcoming is None:
+            self._upcoming = self._reader.submit(next, self._source)
+
+
 def batches(
     samples: Samples, collate: Collate, seen: int, batch_size: int, rank: int, world_size: int, device: torch.device
-) -> Iterator[Batch]:
+) -> Batches:
     """This process's batches after `seen` samples of all processes, without end."""
     workers = samples.params.num_workers
     loader: DataLoader[_Sample] = DataLoader(
@@ -269,4 +295,4 @@ def batches(
         pin_memory=device.type == "cuda",
         persistent_workers=workers > 0,
     )
-    return iter(loader)
+    return Batches(iter(loader))

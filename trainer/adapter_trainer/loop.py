@@ -1,7 +1,6 @@
 """The step loop."""
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from adapter_trainer import checkpoint, objective
 from adapter_trainer.control import StopRequest
-from adapter_trainer.data import Batch
+from adapter_trainer.data import Batch, Batches
 from adapter_trainer.errors import NonFiniteLoss
 from adapter_trainer.model import AdapterModel, Conditions
 from adapter_trainer.objective import NoiseSchedule
@@ -33,7 +32,7 @@ class Training:
     module: nn.Module
     """state.model, wrapped for this number of processes."""
     schedule: NoiseSchedule
-    batches: Iterator[Batch]
+    batches: Batches
     null_ids: list[Tensor]
     """Tokens of the empty caption, for each text encoder."""
     report: Report
@@ -80,6 +79,7 @@ def take_step(run: Training) -> Tensor:
         waited += time.perf_counter() - started
         with accelerator.accumulate(run.module):
             loss = loss_of(run.module, state.model, run.schedule, batch, run.null_ids)
+            run.batches.read_ahead()
             accelerator.backward(loss)
             if accelerator.sync_gradients and state.config.optimization.max_grad_norm is not None:
                 accelerator.clip_grad_norm_((p for _, p in state.trained()), state.config.optimization.max_grad_norm)

@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from adapter_api.columns import columns_of
 from adapter_api.training import TrainingConfig
 from adapter_trainer import checkpoint, randomness, registry
 from adapter_trainer.control import StopRequest
-from adapter_trainer.data import Batch, Collate, Samples, SampleShape, batches
+from adapter_trainer.data import Batches, Collate, Samples, SampleShape, batches
 from adapter_trainer.errors import InvalidConfig, InvalidData, TrainingError
 from adapter_trainer.loop import Training
 from adapter_trainer.model import AdapterModel
@@ -186,7 +186,7 @@ def _has_unused(config: TrainingConfig) -> bool:
 
 def _batches(
     config: TrainingConfig, rows: list[Row], model: AdapterModel, seen: int, processes: Processes, device: torch.device
-) -> Iterator[Batch]:
+) -> Batches:
     params = config.data.params
     shape = SampleShape(
         latents=model.latent_shape(params.resolution),
