@@ -10,7 +10,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install check format test demo example-data bench lock clean
+.PHONY: help install check format test demo example-data bench generate lock clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -38,6 +38,9 @@ example-data: $(INSTALLED) ## Write the data that configs/example.yaml trains on
 
 bench: $(INSTALLED) ## Measure the training loop against a bare one; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks
+
+generate: $(INSTALLED) ## Write the CRD from the models
+	$(BIN)/python -m adapter_api.crd
 
 lock: $(UV) ## Resolve requirements anew from pyproject.toml, with hashes
 	$(COMPILE) requirements/bootstrap.in -o requirements/bootstrap.txt

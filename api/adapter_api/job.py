@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from adapter_api.base import S3URI, Count, Flag, PositiveCount, Real, ResourceModel
 from adapter_api.messages import shown
@@ -73,7 +73,11 @@ def _reachable(address: str) -> bool:
 
 JobName = Annotated[str, AfterValidator(_job_name)]
 ObjectName = Annotated[str, AfterValidator(_object_name)]
-Quantity = Annotated[str, BeforeValidator(_quantity)]
+Quantity = Annotated[
+    str,
+    BeforeValidator(_quantity),
+    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string", "maxLength": 32}]}, mode="validation"),
+]
 """A Kubernetes quantity; a number is taken for its text."""
 ResourceName = Annotated[str, Field(pattern=r"^([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
 Endpoint = Annotated[str, Field(max_length=512), AfterValidator(_endpoint)]
@@ -87,19 +91,28 @@ class Metadata(ResourceModel):
     model_config = ConfigDict(extra="ignore")
 
     name: JobName
+    """Name of the job."""
     namespace: ObjectName | None = None
+    """Namespace of the job."""
     uid: ShortText | None = None
+    """Identity of the object."""
     generation: Count | None = None
+    """Counts changes of the specification."""
     resource_version: ShortText | None = None
+    """Version of the object."""
     labels: LabelMap = {}
+    """Labels."""
     annotations: dict[str, str] = {}
+    """Annotations."""
 
 
 class Resources(ResourceModel):
     """Compute resources of one pod, as in a container."""
 
     limits: dict[ResourceName, Quantity] = {}
+    """Upper bounds, such as cpu, memory and nvidia.com/gpu."""
     requests: dict[ResourceName, Quantity] = {}
+    """What is reserved; by default the limits."""
 
     @model_validator(mode="after")
     def _whole_gpus(self) -> Self:
@@ -119,15 +132,18 @@ class SecretRef(ResourceModel):
     """A Secret in the job's own namespace."""
 
     name: ObjectName
+    """Name of the object."""
 
 
 class S3Location(ResourceModel):
     """A place in object storage and how to reach it."""
 
     uri: S3URI
+    """Address, s3://bucket/prefix."""
     endpoint_url: Endpoint | None = Field(default=None, alias="endpointURL")
     """Of an S3-compatible store; by default AWS."""
     region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")] | None = None
+    """Region of the bucket."""
     secret_ref: SecretRef | None = None
     """Holds AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; by default the pod's own identity."""
 
@@ -143,7 +159,9 @@ class ClaimSource(ResourceModel):
     """A folder on a PersistentVolumeClaim."""
 
     claim_name: ObjectName
+    """Name of the PersistentVolumeClaim."""
     path: ShortText = ""
+    """Folder inside the volume."""
 
     @model_validator(mode="after")
     def _inside(self) -> Self:
@@ -156,7 +174,9 @@ class Data(ResourceModel):
     """What is at /data before training starts: exactly one source."""
 
     s3: S3Location | None = None
+    """A folder in object storage, staged to each node before training."""
     pvc: ClaimSource | None = None
+    """A folder on a volume that exists."""
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -169,6 +189,7 @@ class Output(ResourceModel):
     """Where results go."""
 
     s3: OutputLocation
+    """A place in object storage."""
 
 
 class ResumeFrom(S3Location):
@@ -185,16 +206,38 @@ class Restart(ResourceModel):
     """Only failures of the job's own making are charged; lost nodes and preemption are not."""
     backoff_seconds: Annotated[Count, Field(le=86_400)] = 10
     """Before the first charged restart; doubles with each."""
+    hang_seconds: Annotated[Count, Field(le=604_800)] = 1800
+    """An attempt that makes no step for so long is restarted; 0 never restarts it."""
+
+
+class Toleration(ResourceModel):
+    """A taint that pods tolerate."""
+
+    key: ShortText | None = None
+    """Key of the taint; absent: every key."""
+    operator: Literal["Exists", "Equal"] | None = None
+    """How the value is compared; by default Equal."""
+    value: ShortText | None = None
+    """Value of the taint."""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """Effect of the taint; absent: every effect."""
+    toleration_seconds: int | None = None
+    """How long NoExecute is tolerated; absent: for ever."""
 
 
 class Scheduling(ResourceModel):
     """Where pods may run."""
 
     node_selector: LabelMap = {}
-    tolerations: Annotated[tuple[dict[str, Any], ...], Field(max_length=64)] = ()
+    """Labels that nodes must have."""
+    tolerations: Annotated[tuple[Toleration, ...], Field(max_length=64)] = ()
+    """Taints that pods tolerate, as in a pod."""
     affinity: dict[str, Any] | None = None
+    """Affinity, as in a pod."""
     priority_class_name: ObjectName | None = None
+    """PriorityClass of the pods."""
     scheduler_name: ObjectName | None = None
+    """Scheduler that places the pods."""
     queue_name: ObjectName | None = None
     """A Kueue LocalQueue."""
     topology_key: ShortText | None = None
@@ -205,14 +248,18 @@ class SecretKeyRef(SecretRef):
     """One entry of a Secret."""
 
     key: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,253}$")]
+    """Key of the entry."""
 
 
 class EnvVar(ResourceModel):
     """One environment variable of the trainer."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
+    """Name of the variable."""
     value: ShortText | None = None
+    """Its value."""
     secret_key_ref: SecretKeyRef | None = None
+    """An entry of a Secret that holds its value."""
 
     @model_validator(mode="after")
     def _allowed(self) -> Self:
@@ -225,16 +272,32 @@ class EnvVar(ResourceModel):
         return self
 
 
+class EmptyDir(ResourceModel):
+    """A folder that is empty at first and goes with the pod."""
+
+    size_limit: Quantity | None = None
+    """What it may hold."""
+    medium: Literal["", "Memory"] = ""
+    """Memory, or empty for the node's disk."""
+
+
 class Volume(ResourceModel):
     """A volume mounted into the trainer: exactly one source of four."""
 
     name: ObjectName
+    """Name of the volume, unique in the job."""
     mount_path: Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/-]{1,255}$")]
+    """Where it is mounted."""
     read_only: Flag = False
+    """Whether it is mounted read-only."""
     pvc: ClaimSource | None = None
+    """A PersistentVolumeClaim."""
     config_map: SecretRef | None = None
+    """A ConfigMap."""
     secret: SecretRef | None = None
-    empty_dir: dict[Literal["sizeLimit", "medium"], str] | None = None
+    """A Secret."""
+    empty_dir: EmptyDir | None = None
+    """A folder that lives as long as the pod."""
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -242,10 +305,6 @@ class Volume(ResourceModel):
             raise ValueError("give exactly one of pvc, configMap, secret and emptyDir")
         if ".." in self.mount_path.split("/"):
             raise ValueError(f"mountPath {self.mount_path!r} must not contain '..'")
-        if self.empty_dir is not None:
-            _quantity(self.empty_dir.get("sizeLimit", "0"))
-            if self.empty_dir.get("medium", "") not in {"", "Memory"}:
-                raise ValueError("emptyDir.medium is Memory, or absent for the node's disk")
         return self
 
 
@@ -253,11 +312,17 @@ class Pod(ResourceModel):
     """What may be added to pods: an allow-list, because a raw template could ask for the node itself."""
 
     labels: LabelMap = {}
+    """Labels of the pods; those of the operator win."""
     annotations: LabelMap = {}
+    """Annotations of the pods."""
     env: Annotated[tuple[EnvVar, ...], Field(max_length=256)] = ()
+    """Environment variables of the trainer."""
     service_account_name: ObjectName | None = None
+    """Service account of the pods; its token is not mounted."""
     image_pull_secrets: tuple[SecretRef, ...] = ()
+    """Secrets to pull images with."""
     volumes: Annotated[tuple[Volume, ...], Field(max_length=64)] = ()
+    """Volumes that are mounted into the trainer."""
     shared_memory: Quantity = "1Gi"
     """Size of /dev/shm, through which data workers hand over batches."""
 
@@ -283,17 +348,29 @@ class JobSpec(ResourceModel):
     procs_per_node: Annotated[PositiveCount, Field(le=MAX_PROCESSES)] | Literal["auto"] = "auto"
     """Training processes in each pod; auto: one for each requested GPU, else 1."""
     resources: Resources = Resources()
+    """Compute resources of the trainer in each pod."""
     training: TrainingConfig
+    """What is trained and how, as in a training configuration."""
     data: Data | None = None
+    """What is at /data before training starts."""
     output: Output
+    """Where results go."""
     resume_from: ResumeFrom | None = None
+    """Another run's output to start from."""
     restart: Restart = Restart()
+    """What happens after a failure."""
     suspend: Flag = False
+    """True: save, and run no pods until it is false."""
     active_deadline_seconds: PositiveCount | None = None
+    """Seconds from the first start after which the job fails if it is not complete."""
     ttl_seconds_after_finished: Count | None = None
+    """Seconds after its end when the job is deleted; what it stored stays."""
     termination_grace_period_seconds: Annotated[PositiveCount, Field(le=86_400)] = 120
+    """Seconds that a pod gets to save and upload when it is told to stop."""
     scheduling: Scheduling = Scheduling()
+    """Where pods may run."""
     pod: Pod = Pod()
+    """What is added to pods."""
 
     @property
     def processes(self) -> int:
@@ -310,57 +387,99 @@ class Condition(ResourceModel):
     """One aspect of the job's state, as Kubernetes' API conventions define conditions."""
 
     type: Literal["Accepted", "Queued", "Running", "Suspended", "Complete", "Failed"]
+    """Which aspect."""
     status: Literal["True", "False", "Unknown"]
+    """Whether it holds."""
     reason: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]{0,127}$")]
+    """Why, in one word, for programs."""
     message: Annotated[str, Field(max_length=32_768)] = ""
+    """Why, and what to do, for people."""
     last_transition_time: datetime
+    """When the status last changed."""
     observed_generation: Count | None = None
+    """Generation of the specification that it was found for."""
 
 
 class Restarts(ResourceModel):
     """Restarts so far."""
 
     charged: Count = 0
+    """Those that count towards restart.maxRestarts."""
     uncharged: Count = 0
+    """Those that were the cluster's doing."""
+    total: Count = 0
+    """Both together."""
 
 
 class Nodes(ResourceModel):
     """Pods of the current attempt."""
 
     ready: Count = 0
+    """Pods whose trainer runs."""
     active: Count = 0
+    """Pods that have not ended."""
     failed: Count = 0
+    """Pods that have failed."""
 
 
 class ProgressStatus(ResourceModel):
     """The last progress that was read."""
 
     step: Count = 0
+    """Optimizer steps done."""
     total_steps: Count = 0
+    """Optimizer steps in all."""
     percent: Annotated[Real, Field(ge=0, le=100)] = 0.0
+    """Share of the steps that is done."""
     loss: Real | None = None
+    """Loss at the last report."""
     images_per_second: Real | None = None
+    """Samples a second, of all processes."""
     eta_seconds: Count | None = None
+    """Seconds that the remaining steps will take."""
+    eta: ShortText | None = None
+    """The same, as people say it."""
     updated_at: datetime | None = None
+    """When the trainer reported this."""
 
 
 class CheckpointStatus(ResourceModel):
     """The newest committed checkpoint."""
 
     step: Count
-    uri: S3URI
+    """Its step."""
+    uri: ShortText
+    """Its address."""
     committed_at: datetime
+    """When it was committed."""
     bytes: Count
+    """Its size."""
 
 
 class LastFailure(ResourceModel):
     """Why the last attempt that failed did."""
 
     reason: ShortText
+    """Why, in one word."""
     node: Count | None = None
+    """Index of the node that failed first."""
     exit_code: int | None = None
+    """Exit code of its container."""
     message: Annotated[str, Field(max_length=32_768)] = ""
+    """What it said."""
     at: datetime
+    """When it was seen."""
+    attempt: Count = 0
+    """The attempt that failed."""
+    charged: Flag = True
+    """Whether it counts towards restart.maxRestarts."""
+    log_tail: Annotated[str, Field(max_length=8192)] = ""
+    """The last lines that the failed container wrote."""
+
+
+JobState = Literal[
+    "Pending", "Queued", "Starting", "Running", "Suspended", "Restarting", "Complete", "Failed", "Invalid"
+]  # fmt: skip
 
 
 class JobStatus(ResourceModel):
@@ -369,23 +488,41 @@ class JobStatus(ResourceModel):
     model_config = ConfigDict(extra="ignore")
 
     observed_generation: Count | None = None
+    """The generation of the specification that this status answers."""
+    state: JobState | None = None
+    """What the job is doing, in one word, derived from the conditions: for people to read, not for programs."""
     conditions: tuple[Condition, ...] = ()
+    """Aspects of the state, each with a reason and a message that says what to do."""
     attempt: Count = 0
+    """Number of the current attempt."""
     restarts: Restarts = Restarts()
+    """Restarts so far."""
     nodes: Nodes = Nodes()
+    """Pods of the current attempt."""
     progress: ProgressStatus | None = None
+    """How far training is."""
     checkpoint: CheckpointStatus | None = None
+    """The newest committed checkpoint."""
     last_failure: LastFailure | None = None
+    """Why the last attempt that failed did."""
     start_time: datetime | None = None
+    """When the first attempt was launched."""
     completion_time: datetime | None = None
+    """When the job ended."""
     goodput_percent: Annotated[Real, Field(ge=0, le=100)] | None = None
+    """Share of the time since the start that went into steps that stand."""
 
 
 class AdapterTrainingJob(ResourceModel):
     """One training run."""
 
     api_version: Literal["adaptertraining.dev/v1alpha1"]
+    """adaptertraining.dev/v1alpha1."""
     kind: Literal["AdapterTrainingJob"]
+    """AdapterTrainingJob."""
     metadata: Metadata
+    """Name and namespace."""
     spec: JobSpec
+    """What is trained, on what, and where results go."""
     status: JobStatus = JobStatus()
+    """What the operator has seen."""

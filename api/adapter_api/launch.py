@@ -6,12 +6,21 @@ name may not resolve yet, and every node announces the address that others reach
 """
 
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from adapter_api.job import AdapterTrainingJob, S3Location
 
 PROCESS_RESTARTS = 1
 """Times that torchrun restarts crashed processes in place before the node fails and the whole gang is replaced."""
 RENDEZVOUS_TIMEOUT_SECONDS = 600
+
+INDEX_VARIABLE = "ADAPTER_TRAINING_NODE"
+"""Environment variable that holds the node's index."""
+IS_HOST = "is_host="
+"""The rendezvous option by which node 0 says that it hosts the store."""
+
+CREDENTIALS_PREFIX = "ADAPTER_TRAINING_"
+"""ADAPTER_TRAINING_DATA_AWS_ACCESS_KEY_ID and so on: credentials of a place that is read with others than the output."""
 
 TRAINING_FILE = "training.yaml"
 OUTPUT_FOLDER = "output"
@@ -21,8 +30,9 @@ OUTPUT_FOLDER = "output"
 class NodePlace:
     """Where one node runs and which folders it has to itself."""
 
-    index: int
-    """From 0; the node of index 0 hosts the rendezvous and commits checkpoints."""
+    index: int | None
+    """From 0; the node of index 0 hosts the rendezvous and commits checkpoints. None: the pods of an Indexed Job share
+    one template, so arguments hold $(ADAPTER_TRAINING_NODE), which Kubernetes replaces, and `resolved` does the rest."""
     rendezvous_host: str
     rendezvous_port: int
     address: str
@@ -61,13 +71,48 @@ def launch(job: AdapterTrainingJob, run_id: str, attempt: int, place: NodePlace)
         "ADAPTER_TRAINING_JOB": job.metadata.name,
         "ADAPTER_TRAINING_RUN_ID": run_id,
         "ADAPTER_TRAINING_ATTEMPT": str(attempt),
-        "ADAPTER_TRAINING_NODE": str(place.index),
     }
+    if place.index is not None:
+        env[INDEX_VARIABLE] = str(place.index)
     return NodeLaunch(
         restore=Command(_agent(job, "restore", attempt, place), {**env}),
         sync=Command(_agent(job, "sync", attempt, place), {**env}),
         train=Command(_torchrun(job, run_id, attempt, place), {**env, **_threads(place)}),
     )
+
+
+def epoch(created: datetime, attempt: int) -> int:
+    """The attempt's number that storage is claimed with in a cluster.
+
+    A job that is deleted and created again counts its attempts anew, but writes to the same place: the later one has
+    the higher epoch.
+    """
+    return int(created.timestamp()) * 100_000 + attempt
+
+
+def supervised(train: Command, place: NodePlace) -> Command:
+    """The command of a pod's main container: the agent runs the trainer, and ends only after the commit."""
+    argv = (
+        place.python, "-m", "adapter_agent", "train",
+        f"--node={_index(place)}",
+        f"--work={place.work}",
+        f"--rendezvous={place.rendezvous_host}:{place.rendezvous_port}",
+        "--",
+        *train.argv,
+    )  # fmt: skip
+    return Command(argv, train.env)
+
+
+def resolved(argv: tuple[str, ...], index: int) -> tuple[str, ...]:
+    """The arguments of a launch for index None, once the index is known: whether this node hosts the rendezvous."""
+    return tuple(argument.replace(f"{IS_HOST}{_UNRESOLVED}", f"{IS_HOST}{_truth(index)}") for argument in argv)
+
+
+_UNRESOLVED = "unresolved"
+
+
+def _truth(index: int) -> str:
+    return "true" if index == 0 else "false"
 
 
 def _threads(place: NodePlace) -> dict[str, str]:
@@ -77,7 +122,7 @@ def _threads(place: NodePlace) -> dict[str, str]:
 
 
 def _torchrun(job: AdapterTrainingJob, run_id: str, attempt: int, place: NodePlace) -> tuple[str, ...]:
-    is_host = "true" if place.index == 0 else "false"
+    is_host = _UNRESOLVED if place.index is None else _truth(place.index)
     data = ("--data_root_path", place.data) if job.spec.data is not None else ()
     return (
         place.python, "-m", "torch.distributed.run",
@@ -86,7 +131,7 @@ def _torchrun(job: AdapterTrainingJob, run_id: str, attempt: int, place: NodePla
         "--rdzv-backend=c10d",
         f"--rdzv-id={run_id}-{attempt}",
         f"--rdzv-endpoint={place.rendezvous_host}:{place.rendezvous_port}",
-        f"--rdzv-conf=is_host={is_host},join_timeout={RENDEZVOUS_TIMEOUT_SECONDS}",
+        f"--rdzv-conf={IS_HOST}{is_host},join_timeout={RENDEZVOUS_TIMEOUT_SECONDS}",
         f"--local-addr={place.address}",
         f"--max-restarts={PROCESS_RESTARTS}",
         # Its own limit would kill the processes while they still save what a stop is given time for.
@@ -101,10 +146,14 @@ def _torchrun(job: AdapterTrainingJob, run_id: str, attempt: int, place: NodePla
     )  # fmt: skip
 
 
+def _index(place: NodePlace) -> str:
+    return f"$({INDEX_VARIABLE})" if place.index is None else str(place.index)
+
+
 def _agent(job: AdapterTrainingJob, verb: str, attempt: int, place: NodePlace) -> tuple[str, ...]:
     spec = job.spec
     argv = [place.python, "-m", "adapter_agent", verb]
-    argv += [f"--attempt={attempt}", f"--node={place.index}", f"--nodes={spec.nodes}"]
+    argv += [f"--attempt={attempt}", f"--node={_index(place)}", f"--nodes={spec.nodes}"]
     argv += [f"--world-size={spec.world_size}", f"--work={place.work}"]
     argv += _location("output", spec.output.s3)
     if verb == "restore":

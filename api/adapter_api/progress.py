@@ -70,3 +70,15 @@ class Outcome(ResourceModel):
     step: Count = 0
     rank: Count = 0
     at: datetime
+
+
+class Ending(ResourceModel):
+    """A pod's last word about its training: the termination message of its trainer container."""
+
+    exit_code: int
+    reason: Annotated[str, Field(pattern=r"^[A-Za-z]{1,64}$")]
+    message: Annotated[str, Field(max_length=2048)] = ""
+    step: Count = 0
+    rank: Count | None = None
+    checkpoint: CheckpointMark | None = None
+    """The newest checkpoint that this node knows to be committed."""

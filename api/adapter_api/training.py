@@ -39,14 +39,18 @@ class Source(ConfigModel):
     pretrained: PathText | None = None
     """Local folder or hub name in diffusers' or transformers' layout; safetensors only."""
     subfolder: PathText | None = None
+    """Folder inside the pretrained model."""
     revision: Text | None = None
+    """Branch, tag or commit of a hub repository."""
     variant: Text | None = None
+    """Variant of the weight files, such as fp16."""
 
 
 class Trainable(ConfigModel):
     """Whether a module is trained, and how fast."""
 
     train: Flag = False
+    """Whether its weights are trained; else they are frozen."""
     learning_rate: PositiveReal | None = None
     """Overrides optimization.learning_rate for this module."""
 
@@ -72,21 +76,35 @@ class UNetParams(ConfigModel):
     sample_size: PositiveCount | None = None
     """Height and width of the latents; by default data.params.resolution over the first stage's factor."""
     in_channels: PositiveCount = 4
+    """Channels of what goes in."""
     out_channels: PositiveCount = 4
+    """Channels of what comes out."""
     down_block_types: tuple[DownBlock, ...] = ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D")
+    """Kinds of the blocks on the way down, as diffusers names them."""
     mid_block_type: Literal["UNetMidBlock2DCrossAttn"] | None = "UNetMidBlock2DCrossAttn"
+    """Kind of the block in the middle; null for none."""
     up_block_types: tuple[UpBlock, ...] = ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D")
+    """Kinds of the blocks on the way up, as diffusers names them."""
     block_out_channels: Widths = (320, 640, 1280)
+    """Channels of each block."""
     layers_per_block: PerBlock = 2
+    """Residual layers in each block; one number, or one for each."""
     transformer_layers_per_block: PerBlock = (1, 2, 10)
+    """Transformer layers in each cross-attention block; one number, or one for each."""
     attention_head_dim: PerBlock = (5, 10, 20)
     """Number of heads per block: diffusers keeps this misnomer, and so do published configurations."""
     cross_attention_dim: PositiveCount = 2048
+    """Width of the conditioning tokens."""
     use_linear_projection: Flag = True
+    """Whether transformers project with linear layers instead of convolutions."""
     norm_num_groups: PositiveCount = 32
+    """Groups of the group norms."""
     dropout: Fraction = 0.0
+    """Share of activations or conditions that training drops."""
     addition_embed_type: Literal["text_time"] | None = "text_time"
+    """Kind of the additional embedding: text_time is SDXL's."""
     addition_time_embed_dim: PositiveCount = 256
+    """Width of the embedding of each micro-condition."""
     projection_class_embeddings_input_dim: PositiveCount = 2816
     """Pooled text width plus 6 x addition_time_embed_dim."""
 
@@ -126,6 +144,7 @@ class UNetConfig(Source, Trainable):
     """The diffusion UNet."""
 
     target: Literal["UNet2DConditionModel"] = "UNet2DConditionModel"
+    """Kind, by its name in the registry."""
     params: UNetParams = UNetParams()
     gradient_checkpointing: Flag = False
     """Recompute activations in the backward pass: less memory, about a fifth slower."""
@@ -135,12 +154,19 @@ class FirstStageParams(ConfigModel):
     """Shape of an autoencoder; the defaults are SDXL's."""
 
     in_channels: PositiveCount = 3
+    """Channels of what goes in."""
     out_channels: PositiveCount = 3
+    """Channels of what comes out."""
     latent_channels: PositiveCount = 4
+    """Channels of the latents."""
     block_out_channels: Widths = (128, 256, 512, 512)
+    """Channels of each block."""
     layers_per_block: PositiveCount = 2
+    """Residual layers in each block; one number, or one for each."""
     norm_num_groups: PositiveCount = 32
+    """Groups of the group norms."""
     scaling_factor: PositiveReal = 0.13025
+    """Latents are multiplied by it."""
     force_upcast: Flag = True
     """Run in float32 under mixed precision: SDXL's own activations overflow float16."""
 
@@ -154,6 +180,7 @@ class FirstStageConfig(Source):
     """What turns images into latents and back; always frozen. `Pixels` trains on the images themselves."""
 
     target: Literal["AutoencoderKL", "Pixels"] = "AutoencoderKL"
+    """Kind, by its name in the registry."""
     params: FirstStageParams = FirstStageParams()
 
     @property
@@ -166,32 +193,45 @@ class TransformerParams(ConfigModel):
     """Shape of a CLIP text or vision encoder that is built rather than loaded."""
 
     hidden_size: PositiveCount = 32
+    """Width of the encoder."""
     intermediate_size: PositiveCount = 64
+    """Width of its feed-forward layers."""
     num_hidden_layers: Annotated[PositiveCount, Field(ge=2)] = 2
+    """Number of its layers."""
     num_attention_heads: PositiveCount = 2
+    """Attention heads in each layer."""
     projection_dim: PositiveCount = 32
+    """Width of the pooled embedding."""
     vocab_size: PositiveCount = 49_408
+    """Tokens that it knows."""
     max_position_embeddings: PositiveCount = 77
+    """Longest sequence that it takes."""
     image_size: PositiveCount = 224
+    """Height and width of its images, in pixels."""
     patch_size: PositiveCount = 14
+    """Height and width of a patch, in pixels."""
 
 
 class TextEncoderConfig(Source, Trainable):
     """One text encoder; its penultimate states are joined with the others' on the feature axis."""
 
     target: Literal["CLIPTextModel", "CLIPTextModelWithProjection"] = "CLIPTextModel"
+    """Kind, by its name in the registry."""
     params: TransformerParams = TransformerParams()
     tokenizer: PathText | None = None
     """Local folder or hub name of the tokenizer; by default `pretrained`."""
     tokenizer_subfolder: PathText | None = None
+    """Folder of the tokenizer inside its model."""
 
 
 class TextConfig(ConfigModel):
     """The text part of the conditioning sequence."""
 
     encoders: tuple[TextEncoderConfig, ...] = ()
+    """Text encoders; SDXL has two."""
     dropout: Fraction = 0.1
-    null: Literal["zeros", "encoded"] = "zeros"
+    """Share of activations or conditions that training drops."""
+    null_condition: Literal["zeros", "encoded"] = "zeros"
     """SDXL's pipelines use zeros when no negative prompt is given, and the encoded "" when it is given as ""."""
 
 
@@ -199,6 +239,7 @@ class ImageEncoderConfig(Source, Trainable):
     """What turns reference images into features for adapters."""
 
     target: Literal["CLIPVisionModelWithProjection"] = "CLIPVisionModelWithProjection"
+    """Kind, by its name in the registry."""
     params: TransformerParams = TransformerParams()
 
 
@@ -209,6 +250,7 @@ class ProjectorParams(ConfigModel):
     """Shape of a projector from one condition to tokens."""
 
     num_tokens: Annotated[PositiveCount, Field(le=1024)] = 4
+    """Tokens that it makes."""
     hidden_dim: PositiveCount | None = None
     """Width inside; by default the larger of input and output (MLP) or the input's width (PerceiverResampler)."""
     depth: Annotated[PositiveCount, Field(le=64)] = 4
@@ -225,6 +267,7 @@ class ProjectorConfig(ConfigModel):
     """
 
     target: Literal["Linear", "MLP", "PerceiverResampler"] = "Linear"
+    """Kind, by its name in the registry."""
     params: ProjectorParams = ProjectorParams()
 
 
@@ -232,17 +275,20 @@ class Conditioned(Trainable):
     """What every module driven by one data column has."""
 
     train: Flag = True
+    """Whether its weights are trained; else they are frozen."""
     column: Name | None = None
     """The data column that feeds this module; by default the first of a fitting kind."""
     dropout: Fraction = 0.1
     """Share of the samples whose condition is replaced by the null, drawn for each condition by itself."""
-    null: Null = "learned"
+    null_condition: Null = "learned"
+    """What a dropped condition becomes, in training and in guidance."""
 
 
 class TokenConditionerConfig(Conditioned):
     """label_to_token or embed_to_token: tokens appended to the text's."""
 
     target: Literal["Linear", "MLP"] = "MLP"
+    """Kind, by its name in the registry."""
     params: ProjectorParams = ProjectorParams()
 
     @property
@@ -265,7 +311,9 @@ class AdapterConfig(Conditioned):
     """Shell patterns over layer names such as up_blocks.0.attentions.1.transformer_blocks.0.attn2."""
     projector: ProjectorConfig = ProjectorConfig()
     scale: Real = 1.0
-    null: Null = "encoded"
+    """Weight of the adapter's attention."""
+    null_condition: Null = "encoded"
+    """What a dropped condition becomes, in training and in guidance."""
 
 
 # --- Diffusion ------------------------------------------------------------------------------------------------------
@@ -275,19 +323,28 @@ class SchedulerParams(ConfigModel):
     """The noise schedule; the defaults are SDXL's."""
 
     num_train_timesteps: Annotated[PositiveCount, Field(ge=2, le=100_000)] = 1000
+    """Steps of the diffusion process."""
     beta_start: PositiveReal = 0.00085
+    """First beta."""
     beta_end: PositiveReal = 0.012
+    """Last beta."""
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "scaled_linear"
+    """How betas go from the first to the last."""
     prediction_type: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
+    """What the model predicts."""
     timestep_spacing: Literal["leading", "trailing", "linspace"] = "leading"
+    """How sampling spreads its steps."""
     rescale_betas_zero_snr: Flag = False
+    """Whether the last step is pure noise (https://arxiv.org/abs/2305.08891)."""
     steps_offset: Count = 1
+    """Added to the steps of sampling."""
 
 
 class SchedulerConfig(ConfigModel):
     """The noise that training adds."""
 
     target: Literal["DDPMScheduler", "DDIMScheduler", "EulerDiscreteScheduler"] = "DDPMScheduler"
+    """Kind, by its name in the registry."""
     params: SchedulerParams = SchedulerParams()
 
 
@@ -301,6 +358,7 @@ class ModelParams(ConfigModel):
     text_config: TextConfig = TextConfig()
     image_encoder_config: ImageEncoderConfig | None = None
     adapters_config: dict[Name, AdapterConfig] = {}
+    """IP-Adapters, by name."""
     token_conditioners: TokenConditionersConfig = TokenConditionersConfig()
     scheduler_config: SchedulerConfig = SchedulerConfig()
 
@@ -309,6 +367,7 @@ class ModelConfig(ConfigModel):
     """The model."""
 
     target: Literal["SDXL"] = "SDXL"
+    """Kind, by its name in the registry."""
     params: ModelParams = ModelParams()
 
     @property
@@ -330,6 +389,7 @@ class Column(ConfigModel):
     """A column of the pairs file after `image` and `caption`."""
 
     name: Name
+    """Name, unique among its kind."""
     kind: ColumnKind
     """label: an index from 0. vector: numbers separated by blanks or commas. embedding: a .npy or .safetensors file.
     reference: an image file."""
@@ -351,9 +411,11 @@ class DataParams(ConfigModel):
     columns: tuple[Column, ...] | None = None
     """By default a label for label_to_token, then an embedding for embed_to_token."""
     image_mode: Literal["RGB", "L"] = "RGB"
+    """Colour mode that images are converted to."""
     random_crop: Flag = False
     """Crop at a random place rather than at the centre; the UNet is told where."""
     random_flip: Flag = False
+    """Whether images are mirrored at random."""
     num_workers: Annotated[Count, Field(le=256)] = 0
     """Processes that prepare samples, for each training process."""
     verify: Literal["decode", "open", "none"] = "decode"
@@ -364,6 +426,7 @@ class DataConfig(ConfigModel):
     """The data."""
 
     target: Literal["PairsDataset"] = "PairsDataset"
+    """Kind, by its name in the registry."""
     params: DataParams = DataParams()
 
 
@@ -377,14 +440,18 @@ class OptimizerParams(ConfigModel):
     """AdamW's settings (arXiv 1711.05101)."""
 
     betas: tuple[Decay, Decay] = (0.9, 0.999)
+    """Decay rates of the averages."""
     weight_decay: NonNegativeReal = 0.01
+    """Decoupled weight decay."""
     eps: PositiveReal = 1e-8
+    """Added to denominators."""
 
 
 class OptimizerConfig(ConfigModel):
     """The optimizer."""
 
     target: Literal["AdamW"] = "AdamW"
+    """Kind, by its name in the registry."""
     params: OptimizerParams = OptimizerParams()
 
 
@@ -392,6 +459,7 @@ class EmaConfig(ConfigModel):
     """An exponential moving average of the trained weights; sampling uses it when it is there."""
 
     decay: Annotated[Decay, Field(gt=0)] = 0.9999
+    """Share of the average that a step keeps."""
     warmup: Flag = True
     """Let the decay grow as (1 + step) / (10 + step), so that early weights are forgotten."""
 
@@ -402,17 +470,24 @@ class OptimizationConfig(ConfigModel):
     train_batch_size: Annotated[PositiveCount, Field(le=65_536)] = 1
     """Samples per process and forward pass."""
     gradient_accumulation_steps: Annotated[PositiveCount, Field(le=65_536)] = 1
+    """Forward passes to an optimizer step."""
     num_train_epochs: PositiveCount = 1
+    """Times that every sample is read; max_train_steps overrides it."""
     max_train_steps: PositiveCount | None = None
     """Optimizer steps; overrides num_train_epochs."""
     learning_rate: PositiveReal = 1e-4
+    """Learning rate of what has none of its own."""
     lr_scheduler: Literal[
         "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"
     ] = "constant"
+    """Learning-rate schedule, as diffusers names it."""
     lr_warmup_steps: Count = 0
+    """Steps until the full learning rate."""
     optimizer: OptimizerConfig = OptimizerConfig()
     max_grad_norm: PositiveReal | None = 1.0
+    """Gradients are clipped to this norm; null for not at all."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    """Data type of the forward pass."""
     ema: EmaConfig | None = None
 
     @model_validator(mode="before")
@@ -439,7 +514,9 @@ class LoggingConfig(ConfigModel):
     log_steps: PositiveCount = 10
     """Optimizer steps between reports of the loss."""
     report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Trackers."""
     project_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] = "adapter-training"
+    """Project that trackers file runs under."""
 
 
 ConditionValue = Count | Text | tuple[Real, ...]
@@ -449,13 +526,17 @@ class SamplingConfig(ConfigModel):
     """How pictures are drawn: at the end of a run, and by default whenever one is asked for."""
 
     scheduler: Literal["DDIMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"] = "DDIMScheduler"
+    """Sampler."""
     steps: Annotated[PositiveCount, Field(le=10_000)] = 25
+    """Steps of sampling."""
     guidance_scale: Annotated[NonNegativeReal, Field(le=100)] = 3.0
     """1 draws without guidance."""
     rows: tuple[dict[Name, ConditionValue], ...] = ()
     """One row of the closing picture grid each: values by data column, `caption` for text; none, no grid."""
     images_per_row: Annotated[PositiveCount, Field(le=64)] = 8
+    """Pictures in a row of the grid."""
     seed: Count = 0
+    """Everything random follows from it."""
 
 
 class TrainingConfig(ConfigModel):
@@ -468,6 +549,7 @@ class TrainingConfig(ConfigModel):
     logging: LoggingConfig = LoggingConfig()
     sampling: SamplingConfig = SamplingConfig()
     seed: Annotated[Count, Field(le=2**32 - 1)] = 0
+    """Everything random follows from it."""
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:

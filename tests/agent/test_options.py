@@ -39,7 +39,9 @@ def test_everything_that_launch_can_write_is_understood() -> None:
     assert isinstance(restore, options.RestoreOptions)
     assert (restore.attempt, restore.node, restore.nodes, restore.world_size) == (4, 1, 2, 2)
     assert restore.output == options.Location("s3://bucket/run", "http://127.0.0.1:8333", "eu-1")
-    assert restore.data == options.Location("s3://datasets/digits", "http://127.0.0.1:8333", "eu-1")
+    assert restore.data == options.Location(
+        "s3://datasets/digits", "http://127.0.0.1:8333", "eu-1", "ADAPTER_TRAINING_DATA_"
+    )
     assert (str(restore.data_dir), restore.resume_step) == ("/data", 5)
     sync = options.parse(commands.sync.argv[3:])
     assert isinstance(sync, options.SyncOptions)

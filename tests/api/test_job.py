@@ -220,8 +220,8 @@ def test_a_claims_path_stays_inside_the_volume(path: str) -> None:
         ({"mountPath": "v"}, "mountPath: give text of the form"),
         ({"mountPath": "/v/../etc"}, "must not contain '..'"),
         ({"mountPath": "/v", "emptyDir": {"sizeLimit": "much"}}, "'much' is not a quantity"),
-        ({"mountPath": "/v", "emptyDir": {"medium": "Disk"}}, "emptyDir.medium is Memory, or absent"),
-        ({"mountPath": "/v", "emptyDir": {"path": "/"}}, "give 'sizeLimit' or 'medium'"),
+        ({"mountPath": "/v", "emptyDir": {"medium": "Disk"}}, "emptyDir.medium: give '' or 'Memory'"),
+        ({"mountPath": "/v", "emptyDir": {"path": "/"}}, "emptyDir.path: is not a field here"),
     ],
 )
 def test_volumes_that_kubernetes_would_refuse_later_are_refused_now(volume: dict[str, object], message: str) -> None:

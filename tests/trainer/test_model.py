@@ -30,7 +30,7 @@ def everything(tokenizer: Path) -> Settings:
                 "projector": {"target": "PerceiverResampler", "params": {"depth": 1, "heads": 2}},
                 "layers": ["up_blocks"],
             },
-            "digit": {"column": "digit", "null": "learned", "projector": {"target": "MLP"}},
+            "digit": {"column": "digit", "null_condition": "learned", "projector": {"target": "MLP"}},
         },
     }
 
@@ -176,7 +176,7 @@ def test_each_condition_is_dropped_by_itself(
 
 @pytest.mark.parametrize("null", ["zeros", "encoded"])
 def test_dropped_text_is_zeros_or_the_empty_caption(data: Path, tokenizer: Path, null: str) -> None:
-    parts = tiny.merged(everything(tokenizer), {"text_config": {"null": null}})
+    parts = tiny.merged(everything(tokenizer), {"text_config": {"null_condition": null}})
     config = tiny.configuration(model_settings(data, parts))
     model = AdapterModel(config).eval()
     assert model.tokenizers is not None

@@ -45,7 +45,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "unet_config": {"train": True, "params": unet},
                 "first_stage_config": {"target": "Pixels"},
                 "token_conditioners": {"label_to_token": {"params": {"num_tokens": 2}}},
-                "adapters_config": {"style": {"column": "label", "null": "learned"}},
+                "adapters_config": {"style": {"column": "label", "null_condition": "learned"}},
             }
         },
         "data": {"params": {"resolution": 8, "image_mode": "L", "data_root_path": str(data), "random_flip": True}},

@@ -1,9 +1,9 @@
-"""`python -m adapter_agent restore|sync`: runs one command and turns its end into an exit code."""
+"""`python -m adapter_agent restore|sync|train`: runs one command and turns its end into an exit code."""
 
 import logging
 import sys
 
-from adapter_agent import options, prepare, sync
+from adapter_agent import options, prepare, sync, trainer_process
 from adapter_agent.errors import StorageError
 from adapter_api.progress import ExitCode
 
@@ -19,6 +19,8 @@ def main() -> int:
         if isinstance(chosen, options.RestoreOptions):
             prepare.prepare(chosen)
             return ExitCode.COMPLETE
+        if isinstance(chosen, options.TrainOptions):
+            return trainer_process.train(chosen)
         return sync.sync(chosen)
     except StorageError as error:
         print(f"adapter_agent: error: {error}", file=sys.stderr)

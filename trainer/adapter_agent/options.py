@@ -10,8 +10,10 @@ from pydantic import TypeAdapter, ValidationError
 from adapter_agent.local import Folders
 from adapter_agent.store import Store
 from adapter_api.base import S3URI
+from adapter_api.launch import CREDENTIALS_PREFIX
 
 DRAIN_SECONDS = 600.0
+TERMINATION_MESSAGE = "/dev/termination-log"
 _S3_URI: TypeAdapter[str] = TypeAdapter(S3URI)
 
 
@@ -22,10 +24,12 @@ class Location:
     uri: str
     endpoint_url: str | None
     region: str | None
+    variables: str = ""
+    """Prefix of the environment variables that hold credentials of its own, if there are such."""
 
     def connect(self) -> Store:
         """A store there; sends nothing yet."""
-        return Store.connect(self.uri, self.endpoint_url, self.region)
+        return Store.connect(self.uri, self.endpoint_url, self.region, self.variables)
 
 
 @dataclass(frozen=True)
@@ -59,10 +63,30 @@ class SyncOptions(NodeOptions):
     drain_seconds: float = DRAIN_SECONDS
 
 
-def parse(argv: Sequence[str]) -> RestoreOptions | SyncOptions:
+@dataclass(frozen=True)
+class TrainOptions:
+    """`train`."""
+
+    node: int
+    folders: Folders
+    rendezvous: tuple[str, int]
+    """Where node 0 will listen."""
+    argv: tuple[str, ...]
+    """torchrun and its arguments."""
+    termination_message: Path
+
+
+def parse(argv: Sequence[str]) -> RestoreOptions | SyncOptions | TrainOptions:
     """The options of one command. Ends the process with code 2 and a message if they are wrong."""
     parser = _parser()
     given = parser.parse_args(argv)
+    if given.verb == "train":
+        if not given.command:
+            parser.error("train needs the trainer's command after --")
+        folders = Folders(Path(given.work).resolve())
+        return TrainOptions(
+            given.node, folders, given.rendezvous, tuple(given.command), Path(given.termination_message)
+        )
     if given.node >= given.nodes:
         parser.error(f"--node={given.node} counts from 0 and must be below --nodes={given.nodes}")
     common = {
@@ -107,6 +131,12 @@ def _parser() -> argparse.ArgumentParser:
     sync.add_argument("--listen", type=_address, default=("127.0.0.1", 0), metavar="HOST:PORT")
     sync.add_argument("--keep-last", type=_count(1), help="committed checkpoints to keep; by default all")
     sync.add_argument("--drain-seconds", type=float, default=DRAIN_SECONDS, help="time to finish after SIGTERM")
+    train = verbs.add_parser("train", help="in a pod: run the trainer, then wait for the commit of what it saved")
+    train.add_argument("--node", type=_count(0), required=True, help="index of this node")
+    train.add_argument("--work", required=True, help="folder of this node")
+    train.add_argument("--rendezvous", type=_address, required=True, metavar="HOST:PORT", help="where node 0 listens")
+    train.add_argument("--termination-message", default=TERMINATION_MESSAGE, help="file that the kubelet reads")
+    train.add_argument("command", nargs="*", help="after --: the trainer")
     return parser
 
 
@@ -118,7 +148,8 @@ def _add_location(parser: argparse.ArgumentParser, role: str, *, required: bool 
 
 def _location(given: argparse.Namespace, role: str) -> Location | None:
     uri, endpoint_url, region = (getattr(given, f"{role}_{part}") for part in ("uri", "endpoint_url", "region"))
-    return None if uri is None else Location(uri, endpoint_url, region)
+    variables = "" if role == "output" else f"{CREDENTIALS_PREFIX}{role.upper()}_"
+    return None if uri is None else Location(uri, endpoint_url, region, variables)
 
 
 def _uri(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -67,6 +68,9 @@ def _client(
     )
 
 
+CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+
+
 class Store:
     """A bucket and prefix. Every method raises a `StorageError` that names place, cause and remedy.
 
@@ -80,11 +84,18 @@ class Store:
         self.client = self._open(READ_TIMEOUT_SECONDS, ATTEMPTS)
 
     @classmethod
-    def connect(cls, uri: str, endpoint_url: str | None = None, region: str | None = None) -> "Store":
-        """A store at `uri`; credentials come from the usual AWS environment, as it is now. Sends nothing yet."""
+    def connect(
+        cls, uri: str, endpoint_url: str | None = None, region: str | None = None, variables: str = ""
+    ) -> "Store":
+        """A store at `uri`; sends nothing yet.
+
+        Credentials come from the usual AWS environment, as it is now; or from variables with the prefix `variables`,
+        if there are such.
+        """
+        own = [os.environ.get(f"{variables}{name}") or None for name in CREDENTIALS] if variables else [None] * 3
         try:
             # Not boto3's default session, which remembers the credentials that it found first.
-            return cls(uri, Session(), endpoint_url, region)
+            return cls(uri, Session(*own), endpoint_url, region)
         except BotoCoreError as error:
             raise explain(error, uri, endpoint_url or "AWS") from error
 

@@ -78,7 +78,7 @@ class AdapterModel(nn.Module):
             lambda: TOKEN_CONDITIONERS[name](
                 registry.PROJECTORS[projector.target](width, self.token_dim, projector.params),
                 self.token_dim,
-                module.null,
+                module.null_condition,
             ),
             f"model.params.{path}",
         )
@@ -101,7 +101,7 @@ class AdapterModel(nn.Module):
             lambda: ConditionTokens(
                 registry.PROJECTORS[projector.target](width, self.token_dim, projector.params),
                 self.token_dim,
-                settings.null,
+                settings.null_condition,
             ),
             f"{field}.projector",
         )
@@ -223,7 +223,7 @@ class AdapterModel(nn.Module):
             return None, like.new_zeros(like.shape[0], width)
         dropped = conditions.dropped["text"]
         ids = conditions.input_ids
-        if self.params.text_config.null == "encoded":
+        if self.params.text_config.null_condition == "encoded":
             nulls = conditions.null_ids
             ids = [torch.where(dropped[:, None], null, given) for null, given in zip(nulls, ids, strict=True)]
             states: Tensor
@@ -238,7 +238,7 @@ class AdapterModel(nn.Module):
         values, dropped = conditions.columns[column.name], conditions.dropped[f"adapters.{name}"]
         if column.is_reference and self.image_encoder is not None:
             sequence = settings.projector.target == "PerceiverResampler"
-            if sequence and settings.null == "encoded":
+            if sequence and settings.null_condition == "encoded":
                 values = values.masked_fill(dropped[:, None, None, None], 0)
             values = self.image_encoder(values, sequence=sequence)
         adapter = self.adapters[name]

@@ -38,7 +38,7 @@ def with_pipeline_sources(params: ModelParams) -> ModelParams:
             for encoder, folder in zip(encoders, folders, strict=False)
         ),
         dropout=params.text_config.dropout,
-        null=params.text_config.null,
+        null_condition=params.text_config.null_condition,
     )
     stage: FirstStageConfig = params.first_stage_config
     return params.model_copy(

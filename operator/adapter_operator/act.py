@@ -1,0 +1,106 @@
+"""Does what was decided: creates an attempt, deletes one, deletes a job. Every step may be repeated."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+
+from adapter_api.job import KIND, AdapterTrainingJob
+from adapter_operator.cache import Cache
+from adapter_operator.cluster import Cluster, ClusterError, Plain
+from adapter_operator.manifests import manifests
+from adapter_operator.names import ATTEMPT_LABEL, JOB_LABEL, Key, attempt_name
+from adapter_operator.settings import Settings
+
+_REFUSALS = frozenset({400, 403, 422})
+
+
+class NameConflict(Exception):  # noqa: N818 - it reads as the fact that it states
+    """An object of a name that we need belongs to somebody else."""
+
+
+class Refused(Exception):  # noqa: N818 - it reads as the fact that it states
+    """The API server does not accept what the job asks for: a quota, a policy, a missing right."""
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Acts on one job after the other."""
+
+    cluster: Cluster
+    cache: Cache
+    settings: Settings
+
+    async def launch(self, job: AdapterTrainingJob, attempt: int, created: datetime) -> None:
+        """Creates what the attempt needs; its Job last, so that pods find everything.
+
+        Raises:
+            NameConflict: see there.
+            Refused: see there.
+            ClusterError: to be tried again.
+        """
+        uid = str(job.metadata.uid)
+        *around, batch_job = manifests(job, attempt, created, self.settings)
+        await asyncio.gather(*(self._ensure(manifest, uid, is_new=attempt == 1) for manifest in around))
+        self.cache.put_batch_job(await self._ensure(batch_job, uid, is_new=True))
+
+    async def _ensure(self, manifest: Plain, uid: str, *, is_new: bool) -> Plain:
+        """The object, created if it is not there."""
+        kind, metadata = manifest["kind"], manifest["metadata"]
+        key = (metadata["namespace"], metadata["name"])
+        if not is_new and (found := await self._get(kind, key)) is not None:
+            return _ours(found, uid, kind)
+        try:
+            return await self.cluster.create(manifest)
+        except ClusterError as error:
+            if error.is_conflict and (found := await self._get(kind, key)) is not None:
+                return _ours(found, uid, kind)
+            if error.code in _REFUSALS:
+                raise Refused(f"the {kind} {key[1]} was refused: {error}") from error
+            raise
+
+    async def _get(self, kind: str, key: Key) -> Plain | None:
+        try:
+            return await self.cluster.get(kind, key)
+        except ClusterError as error:
+            if error.is_not_found:
+                return None
+            raise
+
+    async def remove(self, key: Key, uid: str, attempt: int) -> None:
+        """Deletes an attempt's Job and pods, gracefully."""
+        name = (key[0], attempt_name(key[1], attempt))
+        found = await self._get("Job", name)
+        if found is not None and _owner(found) == uid:
+            await self.cluster.delete("Job", name, found["metadata"]["uid"])
+        # The garbage collector would do it a little later.
+        await self.cluster.delete_pods(key[0], f"{JOB_LABEL}={key[1]},{ATTEMPT_LABEL}={attempt}")
+        self.cache.drop_batch_job(key, attempt)
+
+    async def look_at(self, key: Key, attempt: int) -> None:
+        """Puts the present state of an attempt's Job into the cache."""
+        found = await self._get("Job", (key[0], attempt_name(key[1], attempt)))
+        if found is None:
+            self.cache.drop_batch_job(key, attempt)
+        else:
+            self.cache.put_batch_job(found)
+
+    async def remove_job(self, key: Key, uid: str) -> None:
+        """Deletes the AdapterTrainingJob, and with it all that it owns."""
+        await self.cluster.delete(KIND, key, uid)
+
+
+def _ours(found: Plain, uid: str, kind: str) -> Plain:
+    metadata = found["metadata"]
+    if _owner(found) != uid:
+        raise NameConflict(
+            f"there is another {kind} {metadata['name']} in {metadata['namespace']}: delete or rename it, or give the "
+            "job another name"
+        )
+    if "deletionTimestamp" in metadata:
+        raise ClusterError(409, f"{kind} {metadata['name']} is being deleted")
+    return found
+
+
+def _owner(found: Plain) -> str | None:
+    owners = found["metadata"].get("ownerReferences") or ()
+    return next((owner["uid"] for owner in owners if owner.get("controller")), None)

@@ -1,0 +1,206 @@
+"""What watches and lists have shown, trimmed: jobs, their pods, their child Jobs, their progress."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from adapter_api.progress import Progress
+from adapter_operator.names import ATTEMPT_LABEL, JOB_LABEL, Key, number
+from adapter_operator.observed import BatchJob, Observed, ObservedPod, batch_job_of, pod_of
+
+Plain = dict[str, Any]
+
+
+@dataclass(slots=True)
+class CachedJob:
+    """An AdapterTrainingJob: its specification as compact JSON, the rest as it is needed."""
+
+    uid: str
+    created: str
+    resource_version: int
+    generation: int
+    deleting: bool
+    spec: bytes
+    status: Plain
+
+    def raw(self, key: Key) -> Plain:
+        """The object, as far as it is read."""
+        metadata = {"namespace": key[0], "name": key[1], "uid": self.uid, "generation": self.generation}
+        return {"metadata": metadata, "spec": json.loads(self.spec), "status": self.status}
+
+
+@dataclass(slots=True)
+class _Run:
+    """What belongs to one job besides itself."""
+
+    pods: dict[str, ObservedPod] = field(default_factory=dict)
+    batch_jobs: dict[int, BatchJob] = field(default_factory=dict)
+    progress: Progress | None = None
+    advanced_at: datetime | None = None
+
+
+class Cache:
+    """Filled by one task, read by reconcilers of the same event loop: no method waits."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[Key, CachedJob] = {}
+        self._runs: dict[Key, _Run] = {}
+
+    def jobs(self) -> Iterator[tuple[Key, CachedJob]]:
+        """All jobs."""
+        return iter(list(self._jobs.items()))
+
+    def job(self, key: Key) -> CachedJob | None:
+        """One job."""
+        return self._jobs.get(key)
+
+    def states(self) -> Counter[str]:
+        """How many jobs are in which state."""
+        return Counter(job.status.get("state", "Pending") for job in self._jobs.values())
+
+    def observed(self, key: Key) -> Observed:
+        """What is known of a job's attempts."""
+        run = self._runs.get(key)
+        if run is None:
+            return Observed()
+        return Observed(tuple(run.pods.values()), dict(run.batch_jobs), run.progress, run.advanced_at)
+
+    def put_job(self, raw: Plain) -> Key:
+        """A job as an event, a list or a reply shows it; older than what is known, it changes nothing."""
+        metadata = raw["metadata"]
+        key: Key = (metadata["namespace"], metadata["name"])
+        version = int(metadata["resourceVersion"])
+        known = self._jobs.get(key)
+        if known is not None and known.uid == metadata["uid"] and known.resource_version >= version:
+            return key
+        if known is not None and known.uid != metadata["uid"]:
+            self._runs.pop(key, None)
+        unchanged = known is not None and (known.uid, known.generation) == (metadata["uid"], metadata["generation"])
+        self._jobs[key] = CachedJob(
+            uid=metadata["uid"],
+            created=metadata["creationTimestamp"],
+            resource_version=version,
+            generation=metadata["generation"],
+            deleting="deletionTimestamp" in metadata,
+            spec=known.spec if known is not None and unchanged else json.dumps(raw.get("spec")).encode(),
+            status=raw.get("status") or {},
+        )
+        return key
+
+    def drop_job(self, raw: Plain) -> Key:
+        """A job that is gone."""
+        metadata = raw["metadata"]
+        key: Key = (metadata["namespace"], metadata["name"])
+        known = self._jobs.get(key)
+        if known is not None and known.uid == metadata["uid"]:
+            del self._jobs[key]
+            self._runs.pop(key, None)
+        return key
+
+    def keep_jobs(self, keys: set[Key]) -> list[Key]:
+        """Forgets all jobs but these; returns those forgotten."""
+        lost = [key for key in self._jobs if key not in keys]
+        for key in lost:
+            del self._jobs[key]
+            self._runs.pop(key, None)
+        return lost
+
+    def put_pod(self, raw: Plain) -> Key | None:
+        """A pod as an event or a list shows it; returns the job that it belongs to."""
+        pod = pod_of(raw)
+        if pod is None:
+            return None
+        pods = self._run(pod.job).pods
+        if pods.get(pod.name) == pod:
+            return None
+        pods[pod.name] = pod
+        return pod.job
+
+    def drop_pod(self, raw: Plain) -> Key | None:
+        """A pod that is gone."""
+        pod = pod_of(raw)
+        if pod is None:
+            return None
+        run = self._runs.get(pod.job)
+        known = None if run is None else run.pods.get(pod.name)
+        if run is not None and known is not None and known.uid == pod.uid:
+            del run.pods[pod.name]
+        return pod.job
+
+    def set_pods(self, key: Key, raws: Iterable[Plain]) -> None:
+        """All pods of one job, as a list shows them."""
+        pods = [pod for raw in raws if (pod := pod_of(raw)) is not None and pod.job == key]
+        self._run(key).pods = {pod.name: pod for pod in pods}
+
+    def set_all_pods(self, raws: Iterable[Plain], listed_before: set[str]) -> set[Key]:
+        """All pods there are; of those known, all that are in `listed_before` and not among them are forgotten.
+
+        Returns the jobs whose pods changed. A pod that came by the watch while the list was made is kept.
+        """
+        found = [pod for raw in raws if (pod := pod_of(raw)) is not None]
+        names = {(pod.job, pod.name, pod.uid) for pod in found}
+        changed: set[Key] = set()
+        for key, run in self._runs.items():
+            for pod in list(run.pods.values()):
+                if pod.uid in listed_before and (key, pod.name, pod.uid) not in names:
+                    del run.pods[pod.name]
+                    changed.add(key)
+        for pod in found:
+            known = self._run(pod.job).pods
+            if pod.name not in known:
+                known[pod.name] = pod
+                changed.add(pod.job)
+        return changed
+
+    def pod_uids(self) -> set[str]:
+        """Of every known pod."""
+        return {pod.uid for run in self._runs.values() for pod in run.pods.values()}
+
+    def put_batch_job(self, raw: Plain) -> None:
+        """A child Job as a list or a reply shows it."""
+        found = raw["metadata"].get("labels", {})
+        attempt, job = number(found.get(ATTEMPT_LABEL)), found.get(JOB_LABEL)
+        if attempt is not None and job is not None:
+            self._run((raw["metadata"]["namespace"], job)).batch_jobs[attempt] = batch_job_of(raw)
+
+    def drop_batch_job(self, key: Key, attempt: int) -> None:
+        """A child Job that is gone."""
+        if (run := self._runs.get(key)) is not None:
+            run.batch_jobs.pop(attempt, None)
+
+    def set_all_batch_jobs(self, raws: Iterable[Plain], known_before: set[str]) -> None:
+        """All child Jobs there are; those created while the list was made are kept."""
+        found = list(raws)
+        uids = {raw["metadata"]["uid"] for raw in found}
+        for run in self._runs.values():
+            for attempt, batch_job in list(run.batch_jobs.items()):
+                if batch_job.uid in known_before and batch_job.uid not in uids:
+                    del run.batch_jobs[attempt]
+        for raw in found:
+            self.put_batch_job(raw)
+
+    def batch_job_uids(self) -> set[str]:
+        """Of every known child Job."""
+        return {batch_job.uid for run in self._runs.values() for batch_job in run.batch_jobs.values()}
+
+    def put_progress(self, key: Key, progress: Progress, now: datetime) -> bool:
+        """What an agent said; returns whether it is news."""
+        run = self._runs.get(key)
+        if run is None or key not in self._jobs:
+            return False
+        before = run.progress
+        if before is None or progress.step != before.step or progress.phase != before.phase:
+            run.advanced_at = now
+        run.progress = progress
+        return before is None or (before.step, before.checkpoint) != (progress.step, progress.checkpoint)
+
+    def forget_progress(self, key: Key) -> None:
+        """A new attempt says anew how far it is."""
+        if (run := self._runs.get(key)) is not None:
+            run.progress, run.advanced_at = None, None
+
+    def _run(self, key: Key) -> _Run:
+        return self._runs.setdefault(key, _Run())

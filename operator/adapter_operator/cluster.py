@@ -1,0 +1,206 @@
+"""The only calls to the Kubernetes API: objects go in and come out as plain data."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Self
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio import config
+from kubernetes.aio.client import ApiClient, Configuration
+
+from adapter_api.job import GROUP, PLURAL, VERSION
+from adapter_operator import metrics
+from adapter_operator.names import JOB_LABEL, OURS, Key
+
+Plain = dict[str, Any]
+
+TIMEOUT_SECONDS = 30
+PAGE = 500
+FIELD_MANAGER = "adapter-training-operator"
+_APPLY = "application/apply-patch+yaml"
+_PATHS = {
+    "Service": ("api/v1", "services"),
+    "ConfigMap": ("api/v1", "configmaps"),
+    "Pod": ("api/v1", "pods"),
+    "Event": ("api/v1", "events"),
+    "Job": ("apis/batch/v1", "jobs"),
+    "NetworkPolicy": ("apis/networking.k8s.io/v1", "networkpolicies"),
+    "Lease": ("apis/coordination.k8s.io/v1", "leases"),
+    "AdapterTrainingJob": (f"apis/{GROUP}/{VERSION}", PLURAL),
+}
+
+
+class ClusterError(Exception):
+    """The API server did not do what was asked, or could not be reached (code 0)."""
+
+    def __init__(self, code: int, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retry_after = retry_after
+        """Seconds, if the server said so."""
+
+    @property
+    def is_not_found(self) -> bool:
+        """404."""
+        return self.code == 404
+
+    @property
+    def is_conflict(self) -> bool:
+        """409: it exists already, or has changed meanwhile."""
+        return self.code == 409
+
+
+class TokenBucket:
+    """Spreads requests: so many a second, and a burst of so many before that."""
+
+    def __init__(self, per_second: float, burst: int) -> None:
+        self._per_second, self._burst = per_second, burst
+        self._ready_at = time.monotonic() - burst / per_second
+
+    async def take(self) -> None:
+        """Returns when a request may be sent."""
+        now = time.monotonic()
+        self._ready_at = max(self._ready_at, now - self._burst / self._per_second) + 1 / self._per_second
+        if self._ready_at > now:
+            await asyncio.sleep(self._ready_at - now)
+
+
+class Cluster:
+    """One API server. Every method raises ClusterError."""
+
+    def __init__(self, client: ApiClient, per_second: float, burst: int) -> None:
+        self._client = client
+        self._bucket = TokenBucket(per_second, burst)
+
+    @classmethod
+    async def connect(cls, per_second: float, burst: int) -> Self:
+        """The cluster that this pod runs in, or that the kubeconfig names."""
+        configuration = Configuration()
+        try:
+            config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        except config.ConfigException:
+            await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        configuration.retries = False
+        return cls(ApiClient(configuration), per_second, burst)
+
+    async def close(self) -> None:
+        """Ends all connections."""
+        await self._client.close()  # type: ignore[no-untyped-call]
+
+    async def get(self, kind: str, key: Key) -> Plain:
+        """One object."""
+        return await self._json("GET", kind, _path(kind, *key))
+
+    async def create(self, manifest: Plain) -> Plain:
+        """Creates an object; a conflict means that there is one of that name."""
+        kind, namespace = manifest["kind"], manifest["metadata"]["namespace"]
+        return await self._json("POST", kind, _path(kind, namespace), manifest, {"fieldManager": FIELD_MANAGER})
+
+    async def replace(self, manifest: Plain) -> Plain:
+        """Replaces an object; a conflict means that it is not the one that was read."""
+        kind, metadata = manifest["kind"], manifest["metadata"]
+        return await self._json("PUT", kind, _path(kind, metadata["namespace"], metadata["name"]), manifest)
+
+    async def apply_status(self, manifest: Plain) -> Plain:
+        """Server-side apply of a status; a resourceVersion in it makes a conflict of every change in between."""
+        kind, metadata = manifest["kind"], manifest["metadata"]
+        path = _path(kind, metadata["namespace"], metadata["name"]) + "/status"
+        options = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        return await self._json("PATCH", kind, path, manifest, options, _APPLY)
+
+    async def delete(self, kind: str, key: Key, uid: str | None = None) -> None:
+        """Deletes an object, and what it owns in the background. One that is not there is deleted already."""
+        body: Plain = {"propagationPolicy": "Background"}
+        if uid is not None:
+            body["preconditions"] = {"uid": uid}
+        try:
+            await self._json("DELETE", kind, _path(kind, *key), body)
+        except ClusterError as error:
+            if not error.is_not_found and not (error.is_conflict and uid is not None):
+                raise
+
+    async def delete_pods(self, namespace: str, selector: str) -> None:
+        """Deletes pods by labels, each with its grace period."""
+        await self._json("DELETE", "Pod", _path("Pod", namespace), {}, {"labelSelector": selector})
+
+    async def pages(self, kind: str, namespace: str, selector: str = OURS) -> AsyncIterator[list[Plain]]:
+        """All objects with these labels, some hundred at a time; `namespace` empty: of the whole cluster."""
+        continues = ""
+        while True:
+            options = {"limit": str(PAGE), "labelSelector": selector, "continue": continues}
+            answer = await self._json(
+                "GET", kind, _path(kind, namespace), options={k: v for k, v in options.items() if v}
+            )
+            yield answer.get("items", [])
+            continues = answer["metadata"].get("continue", "")
+            if not continues:
+                return
+
+    async def pods_of(self, key: Key) -> list[Plain]:
+        """All pods of one job, as they are now."""
+        selector = f"{JOB_LABEL}={key[1]}"
+        return [pod async for page in self.pages("Pod", key[0], selector) for pod in page]
+
+    async def log_tail(self, key: Key, container: str, lines: int, limit: int) -> str:
+        """The last lines that a container wrote, at most `limit` characters of them."""
+        query = urlencode({"container": container, "tailLines": lines})
+        path = f"{_path('Pod', *key)}/log?{query}"
+        raw = await self._send("GET", "Pod", path, None, "")
+        return raw.decode("utf-8", "replace")[-limit:]
+
+    async def _json(
+        self, verb: str, kind: str, path: str, body: Plain | None = None, options: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+    ) -> Plain:  # fmt: skip
+        if options:
+            path += "?" + urlencode(options)
+        raw = await self._send(verb, kind, path, None if body is None else json.dumps(body), content_type)
+        answer: Plain = json.loads(raw)
+        return answer
+
+    async def _send(self, verb: str, kind: str, path: str, body: str | None, content_type: str) -> bytes:
+        await self._bucket.take()
+        metrics.requests.labels(verb, kind).inc()
+        try:
+            session, headers = await self._session_and_headers(content_type)
+            url = f"{self._client.configuration.host}/{path}"
+            limit = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
+            async with session.request(verb, url, data=body, headers=headers, timeout=limit) as response:
+                raw = await response.read()
+                if response.status < 300:
+                    return raw
+                metrics.errors.labels(verb, str(response.status)).inc()
+                raise _refused(verb, path, response.status, raw, response.headers.get("Retry-After"))
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            metrics.errors.labels(verb, type(error).__name__).inc()
+            raise ClusterError(0, f"{verb} {path}: {str(error) or type(error).__name__}") from error
+
+    async def _session_and_headers(self, content_type: str) -> tuple[aiohttp.ClientSession, dict[str, str]]:
+        """The client library's own session, with TLS as configured, and credentials that it keeps fresh."""
+        rest = self._client.rest_client
+        if rest.pool_manager is None:
+            rest.pool_manager = rest._create_pool_manager()  # noqa: SLF001 - it makes it only in a request of its own
+        headers = {"Accept": "application/json", "User-Agent": FIELD_MANAGER}
+        if content_type:
+            headers["Content-Type"] = content_type
+        for setting in (await self._client.configuration.auth_settings()).values():
+            headers[setting["key"]] = setting["value"]
+        return rest.pool_manager, headers
+
+
+def _path(kind: str, namespace: str, name: str = "") -> str:
+    group, plural = _PATHS[kind]
+    inside = f"/namespaces/{namespace}" if namespace else ""
+    return f"{group}{inside}/{plural}" + (f"/{name}" if name else "")
+
+
+def _refused(verb: str, path: str, code: int, raw: bytes, retry_after: str | None) -> ClusterError:
+    try:
+        said = str(json.loads(raw).get("message", ""))
+    except ValueError:
+        said = raw.decode("utf-8", "replace")
+    after = float(retry_after) if retry_after is not None and retry_after.isdecimal() else None
+    return ClusterError(code, f"{verb} {path.partition('?')[0]}: {code} {said[:500]}", after)

@@ -1,0 +1,221 @@
+"""PURE: (job, observed, decision, now) -> the status to show."""
+
+from datetime import datetime
+
+from adapter_api.job import (
+    AdapterTrainingJob,
+    CheckpointStatus,
+    Condition,
+    JobStatus,
+    Nodes,
+    ProgressStatus,
+    Restarts,
+)
+from adapter_api.progress import CheckpointMark, Progress
+from adapter_operator.decide import Decision, State
+from adapter_operator.observed import Observed, ObservedPod
+
+Facts = dict[str, tuple[str, str, str]]
+"""Type of a condition -> status, reason, message."""
+
+
+def status(
+    job: AdapterTrainingJob, observed: Observed, decision: Decision, now: datetime, log_tail: str = ""
+) -> JobStatus:
+    """The status of a job after a decision.
+
+    Args:
+        job: With the status that stands.
+        observed: What the decision was made from.
+        decision: Its attempt, state and reasons are taken over.
+        now: Stamped on what changes.
+        log_tail: Last lines of the container whose failure the decision answers.
+    """
+    before, generation = job.status, job.metadata.generation
+    finished = decision.state in {State.COMPLETE, State.FAILED}
+    pods = observed.of(decision.attempt)
+    last_failure = decision.last_failure
+    if log_tail and last_failure is not None:
+        last_failure = last_failure.model_copy(update={"log_tail": log_tail})
+    progress = _progress(before.progress, observed.progress, pods, is_complete=decision.state is State.COMPLETE)
+    return JobStatus(
+        observed_generation=generation,
+        state=decision.state.value,
+        conditions=_conditions(before.conditions, _facts(job, decision), generation, now),
+        attempt=decision.attempt,
+        restarts=_counted(decision.restarts),
+        nodes=_nodes(pods),
+        progress=progress,
+        checkpoint=_checkpoint(before.checkpoint, observed.progress, observed.pods),
+        last_failure=last_failure,
+        start_time=decision.start_time,
+        completion_time=(before.completion_time or now) if finished else None,
+        goodput_percent=_goodput(before, observed.progress, decision, now),
+    )
+
+
+def invalid(job_status: JobStatus, generation: int | None, message: str, now: datetime) -> JobStatus:
+    """The status of a job whose specification no rule accepts; what ran before goes on."""
+    facts: Facts = {"Accepted": ("False", "Invalid", message)}
+    stands: Facts = {c.type: (c.status, c.reason, c.message) for c in job_status.conditions if c.type != "Accepted"}
+    return job_status.model_copy(
+        update={
+            "observed_generation": generation,
+            "state": State.INVALID.value if not job_status.attempt else job_status.state,
+            "conditions": _conditions(job_status.conditions, {**stands, **facts}, generation, now),
+        }
+    )
+
+
+def is_urgent(before: JobStatus, after: JobStatus) -> bool:
+    """Whether a change must be written at once; the rest are figures, which may wait for the next ones."""
+
+    def essence(value: JobStatus) -> object:
+        told = sorted((c.type, c.status, c.reason) for c in value.conditions)
+        return (
+            value.attempt, value.state, told, value.restarts, value.start_time, value.completion_time,
+            value.last_failure, value.observed_generation,
+        )  # fmt: skip
+
+    return essence(before) != essence(after)
+
+
+def _facts(job: AdapterTrainingJob, decision: Decision) -> Facts:
+    state, reason, message = decision.state, decision.reason, decision.message
+    facts: Facts = {
+        "Accepted": ("True", "Valid", ""),
+        "Running": ("True" if state is State.RUNNING else "False", reason, message),
+    }
+    known = {c.type for c in job.status.conditions}
+    if state is State.SUSPENDED or "Suspended" in known:
+        is_suspended = state is State.SUSPENDED and reason == "Suspended"
+        shown = (reason, message) if state is State.SUSPENDED else ("Resumed", "")
+        facts["Suspended"] = ("True" if is_suspended else "False", *shown)
+    if job.spec.scheduling.queue_name is not None or "Queued" in known:
+        is_queued = state is State.QUEUED
+        facts["Queued"] = ("True", reason, message) if is_queued else ("False", "Admitted", "")
+    if state is State.COMPLETE:
+        facts["Complete"] = ("True", reason, message)
+        facts["Running"] = ("False", reason, message)
+    if state is State.FAILED:
+        facts["Failed"] = ("True", reason, message)
+    return facts
+
+
+def _conditions(
+    before: tuple[Condition, ...], facts: Facts, generation: int | None, now: datetime
+) -> tuple[Condition, ...]:
+    old: dict[str, Condition] = {condition.type: condition for condition in before}
+    order = ("Accepted", "Queued", "Running", "Suspended", "Complete", "Failed")
+    found = []
+    for name in order:
+        if name not in facts:
+            continue
+        value, reason, message = facts[name]
+        same = name in old and old[name].status == value
+        found.append(
+            Condition.model_validate(
+                {
+                    "type": name,
+                    "status": value,
+                    "reason": reason,
+                    "message": message[:32_768],
+                    "lastTransitionTime": old[name].last_transition_time if same else now,
+                    "observedGeneration": generation,
+                }
+            )
+        )
+    return tuple(found)
+
+
+def _counted(restarts: Restarts) -> Restarts:
+    return restarts.model_copy(update={"total": restarts.charged + restarts.uncharged})
+
+
+def _in_words(seconds: int | None) -> str | None:
+    if seconds is None:
+        return None
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d{hours}h"
+    if hours:
+        return f"{hours}h{minutes}m"
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+
+
+def _nodes(pods: tuple[ObservedPod, ...]) -> Nodes:
+    failed = sum(pod.has_failed for pod in pods)
+    active = sum(not pod.has_failed and not pod.has_succeeded and pod.deleted_at is None for pod in pods)
+    return Nodes(ready=sum(pod.is_running for pod in pods), active=active, failed=failed)
+
+
+def _progress(
+    before: ProgressStatus | None, seen: Progress | None, pods: tuple[ObservedPod, ...], *, is_complete: bool
+) -> ProgressStatus | None:
+    if seen is not None and seen.step == 0 and before is not None and before.step:
+        seen = None  # a new attempt that has not restored yet says nothing about how far the run is
+    if seen is None:
+        ended = _last_step(pods)
+        if before is None or ended is None or not is_complete:
+            return before
+        total = max(before.total_steps, ended)
+        return before.model_copy(
+            update={
+                "step": ended,
+                "total_steps": total,
+                "percent": _percent(ended, total),
+                "eta_seconds": 0,
+                "eta": "0s",
+            }
+        )
+    step = seen.step
+    if is_complete and (last := _last_step(pods)) is not None:
+        step = max(step, last)
+    return ProgressStatus(
+        step=step,
+        total_steps=seen.total_steps,
+        percent=_percent(step, seen.total_steps),
+        loss=None if seen.loss is None else float(f"{seen.loss:.5g}"),
+        images_per_second=None if seen.images_per_second is None else round(seen.images_per_second, 1),
+        eta_seconds=0 if is_complete else seen.eta_seconds,
+        eta=_in_words(0 if is_complete else seen.eta_seconds),
+        updated_at=seen.updated_at,
+    )
+
+
+def _last_step(pods: tuple[ObservedPod, ...]) -> int | None:
+    steps = [end.step for pod in pods if pod.trainer is not None and (end := pod.trainer.ending) is not None]
+    return max(steps, default=None)
+
+
+def _percent(step: int, total: int) -> float:
+    return round(min(100.0, 100 * step / total), 1) if total else 0.0
+
+
+def _checkpoint(
+    before: CheckpointStatus | None, seen: Progress | None, pods: tuple[ObservedPod, ...]
+) -> CheckpointStatus | None:
+    """The newest of what is known: what stood, what the agent says, what ended pods said last."""
+    marks: list[CheckpointMark] = [seen.checkpoint] if seen is not None and seen.checkpoint is not None else []
+    for pod in pods:
+        ending = pod.trainer.ending if pod.trainer is not None else None
+        if ending is not None and ending.checkpoint is not None:
+            marks.append(ending.checkpoint)
+    newest = max(marks, key=lambda mark: mark.step, default=None)
+    if newest is None or (before is not None and before.step >= newest.step):
+        return before
+    return CheckpointStatus(step=newest.step, uri=newest.uri, committed_at=newest.committed_at, bytes=newest.bytes)
+
+
+def _goodput(before: JobStatus, seen: Progress | None, decision: Decision, now: datetime) -> float | None:
+    """Share of the time since the start that the steps that stand have taken; the rest was starting, lost or repeated."""
+    if decision.state is not State.RUNNING or decision.start_time is None or seen is None or not seen.eta_seconds:
+        return before.goodput_percent
+    remaining = seen.total_steps - seen.step
+    elapsed = (now - decision.start_time).total_seconds()
+    if remaining <= 0 or elapsed <= 0:
+        return before.goodput_percent
+    productive = seen.step * seen.eta_seconds / remaining
+    return round(min(100.0, 100 * productive / elapsed), 1)

@@ -1,0 +1,383 @@
+"""PURE: (job, observed, now) -> what the job's state is and what has to be done next.
+
+`status.attempt` is the number of the attempt that should exist. Ending one means writing the next number first; whoever
+reads that afterwards, in this process or in the one that follows a crash, deletes what belongs to lower numbers and
+launches the new one. So every step can be repeated, and none depends on memory.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import Enum
+
+from adapter_api.job import AdapterTrainingJob, JobStatus, LastFailure, Restarts
+from adapter_operator import failures
+from adapter_operator.failures import Failure
+from adapter_operator.observed import Observed, ObservedPod
+
+MAX_BACKOFF_SECONDS = 3600
+FREE_RESTARTS = 5
+"""Restarts that are the cluster's doing are not delayed, as long as there are no more than this."""
+FREE_RESTART_SECONDS = 10
+"""The delay of each further one."""
+MAX_MESSAGE = 8192
+
+
+class State(Enum):
+    """What a job is doing: shown to people, never an input to a decision."""
+
+    PENDING = "Pending"
+    QUEUED = "Queued"
+    STARTING = "Starting"
+    RUNNING = "Running"
+    SUSPENDED = "Suspended"
+    RESTARTING = "Restarting"
+    COMPLETE = "Complete"
+    FAILED = "Failed"
+    INVALID = "Invalid"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Create what the attempt needs, unless it exists."""
+
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Remove:
+    """Delete the child Job and the pods of an attempt."""
+
+    attempt: int
+
+
+@dataclass(frozen=True)
+class RemoveJob:
+    """Delete the AdapterTrainingJob: its time to live is over."""
+
+
+Action = Launch | Remove | RemoveJob
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to write, then what to do, then when to look again."""
+
+    state: State
+    reason: str
+    """CamelCase, for the condition that the state is shown by."""
+    message: str
+    attempt: int
+    restarts: Restarts
+    last_failure: LastFailure | None
+    start_time: datetime | None
+    actions: tuple[Action, ...] = ()
+    look_at: datetime | None = None
+    failure: Failure | None = None
+    """The failure that this decision answers, if it does."""
+    needs_fresh_view: bool = False
+    """Whether it rests on something being absent, which a cache may only have missed."""
+
+
+def decide(job: AdapterTrainingJob, observed: Observed, now: datetime) -> Decision:
+    """The next step of a valid job."""
+    status = job.status
+    if (finished := _finished(status)) is not None:
+        return _after(job, observed, finished, now)
+    begun = _begun(job, now)
+    actions = _removals(observed, begun.attempt)
+    begun = replace(begun, actions=actions)
+    if (deadline := _deadline(job, begun)) is not None:
+        if now >= deadline:
+            message = f"not complete {job.spec.active_deadline_seconds} s after its start (activeDeadlineSeconds)"
+            return _stopped(begun, observed, State.FAILED, "DeadlineExceeded", message)
+        decision = _in_time(job, observed, begun, now)
+        return _no_later(decision, deadline)
+    return _in_time(job, observed, begun, now)
+
+
+def _in_time(job: AdapterTrainingJob, observed: Observed, begun: Decision, now: datetime) -> Decision:
+    pods = observed.of(begun.attempt)
+    is_launched = bool(pods) or begun.attempt in observed.batch_jobs
+    if not is_launched and not (_is_running(job.status) and job.status.attempt == begun.attempt):
+        return _unlaunched(job, observed, begun, now)
+    if is_launched and pods and _is_complete(pods):
+        return replace(
+            begun,
+            state=State.COMPLETE,
+            reason="Complete",
+            message="training is complete and its last checkpoint committed",
+        )
+    if job.spec.suspend:
+        return _next_attempt(begun, State.SUSPENDED, "Suspending", "saving, then no pods run until suspend is false")
+    if (failure := _failure(job, observed, begun, pods, now)) is not None:
+        return _answer(job, observed, begun, failure, now)
+    if pods and pods[0].nodes != job.spec.nodes:
+        message = f"saving, then {job.spec.nodes} nodes instead of {pods[0].nodes} go on from there"
+        return _next_attempt(begun, State.RESTARTING, "Resizing", message)
+    return _going(job, observed, begun, pods, now)
+
+
+def _begun(job: AdapterTrainingJob, now: datetime) -> Decision:
+    """What stands in the status, as a decision that changes nothing; for a new job, its first attempt."""
+    status = job.status
+    return Decision(
+        state=State.PENDING,
+        reason="Pending",
+        message="",
+        attempt=max(status.attempt, 1),
+        restarts=status.restarts,
+        last_failure=status.last_failure,
+        start_time=status.start_time or (None if job.spec.suspend else now),
+    )
+
+
+def _removals(observed: Observed, attempt: int) -> tuple[Action, ...]:
+    """What lower attempts have left, unless it is going already."""
+    older = {pod.attempt for pod in observed.pods if pod.attempt < attempt and pod.deleted_at is None}
+    older |= {number for number in observed.batch_jobs if number < attempt}
+    return tuple(Remove(number) for number in sorted(older))
+
+
+def _unlaunched(job: AdapterTrainingJob, observed: Observed, begun: Decision, now: datetime) -> Decision:
+    """The attempt does not exist yet: launch it when nothing stands against that."""
+    leaving = [pod for pod in observed.pods if pod.attempt < begun.attempt and not pod.is_gone(now)]
+    again = now + timedelta(seconds=5) if leaving else None
+    if job.spec.suspend:
+        if leaving:
+            message = f"{len(leaving)} pods are saving and ending; no pods run until suspend is false"
+            return replace(begun, state=State.SUSPENDED, reason="Suspending", message=message, look_at=again)
+        message = "suspended; set suspend to false to go on from the newest checkpoint"
+        return replace(begun, state=State.SUSPENDED, reason="Suspended", message=message)
+    waiting = State.RESTARTING if begun.attempt > 1 else State.STARTING
+    if leaving:
+        message = f"waiting for {len(leaving)} pods of the attempt before to end"
+        return replace(
+            begun, state=waiting, reason=_reason_kept(job.status, "Restarting"), message=message, look_at=again
+        )
+    not_before = _not_before(job)
+    if not_before is not None and now < not_before:
+        message = f"attempt {begun.attempt} starts at {not_before:%H:%M:%S} UTC"
+        return replace(begun, state=waiting, reason="BackingOff", message=message, look_at=not_before)
+    return replace(
+        begun,
+        state=State.QUEUED if job.spec.scheduling.queue_name else State.STARTING,
+        reason="Launching",
+        message=f"attempt {begun.attempt}: creating {job.spec.nodes} pods",
+        actions=(*begun.actions, Launch(begun.attempt)),
+        start_time=begun.start_time or now,
+    )
+
+
+def _reason_kept(status: JobStatus, otherwise: str) -> str:
+    running = next((c for c in status.conditions if c.type == "Running" and c.status == "False"), None)
+    return running.reason if running is not None and running.reason in {"Resizing", "Restarting"} else otherwise
+
+
+def _not_before(job: AdapterTrainingJob) -> datetime | None:
+    """When the attempt may start: charged restarts back off exponentially."""
+    status, restart = job.status, job.spec.restart
+    if status.last_failure is None:
+        return None
+    if status.last_failure.charged:
+        seconds = min(restart.backoff_seconds * 2 ** min(status.restarts.charged - 1, 20), MAX_BACKOFF_SECONDS)
+    else:
+        seconds = 0 if status.restarts.uncharged <= FREE_RESTARTS else FREE_RESTART_SECONDS
+    return status.last_failure.at + timedelta(seconds=seconds)
+
+
+def _failure(
+    job: AdapterTrainingJob, observed: Observed, begun: Decision, pods: tuple[ObservedPod, ...], now: datetime
+) -> Failure | None:
+    found = failures.root_cause(pods)
+    lost = _lost(job, observed, begun, pods)
+    if lost is not None and (found is None or found.is_consequence):
+        return lost
+    if found is not None:
+        return found if failures.has_settled(found, pods, now) else None
+    return _hang(job, observed, pods, now)
+
+
+def _lost(
+    job: AdapterTrainingJob, observed: Observed, begun: Decision, pods: tuple[ObservedPod, ...]
+) -> Failure | None:
+    """A pod that was there and is not, or is being deleted by somebody else."""
+    for pod in pods:
+        if pod.deleted_at is not None and not pod.has_succeeded:
+            reason = failures.disruption_of(pod) or "PodDeleted"
+            return Failure(reason, f"pod {pod.name} is being deleted", pod.index, is_charged=False)
+    batch_job = observed.batch_jobs.get(begun.attempt)
+    if batch_job is not None and batch_job.failed is not None and not any(pod.has_failed for pod in pods):
+        return Failure("PodDeleted", batch_job.failed[1] or "the attempt's Job failed", is_charged=False)
+    was_running = _is_running(job.status) and job.status.attempt == begun.attempt
+    nodes = pods[0].nodes if pods else job.spec.nodes
+    missing = sorted(set(range(nodes)) - {pod.index for pod in pods})
+    if was_running and missing:
+        return Failure("PodDeleted", f"the pod of node {missing[0]} is gone", missing[0], is_charged=False)
+    return None
+
+
+def _hang(job: AdapterTrainingJob, observed: Observed, pods: tuple[ObservedPod, ...], now: datetime) -> Failure | None:
+    limit = job.spec.restart.hang_seconds
+    if not limit or observed.progress is None or observed.advanced_at is None or not _all_running(pods):
+        return None
+    still = (now - observed.advanced_at).total_seconds()
+    if still < limit:
+        return None
+    message = f"no step for {still:.0f} s (restart.hangSeconds: {limit}); the last one was {observed.progress.step}"
+    return Failure("Hung", message, at=now)
+
+
+def _answer(job: AdapterTrainingJob, observed: Observed, begun: Decision, failure: Failure, now: datetime) -> Decision:
+    """Try again, or give up."""
+    charged = begun.restarts.charged + failure.is_charged
+    last = LastFailure(
+        reason=failure.reason, node=failure.node, exit_code=failure.exit_code, message=failure.message[:MAX_MESSAGE],
+        at=now, attempt=begun.attempt, charged=failure.is_charged,
+    )  # fmt: skip
+    begun = replace(begun, last_failure=last, failure=failure, needs_fresh_view=failure.pod is None)
+    if failure.is_final:
+        message = f"{_place(failure)}{failure.message}; trying again would not help. Correct it and apply the job anew"
+        return _stopped(begun, observed, State.FAILED, failure.reason, message)
+    limit = job.spec.restart.max_restarts
+    if charged > limit:
+        message = f"{_place(failure)}{failure.message}; given up after {limit} restarts (restart.maxRestarts)"
+        return _stopped(begun, observed, State.FAILED, failure.reason, message)
+    restarts = Restarts(charged=charged, uncharged=begun.restarts.uncharged + (not failure.is_charged))
+    count = f"restart {charged} of {limit}" if failure.is_charged else "restart that is not charged"
+    message = f"{_place(failure)}{failure.message}; {count}, from the newest checkpoint"
+    begun = replace(begun, restarts=restarts)
+    return _next_attempt(begun, State.RESTARTING, failure.reason, message)
+
+
+def _place(failure: Failure) -> str:
+    return "" if failure.node is None else f"node {failure.node}: "
+
+
+def _next_attempt(begun: Decision, state: State, reason: str, message: str) -> Decision:
+    return replace(
+        begun,
+        state=state,
+        reason=reason,
+        message=message,
+        attempt=begun.attempt + 1,
+        actions=(*begun.actions, Remove(begun.attempt)),
+    )
+
+
+def _stopped(begun: Decision, observed: Observed, state: State, reason: str, message: str) -> Decision:
+    """Ends for good. Pods that have ended stay for their logs; those that have not are removed."""
+    runs = any(not pod.has_failed and not pod.has_succeeded for pod in observed.of(begun.attempt))
+    idle = begun.attempt in observed.batch_jobs and not observed.of(begun.attempt)
+    actions = (*begun.actions, Remove(begun.attempt)) if runs or idle else begun.actions
+    return replace(begun, state=state, reason=reason, message=message, actions=actions)
+
+
+def _going(
+    job: AdapterTrainingJob, observed: Observed, begun: Decision, pods: tuple[ObservedPod, ...], now: datetime
+) -> Decision:
+    """The attempt exists and nothing is wrong with it."""
+    nodes = pods[0].nodes if pods else job.spec.nodes
+    if len(pods) == nodes and _all_running(pods):
+        message = f"attempt {begun.attempt} trains on {nodes} {'node' if nodes == 1 else 'nodes'}"
+        hang = _hang_at(job, observed)
+        return replace(begun, state=State.RUNNING, reason="Training", message=message, look_at=hang)
+    batch_job = observed.batch_jobs.get(begun.attempt)
+    if batch_job is not None and batch_job.is_suspended:
+        message = f"waits for quota in the queue {job.spec.scheduling.queue_name or 'of its Job'}"
+        return replace(begun, state=State.QUEUED, reason="WaitingForQuota", message=message, look_at=_soon(now, 30))
+    for pod in pods:
+        if pod.waiting is not None:
+            reason, text = pod.waiting
+            message = f"pod {pod.name}: {text or reason}. {_remedy(reason, job)}"
+            return replace(begun, state=State.PENDING, reason=reason, message=message, look_at=_soon(now, 60))
+    for pod in pods:
+        if pod.unscheduled is not None:
+            message = f"pod {pod.name}: {pod.unscheduled}"
+            return replace(begun, state=State.PENDING, reason="Unschedulable", message=message, look_at=_soon(now, 60))
+    if _is_running(job.status):
+        # A container that has just ended, or a pod that ends well before the others: nothing to tell yet.
+        return replace(
+            begun, state=State.RUNNING, reason="Training", message=_running_message(job), look_at=_soon(now, 10)
+        )
+    return replace(
+        begun,
+        state=State.STARTING,
+        reason="Starting",
+        message=f"attempt {begun.attempt}: pods are starting",
+        look_at=_soon(now, 10),
+        needs_fresh_view=False,
+    )
+
+
+def _running_message(job: AdapterTrainingJob) -> str:
+    return next((c.message for c in job.status.conditions if c.type == "Running"), "")
+
+
+def _remedy(reason: str, job: AdapterTrainingJob) -> str:
+    if "Image" in reason or reason == "ErrImagePull":
+        return f"Check spec.image ({job.spec.image or 'the default of the operator'}) and spec.pod.imagePullSecrets"
+    if reason == "CreateContainerConfigError":
+        return "Check that the Secrets and ConfigMaps that the job names exist in its namespace"
+    return "The kubelet tries again"
+
+
+def _hang_at(job: AdapterTrainingJob, observed: Observed) -> datetime | None:
+    limit = job.spec.restart.hang_seconds
+    return observed.advanced_at + timedelta(seconds=limit) if limit and observed.advanced_at is not None else None
+
+
+def _soon(now: datetime, seconds: int) -> datetime:
+    return now + timedelta(seconds=seconds)
+
+
+def _no_later(decision: Decision, deadline: datetime) -> Decision:
+    if decision.state in {State.COMPLETE, State.FAILED}:
+        return decision
+    return replace(decision, look_at=min(deadline, decision.look_at or deadline))
+
+
+def _deadline(job: AdapterTrainingJob, begun: Decision) -> datetime | None:
+    seconds = job.spec.active_deadline_seconds
+    return None if seconds is None or begun.start_time is None else begun.start_time + timedelta(seconds=seconds)
+
+
+def _all_running(pods: tuple[ObservedPod, ...]) -> bool:
+    return all(pod.is_running or pod.has_succeeded for pod in pods) and bool(pods)
+
+
+def _is_complete(pods: tuple[ObservedPod, ...]) -> bool:
+    succeeded = {pod.index for pod in pods if pod.has_succeeded}
+    return succeeded == set(range(pods[0].nodes))
+
+
+def _is_running(status: JobStatus) -> bool:
+    return any(c.type == "Running" and c.status == "True" for c in status.conditions)
+
+
+def _finished(status: JobStatus) -> State | None:
+    for condition in status.conditions:
+        if condition.status == "True" and condition.type in {"Complete", "Failed"}:
+            return State(condition.type)
+    return None
+
+
+def _after(job: AdapterTrainingJob, observed: Observed, state: State, now: datetime) -> Decision:
+    """The job has ended: nothing runs any more, and after its time to live it goes."""
+    status = job.status
+    condition = next(c for c in status.conditions if c.type == state.value)
+    kept = Decision(
+        state=state, reason=condition.reason, message=condition.message, attempt=status.attempt,
+        restarts=status.restarts, last_failure=status.last_failure, start_time=status.start_time,
+    )  # fmt: skip
+    pods = observed.of(status.attempt)
+    runs = any(not pod.has_failed and not pod.has_succeeded and pod.deleted_at is None for pod in pods)
+    actions = _removals(observed, status.attempt)
+    if runs and state is State.FAILED and not any(pod.has_failed for pod in pods):
+        actions = (*actions, Remove(status.attempt))
+    ttl = job.spec.ttl_seconds_after_finished
+    if ttl is None or status.completion_time is None:
+        return replace(kept, actions=actions)
+    expires = status.completion_time + timedelta(seconds=ttl)
+    if now >= expires:
+        return replace(kept, actions=(RemoveJob(),))
+    return replace(kept, actions=actions, look_at=expires)

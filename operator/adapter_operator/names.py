@@ -1,0 +1,40 @@
+"""PURE: names and labels of what belongs to a job and its attempts."""
+
+from adapter_api.job import GROUP
+
+MANAGER = "adapter-training-operator"
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+JOB_LABEL = f"{GROUP}/job"
+ATTEMPT_LABEL = f"{GROUP}/attempt"
+NODES_LABEL = f"{GROUP}/nodes"
+"""How many nodes an attempt was launched with."""
+INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+OURS = f"{MANAGED_BY_LABEL}={MANAGER}"
+"""Selects every object that we have made."""
+
+RESTORE, SYNC, TRAINER = "restore", "sync", "trainer"
+"""Containers of a pod."""
+
+Key = tuple[str, str]
+"""Namespace and name of a job."""
+
+
+def attempt_name(job: str, attempt: int) -> str:
+    """Name of the batch Job of one attempt."""
+    return f"{job}-{attempt}"
+
+
+def labels(job: str) -> dict[str, str]:
+    """Labels of everything that belongs to a job."""
+    return {MANAGED_BY_LABEL: MANAGER, JOB_LABEL: job}
+
+
+def attempt_labels(job: str, attempt: int, nodes: int) -> dict[str, str]:
+    """Labels of what belongs to one attempt."""
+    return {**labels(job), ATTEMPT_LABEL: str(attempt), NODES_LABEL: str(nodes)}
+
+
+def number(text: str | None) -> int | None:
+    """A count from a label that anybody may have edited; None if it is none."""
+    return int(text) if text is not None and text.isdecimal() and len(text) < 10 else None

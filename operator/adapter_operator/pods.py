@@ -1,0 +1,251 @@
+"""PURE: the pod of one node: restore before, sync beside, torchrun in the middle, and nothing that `restricted` forbids."""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel
+
+from adapter_api.job import AdapterTrainingJob, ClaimSource, Data, S3Location, Volume
+from adapter_api.launch import (
+    CREDENTIALS_PREFIX,
+    INDEX_VARIABLE,
+    TRAINING_FILE,
+    Command,
+    NodePlace,
+    epoch,
+    launch,
+    supervised,
+)
+from adapter_operator.names import INDEX_LABEL, RESTORE, SYNC, TRAINER, attempt_labels, attempt_name
+from adapter_operator.settings import Settings
+
+Plain = dict[str, Any]
+
+RENDEZVOUS_PORT = 29_500
+AGENT_PORT = 8081
+USER = 65_532
+WORK, DATA = "/work", "/data"
+SAVED_SECONDS = 30
+"""The pod's grace beyond the trainer's own: what the agent has left to do when the trainer has ended."""
+
+_AGENT_RESOURCES = {
+    "requests": {"cpu": "100m", "memory": "256Mi"},
+    "limits": {"memory": "2Gi"},
+}
+_SECURITY = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+}
+_AWS_VARIABLES = (("AWS_ACCESS_KEY_ID", False), ("AWS_SECRET_ACCESS_KEY", False), ("AWS_SESSION_TOKEN", True))
+
+
+def pod_template(
+    job: AdapterTrainingJob, attempt: int, created: datetime, config_map: str, settings: Settings
+) -> Plain:
+    """The template that all pods of an attempt share; each learns its index from Kubernetes.
+
+    Args:
+        job: Validated.
+        attempt: From 1.
+        created: The job's creationTimestamp.
+        config_map: Name of the ConfigMap with the training configuration.
+        settings: Default image and pull policy.
+    """
+    spec = job.spec
+    place = NodePlace(
+        index=None,
+        rendezvous_host=f"{attempt_name(job.metadata.name, attempt)}-0.{job.metadata.name}",
+        rendezvous_port=RENDEZVOUS_PORT,
+        address="$(POD_IP)",
+        work=WORK,
+        data=_data_folder(spec.data),
+        agent_port=AGENT_PORT,
+    )
+    node = launch(job, str(job.metadata.uid), epoch(created, attempt), place)
+    image = {"image": spec.image or settings.trainer_image, "imagePullPolicy": settings.image_pull_policy}
+    credentials = _credentials(spec.output.s3)
+    restore: Plain = {
+        "name": RESTORE, **image, **_command(node.restore, [*_restore_credentials(job), *credentials]),
+        "resources": _AGENT_RESOURCES, "securityContext": _SECURITY, "volumeMounts": _mounts(job, trainer=False),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }  # fmt: skip
+    sync: Plain = {
+        "name": SYNC, **image, **_command(node.sync, credentials),
+        "restartPolicy": "Always", "resources": _AGENT_RESOURCES, "securityContext": _SECURITY,
+        "volumeMounts": _mounts(job, trainer=False), "ports": [{"name": "agent", "containerPort": AGENT_PORT}],
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }  # fmt: skip
+    trainer: Plain = {
+        "name": TRAINER, **image, **_command(supervised(node.train, place), _user_environment(job)),
+        "resources": _resources(job), "securityContext": _SECURITY, "volumeMounts": _mounts(job, trainer=True),
+        "ports": [{"name": "rendezvous", "containerPort": RENDEZVOUS_PORT}],
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }  # fmt: skip
+    found: Plain = {
+        **_scheduling(job, attempt),
+        "restartPolicy": "Never",
+        "subdomain": job.metadata.name,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": spec.termination_grace_period_seconds + SAVED_SECONDS,
+        "securityContext": {
+            "runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch", "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "initContainers": [restore, sync],
+        "containers": [trainer],
+        "volumes": _volumes(job, config_map),
+    }  # fmt: skip
+    if spec.pod.service_account_name is not None:
+        found["serviceAccountName"] = spec.pod.service_account_name
+    if spec.pod.image_pull_secrets:
+        found["imagePullSecrets"] = [{"name": secret.name} for secret in spec.pod.image_pull_secrets]
+    ours = attempt_labels(job.metadata.name, attempt, spec.nodes)
+    metadata: Plain = {"labels": {**spec.pod.labels, **ours}}
+    if spec.pod.annotations:
+        metadata["annotations"] = dict(spec.pod.annotations)
+    return {"metadata": metadata, "spec": found}
+
+
+def _command(command: Command, extra: list[Plain]) -> Plain:
+    """Kubernetes replaces $(NAME) in arguments by variables that stand in the container's own list."""
+    ours = [
+        {"name": INDEX_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": f"metadata.labels['{INDEX_LABEL}']"}}},
+        {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+        {"name": "HOME", "value": "/tmp"},  # noqa: S108 - a volume of the pod's own
+        {"name": "PYTHONUNBUFFERED", "value": "1"},
+    ]
+    given = [{"name": name, "value": value} for name, value in command.env.items()]
+    return {"command": list(command.argv), "env": [*ours, *given, *extra]}
+
+
+def _credentials(location: S3Location) -> list[Plain]:
+    if location.secret_ref is None:
+        return []
+    secret = location.secret_ref.name
+    return [
+        {
+            "name": name,
+            "valueFrom": {"secretKeyRef": {"name": secret, "key": name, **({"optional": True} if opt else {})}},
+        }
+        for name, opt in _AWS_VARIABLES
+    ]
+
+
+def _restore_credentials(job: AdapterTrainingJob) -> list[Plain]:
+    """Places to read from whose credentials differ from the output's."""
+    spec, found = job.spec, []
+    for role, location in (("DATA", spec.data.s3 if spec.data else None), ("RESUME", spec.resume_from)):
+        if location is None or location.secret_ref is None or location.secret_ref == spec.output.s3.secret_ref:
+            continue
+        found += [{**v, "name": f"{CREDENTIALS_PREFIX}{role}_{v['name']}"} for v in _credentials(location)]
+    return found
+
+
+def _user_environment(job: AdapterTrainingJob) -> list[Plain]:
+    found: list[Plain] = []
+    for variable in job.spec.pod.env:
+        if variable.secret_key_ref is not None:
+            reference = {"name": variable.secret_key_ref.name, "key": variable.secret_key_ref.key}
+            found.append({"name": variable.name, "valueFrom": {"secretKeyRef": reference}})
+        else:
+            # Kubernetes would expand $(NAME) in a user's text.
+            found.append({"name": variable.name, "value": (variable.value or "").replace("$(", "$$(")})
+    return found
+
+
+def _resources(job: AdapterTrainingJob) -> Plain:
+    given = job.spec.resources
+    return {name: dict(values) for name, values in (("limits", given.limits), ("requests", given.requests)) if values}
+
+
+def _scheduling(job: AdapterTrainingJob, attempt: int) -> Plain:
+    given = job.spec.scheduling
+    found: Plain = {}
+    if given.node_selector:
+        found["nodeSelector"] = dict(given.node_selector)
+    if given.tolerations:
+        found["tolerations"] = [_plain(toleration) for toleration in given.tolerations]
+    affinity = dict(given.affinity or {})
+    if given.topology_key is not None:
+        together = {
+            "topologyKey": given.topology_key,
+            "labelSelector": {"matchLabels": attempt_labels(job.metadata.name, attempt, job.spec.nodes)},
+        }
+        pods = dict(affinity.get("podAffinity") or {})
+        required = "requiredDuringSchedulingIgnoredDuringExecution"
+        affinity["podAffinity"] = {**pods, required: [*pods.get(required, []), together]}
+    if affinity:
+        found["affinity"] = affinity
+    if given.priority_class_name is not None:
+        found["priorityClassName"] = given.priority_class_name
+    if given.scheduler_name is not None:
+        found["schedulerName"] = given.scheduler_name
+    return found
+
+
+def _plain(model: BaseModel | None) -> Plain:
+    dumped = {} if model is None else model.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return dict(dumped)
+
+
+def _data_folder(data: Data | None) -> str:
+    if data is None or data.pvc is None or not data.pvc.path:
+        return DATA
+    return f"{DATA}/{data.pvc.path.strip('/')}"
+
+
+def _mounts(job: AdapterTrainingJob, *, trainer: bool) -> list[Plain]:
+    mounts: list[Plain] = [
+        {"name": "work", "mountPath": WORK},
+        {"name": "training", "mountPath": f"{WORK}/{TRAINING_FILE}", "subPath": TRAINING_FILE, "readOnly": True},
+        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own
+    ]
+    if job.spec.data is not None:
+        mounts.append({"name": "data", "mountPath": DATA, "readOnly": trainer})
+    if trainer:
+        mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108 - where data workers hand over batches
+        mounts.extend(_user_mount(volume) for volume in job.spec.pod.volumes)
+    return mounts
+
+
+def _user_mount(volume: Volume) -> Plain:
+    mount: Plain = {"name": _user_name(volume), "mountPath": volume.mount_path}
+    if volume.read_only:
+        mount["readOnly"] = True
+    if volume.pvc is not None and volume.pvc.path:
+        mount["subPath"] = volume.pvc.path
+    return mount
+
+
+def _user_name(volume: Volume) -> str:
+    return f"user-{volume.name}"
+
+
+def _volumes(job: AdapterTrainingJob, config_map: str) -> list[Plain]:
+    volumes: list[Plain] = [
+        {"name": "work", "emptyDir": {}},
+        {"name": "training", "configMap": {"name": config_map}},
+        {"name": "tmp", "emptyDir": {}},
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": job.spec.pod.shared_memory}},
+    ]
+    data = job.spec.data
+    if data is not None:
+        volumes.append({"name": "data", **({"emptyDir": {}} if data.pvc is None else _claim(data.pvc, read_only=True))})
+    volumes.extend({"name": _user_name(volume), **_source(volume)} for volume in job.spec.pod.volumes)
+    return volumes
+
+
+def _source(volume: Volume) -> Plain:
+    if volume.pvc is not None:
+        return _claim(volume.pvc, read_only=volume.read_only)
+    if volume.config_map is not None:
+        return {"configMap": {"name": volume.config_map.name}}
+    if volume.secret is not None:
+        return {"secret": {"secretName": volume.secret.name}}
+    return {"emptyDir": _plain(volume.empty_dir)}
+
+
+def _claim(claim: ClaimSource, *, read_only: bool) -> Plain:
+    return {"persistentVolumeClaim": {"claimName": claim.claim_name, **({"readOnly": True} if read_only else {})}}

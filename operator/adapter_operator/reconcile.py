@@ -1,0 +1,225 @@
+"""Observe, decide, act: brings one job one step nearer to what it should be."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from adapter_api.document import Document, InvalidDocument, validate
+from adapter_api.job import API_VERSION, KIND, AdapterTrainingJob, JobStatus
+from adapter_operator import conditions, metrics
+from adapter_operator.act import Actor, NameConflict, Refused
+from adapter_operator.cache import Cache, CachedJob
+from adapter_operator.cluster import Cluster, ClusterError
+from adapter_operator.decide import Decision, Launch, Remove, State, decide
+from adapter_operator.events import event
+from adapter_operator.names import RESTORE, TRAINER, Key
+from adapter_operator.observed import Observed
+from adapter_operator.progress import interval
+from adapter_operator.settings import Settings
+
+PARSED = 512
+"""Validated specifications that are kept."""
+LOG_LINES, LOG_CHARACTERS = 20, 4096
+JOB_CHECK_SECONDS = 10
+"""How often the child Job of an attempt whose pods are not all there is looked at."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Reconciler:
+    """One for all jobs; what it remembers between two calls only saves work."""
+
+    cluster: Cluster
+    cache: Cache
+    settings: Settings
+    clock: Callable[[], datetime]
+    _parsed: dict[tuple[str, int], AdapterTrainingJob | str] = field(default_factory=dict)
+    _written: dict[Key, float] = field(default_factory=dict)
+    """When a job's status was last written, by the monotonic clock."""
+    _checked: dict[Key, float] = field(default_factory=dict)
+
+    async def reconcile(self, key: Key) -> float | None:
+        """One step; returns after how many seconds to look again, if nothing happens before.
+
+        Raises:
+            ClusterError: something could not be written or read; what was done is safe to do again.
+        """
+        cached = self.cache.job(key)
+        if cached is None or cached.deleting:
+            self._written.pop(key, None)
+            self._checked.pop(key, None)
+            return None
+        now = self.clock().replace(microsecond=0)
+        job = self._job(key, cached)
+        if isinstance(job, str):
+            before = JobStatus.model_validate(cached.status)
+            after = conditions.invalid(before, cached.generation, job, now)
+            await self._write(key, cached, before, after, now)
+            return None
+        observed, decision = await self._decide(key, job, now)
+        after = conditions.status(job, observed, decision, now, await self._log_tail(key, decision))
+        delay = await self._tell(key, cached, job.status, after, now)
+        try:
+            await self._act(key, cached, job, decision)
+        except (NameConflict, Refused) as error:
+            return await self._cannot_launch(key, job, decision, error, now)
+        if any(isinstance(action, Remove) for action in decision.actions):
+            self.cache.forget_progress(key)
+        waits = [delay] if delay is not None else []
+        if decision.look_at is not None:
+            waits.append(max(0.0, (decision.look_at - self.clock()).total_seconds()))
+        if any(isinstance(action, Launch) for action in decision.actions):
+            waits.append(float(JOB_CHECK_SECONDS))
+        return min(waits, default=None)
+
+    async def _decide(self, key: Key, job: AdapterTrainingJob, now: datetime) -> tuple[Observed, Decision]:
+        observed = self.cache.observed(key)
+        decision = decide(job, observed, now)
+        if decision.needs_fresh_view:
+            # What a watch has not shown may be there all the same; nothing is destroyed on that ground.
+            self.cache.set_pods(key, await self.cluster.pods_of(key))
+            observed = self.cache.observed(key)
+            decision = decide(job, observed, now)
+        elif await self._check_batch_job(key, observed, decision):
+            observed = self.cache.observed(key)
+            decision = decide(job, observed, now)
+        return observed, decision
+
+    async def _check_batch_job(self, key: Key, observed: Observed, decision: Decision) -> bool:
+        """Looks at the child Job of an attempt that does not get its pods: it may wait, have failed, or be gone."""
+        if decision.state not in {State.STARTING, State.QUEUED, State.PENDING} or decision.actions:
+            return False
+        pods, attempt = observed.of(decision.attempt), decision.attempt
+        if attempt not in observed.batch_jobs or (pods and len(pods) == pods[0].nodes):
+            return False
+        checked = self._checked.get(key)
+        if checked is None or time.monotonic() - checked < JOB_CHECK_SECONDS - 1:
+            self._checked.setdefault(key, time.monotonic())
+            return False
+        self._checked[key] = time.monotonic()
+        await Actor(self.cluster, self.cache, self.settings).look_at(key, attempt)
+        return True
+
+    def _job(self, key: Key, cached: CachedJob) -> AdapterTrainingJob | str:
+        """The job with its present status; or why it is not valid."""
+        version = (cached.uid, cached.generation)
+        parsed = self._parsed.get(version)
+        if parsed is None:
+            parsed = _validated(cached.raw(key))
+            while len(self._parsed) >= PARSED:
+                del self._parsed[next(iter(self._parsed))]
+            self._parsed[version] = parsed
+        if isinstance(parsed, str):
+            return parsed
+        return parsed.model_copy(update={"status": JobStatus.model_validate(cached.status)})
+
+    async def _tell(
+        self, key: Key, cached: CachedJob, before: JobStatus, after: JobStatus, now: datetime
+    ) -> float | None:
+        """Writes the status if it has changed; figures only now and then. Returns when to come back for those."""
+        if after == before:
+            return None
+        if not conditions.is_urgent(before, after):
+            pause = interval(self.settings, self.cache.states()["Running"])
+            passed = time.monotonic() - self._written.get(key, float("-inf"))
+            if passed < pause:
+                return pause - passed
+        await self._write(key, cached, before, after, now)
+        return None
+
+    async def _write(self, key: Key, cached: CachedJob, before: JobStatus, after: JobStatus, now: datetime) -> None:
+        if after == before:
+            return
+        manifest = {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            # With its version: whoever decided on an older view than the server's must look again.
+            "metadata": {"name": key[1], "namespace": key[0], "resourceVersion": str(cached.resource_version)},
+            "status": after.model_dump(mode="json", by_alias=True, exclude_none=True),
+        }
+        try:
+            reply = await self.cluster.apply_status(manifest)
+        except ClusterError as error:
+            if error.is_conflict:
+                await self._refresh(key)
+            raise
+        self._written[key] = time.monotonic()
+        self.cache.put_job(reply)
+        if after.state != before.state:
+            log.info("%s/%s: %s -> %s", *key, before.state or "new", after.state)
+        if after.restarts != before.restarts and after.last_failure is not None:
+            metrics.restarts.labels(after.last_failure.reason).inc()
+        told = event(key, cached.uid, before, after, now)
+        if told is not None:
+            await self._send_event(told)
+
+    async def _refresh(self, key: Key) -> None:
+        try:
+            self.cache.put_job(await self.cluster.get(KIND, key))
+        except ClusterError as error:
+            if not error.is_not_found:
+                raise
+
+    async def _send_event(self, told: dict[str, Any]) -> None:
+        """An Event that gets lost loses nothing that the status does not hold."""
+        try:
+            await self.cluster.create(told)
+        except ClusterError as error:
+            if not error.is_conflict:
+                log.warning("an Event could not be sent: %s", error)
+
+    async def _act(self, key: Key, cached: CachedJob, job: AdapterTrainingJob, decision: Decision) -> None:
+        actor = Actor(self.cluster, self.cache, self.settings)
+        for action in decision.actions:
+            match action:
+                case Launch(attempt):
+                    await actor.launch(job, attempt, datetime.fromisoformat(cached.created))
+                    self._checked[key] = time.monotonic()
+                case Remove(attempt):
+                    await actor.remove(key, cached.uid, attempt)
+                case _:
+                    await actor.remove_job(key, cached.uid)
+
+    async def _cannot_launch(
+        self, key: Key, job: AdapterTrainingJob, decision: Decision, error: Exception, now: datetime
+    ) -> float:
+        """Says so, and tries again later: somebody may make room."""
+        cached = self.cache.job(key)
+        if cached is not None:
+            reason = "NameConflict" if isinstance(error, NameConflict) else "LaunchRefused"
+            job = job.model_copy(update={"status": JobStatus.model_validate(cached.status)})
+            told = Decision(
+                state=State.PENDING, reason=reason, message=str(error), attempt=decision.attempt,
+                restarts=decision.restarts, last_failure=decision.last_failure, start_time=decision.start_time,
+            )  # fmt: skip
+            after = conditions.status(job, self.cache.observed(key), told, now)
+            await self._write(key, cached, job.status, after, now)
+        return 30.0
+
+    async def _log_tail(self, key: Key, decision: Decision) -> str:
+        """The end of the log of the container that failed, before its pod is deleted."""
+        failure = decision.failure
+        if failure is None or failure.pod is None or not failure.is_charged:
+            return ""
+        container = RESTORE if failure.reason in {"RestoreFailed", "InvalidConfiguration"} else TRAINER
+        try:
+            async with asyncio.timeout(3):
+                return await self.cluster.log_tail((key[0], failure.pod), container, LOG_LINES, LOG_CHARACTERS)
+        except (ClusterError, TimeoutError) as error:
+            log.debug("%s/%s: no log of %s: %s", *key, failure.pod, error)
+            return ""
+
+
+def _validated(raw: dict[str, Any]) -> AdapterTrainingJob | str:
+    document = Document(f"{raw['metadata']['namespace']}/{raw['metadata']['name']}", {
+        "apiVersion": API_VERSION, "kind": KIND, "metadata": raw["metadata"], "spec": raw["spec"],
+    })  # fmt: skip
+    try:
+        return validate(AdapterTrainingJob, document)
+    except InvalidDocument as error:
+        return str(error)

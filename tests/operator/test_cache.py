@@ -1,0 +1,79 @@
+"""The cache keeps the newest of what it is shown, and forgets what a list no longer shows."""
+
+from typing import Any
+
+from adapter_api.progress import Progress
+from adapter_operator.cache import Cache
+from tests.operator.builders import KEY, NOW, after
+
+
+def raw_job(version: int, uid: str = "u1", **changes: Any) -> dict[str, Any]:
+    metadata = {
+        "namespace": KEY[0], "name": KEY[1], "uid": uid, "resourceVersion": str(version), "generation": 1,
+        "creationTimestamp": "2026-11-24T12:00:00Z",
+    }  # fmt: skip
+    return {"metadata": metadata, "spec": {"nodes": 2}, "status": {"attempt": version}, **changes}
+
+
+def raw_pod(name: str = "p", uid: str = "p1", attempt: str = "1", **status: Any) -> dict[str, Any]:
+    labels = {
+        "adaptertraining.dev/job": KEY[1], "adaptertraining.dev/attempt": attempt, "adaptertraining.dev/nodes": "2",
+        "batch.kubernetes.io/job-completion-index": "0",
+    }  # fmt: skip
+    owner = {"kind": "Job", "uid": "j1", "controller": True}
+    metadata = {"namespace": KEY[0], "name": name, "uid": uid, "labels": labels, "ownerReferences": [owner]}
+    return {"metadata": metadata, "status": {"phase": "Running", **status}}
+
+
+def test_a_late_event_does_not_undo_a_newer_reply() -> None:
+    cache = Cache()
+    cache.put_job(raw_job(5))
+    cache.put_job(raw_job(4))
+    job = cache.job(KEY)
+    assert job is not None
+    assert job.status["attempt"] == 5
+
+
+def test_a_job_that_was_made_anew_starts_with_nothing() -> None:
+    cache = Cache()
+    cache.put_job(raw_job(5))
+    cache.put_pod(raw_pod())
+    cache.put_job(raw_job(9, uid="u2"))
+    assert cache.observed(KEY).pods == ()
+    cache.drop_job(raw_job(5))  # the deletion of the first one, told late
+    assert cache.job(KEY) is not None
+
+
+def test_a_list_forgets_pods_that_no_event_told_of_but_keeps_what_came_meanwhile() -> None:
+    cache = Cache()
+    cache.put_pod(raw_pod("old", "1"))
+    before = cache.pod_uids()
+    cache.put_pod(raw_pod("new", "2"))
+    assert cache.set_all_pods([], before) == {KEY}
+    assert [pod.name for pod in cache.observed(KEY).pods] == ["new"]
+
+
+def test_a_pod_that_shows_nothing_new_wakes_nobody() -> None:
+    cache = Cache()
+    assert cache.put_pod(raw_pod()) == KEY
+    assert cache.put_pod(raw_pod(hostIP="10.0.0.1")) is None
+    assert cache.put_pod(raw_pod(phase="Failed")) == KEY
+
+
+def test_pods_of_others_and_with_edited_labels_are_left_alone() -> None:
+    foreign = raw_pod()
+    foreign["metadata"]["labels"]["adaptertraining.dev/attempt"] = "many"
+    assert Cache().put_pod(foreign) is None
+    assert Cache().put_pod({"metadata": {"name": "x", "namespace": "y", "uid": "z"}}) is None
+
+
+def test_progress_is_news_when_the_step_or_the_checkpoint_is() -> None:
+    cache = Cache()
+    cache.put_job(raw_job(1))
+    cache.put_pod(raw_pod())
+    first = Progress(step=1, updated_at=NOW)
+    assert cache.put_progress(KEY, first, NOW)
+    assert not cache.put_progress(KEY, first.model_copy(update={"updated_at": after(5)}), after(5))
+    assert cache.observed(KEY).advanced_at == NOW
+    assert cache.put_progress(KEY, first.model_copy(update={"step": 2}), after(6))
+    assert cache.observed(KEY).advanced_at == after(6)

@@ -1,0 +1,90 @@
+"""The status that is shown: complete, stable, and only as often as it tells something."""
+
+from adapter_api.job import CheckpointStatus, JobStatus, Restarts
+from adapter_api.progress import CheckpointMark, Ending, Progress
+from adapter_operator import conditions
+from adapter_operator.decide import decide
+from adapter_operator.events import event
+from adapter_operator.observed import ContainerEnd, Observed
+from tests.operator.builders import KEY, NOW, after, failed, job, observed, pod, status
+
+MARK = CheckpointMark(step=40, uri="s3://b/checkpoint-40", committed_at=NOW, bytes=7)
+PROGRESS = Progress(phase="training", step=50, total_steps=200, loss=0.123456789, eta_seconds=3725, updated_at=NOW, checkpoint=MARK)  # fmt: skip
+
+
+def shown(given: JobStatus, seen: Observed, seconds: float = 0) -> JobStatus:
+    current = job(status=given)
+    return conditions.status(current, seen, decide(current, seen, after(seconds)), after(seconds))
+
+
+def test_the_same_view_gives_the_same_status_later() -> None:
+    seen = observed(pod(0), pod(1), progress=PROGRESS, advanced_at=NOW)
+    first = shown(status("Starting"), seen)
+    again = shown(first, seen, 60)
+    assert again.model_copy(update={"goodput_percent": None}) == first.model_copy(update={"goodput_percent": None})
+
+
+def test_progress_is_shown_in_figures_and_words() -> None:
+    progress = shown(status(), observed(pod(0), pod(1), progress=PROGRESS, advanced_at=NOW)).progress
+    assert progress is not None
+    assert (progress.step, progress.percent, progress.loss, progress.eta) == (50, 25.0, 0.12346, "1h2m")
+
+
+def test_a_new_attempt_does_not_set_progress_back_before_it_has_restored() -> None:
+    before = shown(status(), observed(pod(0), pod(1), progress=PROGRESS, advanced_at=NOW))
+    fresh = Progress(step=0, updated_at=NOW)
+    assert shown(before, observed(pod(0), pod(1), progress=fresh)).progress == before.progress
+
+
+def test_the_newest_checkpoint_is_never_replaced_by_an_older_one() -> None:
+    stands = CheckpointStatus(step=60, uri="s3://b/checkpoint-60", committed_at=NOW, bytes=1)
+    kept = shown(status(checkpoint=stands), observed(pod(0), pod(1), progress=PROGRESS, advanced_at=NOW))
+    assert kept.checkpoint == stands
+
+
+def test_the_last_word_of_a_pod_tells_the_final_checkpoint() -> None:
+    final = MARK.model_copy(update={"step": 200, "uri": "s3://b/checkpoint-200"})
+    word = Ending(exit_code=0, reason="Complete", step=200, checkpoint=final).model_dump_json()
+    done = [
+        pod(index, phase="Succeeded", is_running=False, trainer=ContainerEnd(0, "Completed", word, NOW))
+        for index in (0, 1)
+    ]
+    ended = shown(status(), observed(*done, progress=PROGRESS, advanced_at=NOW))
+    assert ended.state == "Complete"
+    assert ended.checkpoint is not None
+    assert ended.progress is not None
+    assert (ended.checkpoint.step, ended.progress.step, ended.progress.percent) == (200, 200, 100.0)
+    assert ended.completion_time == NOW
+
+
+def test_figures_alone_are_not_urgent_but_a_change_of_state_is() -> None:
+    seen = observed(pod(0), pod(1), progress=PROGRESS, advanced_at=NOW)
+    first = shown(status("Starting"), seen)
+    later = observed(pod(0), pod(1), progress=PROGRESS.model_copy(update={"step": 60}), advanced_at=NOW)
+    assert conditions.is_urgent(status("Starting"), first)
+    assert not conditions.is_urgent(first, shown(first, later, 5))
+    assert conditions.is_urgent(first, shown(first, observed(failed(0, code=137), pod(1)), 5))
+
+
+def test_restarts_are_summed_for_the_column() -> None:
+    ended = shown(status(restarts=Restarts(charged=1, uncharged=2)), observed(failed(0, code=137), pod(1)))
+    assert ended.restarts == Restarts(charged=2, uncharged=2, total=4)
+
+
+def test_an_invalid_change_does_not_hide_what_runs() -> None:
+    running = shown(status("Starting"), observed(pod(0), pod(1)))
+    told = conditions.invalid(running, 2, "spec.nodes: give at most 4096", NOW)
+    assert told.state == "Running"
+    accepted = told.conditions[0]
+    assert (accepted.type, accepted.status, accepted.message) == ("Accepted", "False", "spec.nodes: give at most 4096")
+
+
+def test_a_restart_is_told_once_and_a_start_not_at_all() -> None:
+    running = shown(status("Starting"), observed(pod(0), pod(1)))
+    assert event(KEY, "uid", status("Starting"), running, NOW) is None
+    restarting = shown(running, observed(failed(0, code=137), pod(1)))
+    told = event(KEY, "uid", running, restarting, NOW)
+    assert told is not None
+    assert (told["type"], told["reason"]) == ("Warning", "Killed")
+    assert "restart 1 of 2" in told["message"]
+    assert event(KEY, "uid", restarting, shown(restarting, Observed(), 60), NOW) is None

@@ -1,0 +1,114 @@
+"""What is sent to Kubernetes, compared with golden files, and what Pod Security's `restricted` asks of it."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from adapter_operator.manifests import manifests
+from adapter_operator.pods import pod_template
+from adapter_operator.settings import Settings
+from tests.operator.builders import job
+
+GOLDEN = Path(__file__).with_name("golden")
+CREATED = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
+SECRET = {"name": "s3-credentials"}
+RICH: dict[str, Any] = {
+    "image": "registry.example/trainer:1",
+    "nodes": 3,
+    "procsPerNode": "auto",
+    "resources": {"limits": {"nvidia.com/gpu": "2", "memory": "64Gi"}, "requests": {"cpu": "8"}},
+    "data": {"s3": {"uri": "s3://datasets/digits", "endpointURL": "http://s3:8333", "secretRef": {"name": "readers"}}},
+    "output": {"s3": {"uri": "s3://checkpoints/digits", "endpointURL": "http://s3:8333", "secretRef": SECRET}},
+    "resumeFrom": {"uri": "s3://checkpoints/other", "step": 100, "secretRef": SECRET},
+    "scheduling": {
+        "nodeSelector": {"pool": "gpu"}, "queueName": "team", "topologyKey": "topology.kubernetes.io/zone",
+        "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}], "priorityClassName": "high",
+    },
+    "pod": {
+        "labels": {"team": "vision", "adaptertraining.dev/job": "forged"},
+        "annotations": {"sidecar.istio.io/inject": "false"},
+        "env": [{"name": "NOTE", "value": "$(HOME)"}, {"name": "WANDB_API_KEY", "secretKeyRef": {"name": "w", "key": "k"}}],
+        "serviceAccountName": "trainer", "imagePullSecrets": [{"name": "registry"}],
+        "volumes": [
+            {"name": "models", "mountPath": "/models", "readOnly": True, "pvc": {"claimName": "models", "path": "sdxl"}},
+            {"name": "scratch", "mountPath": "/scratch", "emptyDir": {"sizeLimit": "10Gi"}},
+        ],
+    },
+}  # fmt: skip
+CASES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "rich": RICH,
+    "claim": {"nodes": 1, "data": {"pvc": {"claimName": "datasets", "path": "digits"}}},
+}
+
+
+def sent(case: str, attempt: int = 2) -> list[dict[str, Any]]:
+    return manifests(job(CASES[case]), attempt, CREATED, Settings())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_sent_is_what_was_agreed(case: str, request: pytest.FixtureRequest) -> None:
+    text = yaml.safe_dump_all(json.loads(json.dumps(sent(case))), sort_keys=False, width=120)
+    file = GOLDEN / f"{case}.yaml"
+    assert text == file.read_text(encoding="utf-8"), f"if this is meant, write the new {file.name}"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_pods_pass_pod_security_restricted(case: str) -> None:
+    spec = sent(case)[-1]["spec"]["template"]["spec"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert spec["automountServiceAccountToken"] is False
+    assert not {"hostNetwork", "hostPID", "hostIPC", "nodeName", "runtimeClassName"} & set(spec)
+    for container in [*spec["initContainers"], *spec["containers"]]:
+        security = container["securityContext"]
+        assert security["allowPrivilegeEscalation"] is False
+        assert security["capabilities"] == {"drop": ["ALL"]}
+        assert security["readOnlyRootFilesystem"] is True
+    allowed = {"name", "emptyDir", "configMap", "secret", "persistentVolumeClaim"}
+    assert all(set(volume) <= allowed for volume in spec["volumes"])
+
+
+def test_a_users_labels_cannot_pretend_to_be_another_jobs() -> None:
+    assert sent("rich")[-1]["spec"]["template"]["metadata"]["labels"]["adaptertraining.dev/job"] == "digits"
+
+
+def test_a_users_text_is_not_expanded_by_kubernetes() -> None:
+    trainer = sent("rich")[-1]["spec"]["template"]["spec"]["containers"][0]
+    assert {"name": "NOTE", "value": "$$(HOME)"} in trainer["env"]
+
+
+def test_the_users_secrets_are_not_given_to_the_trainer_unless_they_ask() -> None:
+    spec = sent("rich")[-1]["spec"]["template"]["spec"]
+    names = {variable["name"] for variable in spec["containers"][0]["env"]}
+    assert not [name for name in names if name.startswith("AWS_")]
+
+
+def test_data_is_read_with_its_own_credentials() -> None:
+    restore = sent("rich")[-1]["spec"]["template"]["spec"]["initContainers"][0]
+    secrets = {v["name"]: v["valueFrom"]["secretKeyRef"]["name"] for v in restore["env"] if "secretKeyRef" in v.get("valueFrom", {})}  # fmt: skip
+    assert secrets["ADAPTER_TRAINING_DATA_AWS_ACCESS_KEY_ID"] == "readers"
+    assert secrets["AWS_ACCESS_KEY_ID"] == "s3-credentials"
+
+
+def test_every_attempt_has_a_rendezvous_of_its_own_and_a_higher_epoch() -> None:
+    first, second = (json.dumps(sent("plain", attempt)[-1]) for attempt in (1, 2))
+    assert "digits-1-0.digits:29500" in first
+    assert "digits-2-0.digits:29500" in second
+    assert f"--attempt={int(CREATED.timestamp())}00001" in first
+    assert f"--attempt={int(CREATED.timestamp())}00002" in second
+
+
+def test_a_configuration_keeps_its_name_as_long_as_it_is_the_same() -> None:
+    assert sent("plain", 1)[0]["metadata"]["name"] == sent("plain", 2)[0]["metadata"]["name"]
+
+
+def test_a_template_of_one_node_needs_no_network_policy() -> None:
+    assert [each["kind"] for each in sent("claim")] == ["ConfigMap", "Service", "Job"]
+    template = pod_template(job(CASES["claim"]), 1, CREATED, "config", Settings())
+    mounts = {m["name"]: m for m in template["spec"]["containers"][0]["volumeMounts"]}
+    assert mounts["data"]["readOnly"] is True

@@ -1,0 +1,30 @@
+"""Settings come from the environment, and what means nothing is named."""
+
+import pytest
+
+from adapter_operator.settings import InvalidSettings, Settings, settings
+
+
+def test_without_variables_the_defaults_hold() -> None:
+    assert settings({}) == Settings()
+
+
+def test_every_kind_of_value_is_read() -> None:
+    given = settings(
+        {
+            "ADAPTER_OPERATOR_WORKERS": "4", "ADAPTER_OPERATOR_RESYNC_SECONDS": "1.5", "ADAPTER_OPERATOR_LOG_LEVEL": "DEBUG",
+            "ADAPTER_OPERATOR_NETWORK_POLICIES": "false", "ADAPTER_OPERATOR_WATCH_NAMESPACE": "team",
+        }
+    )  # fmt: skip
+    assert (given.workers, given.resync_seconds, given.log_level) == (4, 1.5, "DEBUG")
+    assert (given.network_policies, given.watch_namespace) == (False, "team")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("WORKERS", "0"), ("WORKERS", "many"), ("BURST", "1.5"), ("LOG_LEVEL", "loud"), ("NETWORK_POLICIES", "no"),
+     ("RESYNC_SECONDS", "nan"), ("RESYNC_SECONDS", "-1")],
+)  # fmt: skip
+def test_a_value_that_means_nothing_is_named(name: str, value: str) -> None:
+    with pytest.raises(InvalidSettings, match=f"ADAPTER_OPERATOR_{name}="):
+        settings({f"ADAPTER_OPERATOR_{name}": value})
