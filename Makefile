@@ -43,7 +43,7 @@ generate: $(INSTALLED) ## Write the CRD from the models
 	$(BIN)/python -m adapter_api.crd
 
 lock: $(UV) ## Resolve requirements anew from pyproject.toml, with hashes
-	$(COMPILE) requirements/bootstrap.in -o requirements/bootstrap.txt
+	$(COMPILE) -c requirements/dev.txt requirements/bootstrap.in -o requirements/bootstrap.txt
 	$(COMPILE) pyproject.toml --extra trainer --extra agent --extra operator --extra cli --extra dev \
 		-o requirements/dev.txt
 	$(COMPILE) pyproject.toml --extra trainer --extra agent -c requirements/dev.txt -o requirements.txt

@@ -117,7 +117,8 @@ def _options(settings: Settings) -> kopf.OperatorSettings:
     options.watching.chunk_size = PAGE
     options.watching.label_selectors["", "v1", "pods"] = OURS
     options.networking.error_backoffs = _Backoffs()
-    options.scanning.disabled = bool(settings.watch_namespace)
+    # It would list and watch namespaces and CRDs, for changes of what is served: a right more, and nothing for us.
+    options.scanning.disabled = True
     return options
 
 

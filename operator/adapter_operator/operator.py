@@ -34,7 +34,7 @@ class Operator:
         self._queue = WorkQueue()
         self._watches = handlers.Watches(self._cache, self._queue)
         self._reconciler = Reconciler(cluster, self._cache, settings, lambda: datetime.now(UTC))
-        self._is_listed = False
+        self._leads = self._is_listed = False
         self._silent_since: float | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -49,6 +49,7 @@ class Operator:
             await _first(lease.acquire(), stop.wait())
             if stop.is_set():
                 return
+            self._leads = True
             try:
                 await _first(lease.keep(), self._work(), stop.wait())
             finally:
@@ -100,6 +101,8 @@ class Operator:
             try:
                 await self._list()
             except ClusterError as error:
+                if error.is_not_found:
+                    raise  # the CRD is gone, and with it the watch: a new process waits for it to come back
                 log.warning("the list failed; the next one is due in %.0f s: %s", self._settings.resync_seconds, error)
 
     async def _list(self) -> None:
@@ -135,7 +138,7 @@ class Operator:
 
     def _ready(self) -> str | None:
         # A process that waits for the lease is ready to take over: rolling updates depend on it.
-        return None
+        return None if self._is_listed or not self._leads else "has not listed all jobs yet"
 
     def _refresh_metrics(self) -> None:
         metrics.jobs.clear()
