@@ -56,7 +56,7 @@ async def watch(watches: Watches, settings: Settings, ready: asyncio.Event) -> N
         try:
             kopf.run(
                 registry=_registry(watches, loop),
-                settings=_options(settings),
+                settings=_options(),
                 standalone=True,
                 clusterwide=not settings.watch_namespace,
                 namespaces=[settings.watch_namespace] if settings.watch_namespace else [],
@@ -108,7 +108,7 @@ def _registry(watches: Watches, loop: asyncio.AbstractEventLoop) -> kopf.Operato
     return registry
 
 
-def _options(settings: Settings) -> kopf.OperatorSettings:
+def _options() -> kopf.OperatorSettings:
     options = kopf.OperatorSettings()
     options.posting.enabled = False
     options.watching.server_timeout = 300
