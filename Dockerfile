@@ -12,39 +12,39 @@ RUN python3 -m venv /opt/tools \
  && /opt/tools/bin/pip install --quiet --require-hashes -r requirements/bootstrap.txt \
  && /opt/tools/bin/uv venv --quiet --python "$(command -v python3)" /opt/venv
 
-FROM tools AS wheel
+FROM tools AS project
 COPY pyproject.toml README.md LICENSE ./
 COPY api api
 COPY operator operator
 COPY trainer trainer
 COPY cli cli
-RUN /opt/tools/bin/uv build --quiet --wheel --no-build-isolation --python /opt/tools/bin/python --out-dir /wheel
+RUN /opt/tools/bin/uv build --quiet --wheel --no-build-isolation --python /opt/tools/bin/python --out-dir /wheel \
+ && /opt/tools/bin/uv pip install --quiet --compile-bytecode --python /opt/venv/bin/python --no-deps --target /opt/project /wheel/*.whl
 
-FROM tools AS operator-environment
+FROM tools AS operator-packages
 COPY requirements/operator.txt requirements/
 RUN /opt/tools/bin/uv pip sync --quiet --compile-bytecode --python /opt/venv/bin/python --require-hashes requirements/operator.txt
-COPY --from=wheel /wheel /wheel
-RUN /opt/tools/bin/uv pip install --quiet --compile-bytecode --python /opt/venv/bin/python --no-deps /wheel/*.whl
 
-FROM tools AS trainer-environment
+FROM tools AS trainer-packages
 # Packages that are left out again: `triton` where there is no GPU saves a gigabyte.
 ARG WITHOUT=""
 COPY requirements.txt requirements/
 RUN /opt/tools/bin/uv pip sync --quiet --compile-bytecode --python /opt/venv/bin/python --require-hashes requirements/requirements.txt \
  && if [ -n "${WITHOUT}" ]; then /opt/tools/bin/uv pip uninstall --quiet --python /opt/venv/bin/python ${WITHOUT}; fi
-COPY --from=wheel /wheel /wheel
-RUN /opt/tools/bin/uv pip install --quiet --compile-bytecode --python /opt/venv/bin/python --no-deps /wheel/*.whl
 
 FROM ${PYTHON_BASE} AS runtime
-ENV PATH=/opt/venv/bin:${PATH} PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+# Our own code is a layer by itself: it changes more often than gigabytes of packages.
+ENV PATH=/opt/venv/bin:${PATH} PYTHONPATH=/opt/project PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 RUN echo 'adapter:x:65532:65532::/tmp:/usr/sbin/nologin' >> /etc/passwd && echo 'adapter:x:65532:' >> /etc/group
 WORKDIR /tmp
 USER 65532:65532
 
 FROM runtime AS operator
-COPY --from=operator-environment /opt/venv /opt/venv
+COPY --from=operator-packages /opt/venv /opt/venv
+COPY --from=project /opt/project /opt/project
 CMD ["python", "-m", "adapter_operator"]
 
 FROM runtime AS trainer
-COPY --from=trainer-environment /opt/venv /opt/venv
+COPY --from=trainer-packages /opt/venv /opt/venv
+COPY --from=project /opt/project /opt/project
 CMD ["python", "-m", "adapter_agent", "--help"]

@@ -10,10 +10,10 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install check format test demo example-data bench generate lock clean
+.PHONY: help install check format test demo example-data bench cluster-up cluster-down e2e generate lock clean
 
 help: ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 install: $(INSTALLED) ## Make .venv with exactly the locked packages, and the project itself, editable
 
@@ -38,6 +38,15 @@ example-data: $(INSTALLED) ## Write the data that configs/example.yaml trains on
 
 bench: $(INSTALLED) ## Measure the training loop against a bare one; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks
+
+cluster-up: $(INSTALLED) ## Start a Kubernetes on this machine, or use the one of KUBECONFIG
+	$(BIN)/python -m tests.cluster up
+
+cluster-down: $(INSTALLED) ## End it, and leave nothing behind
+	$(BIN)/python -m tests.cluster down
+
+e2e: $(INSTALLED) ## Build the images, install the chart, and run the end-to-end tests on the cluster
+	$(BIN)/python -m pytest tests/e2e
 
 generate: $(INSTALLED) ## Write the CRD from the models
 	$(BIN)/python -m adapter_api.crd

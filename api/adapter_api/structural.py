@@ -17,6 +17,9 @@ MAX_ITEMS = 4096
 MAX_ENTRIES = 256
 """Bounds of what has none of its own: the API server refuses rules whose cost it cannot bound."""
 
+_LARGEST_BOUND = 2**53
+"""The API server compares whole numbers with bounds as 64-bit integers, in which larger bounds overflow: 67.0 would be too
+large for a maximum of 1e30. The models check those."""
 _KEPT = ("pattern", "minLength", "maxLength", "minItems", "maxItems", "minimum", "maximum", "enum", "maxProperties")
 _RENAMED = {"ge": "minimum", "le": "maximum"}
 _WITHOUT_DEFAULTS = frozenset({"training"})
@@ -88,6 +91,9 @@ class _Converter:
         found |= {new: node[old] for old, new in _RENAMED.items() if old in node}
         if "gt" in node:
             found |= {"minimum": node["gt"], "exclusiveMinimum": True}
+        for bound in ("minimum", "maximum"):
+            if abs(found.get(bound, 0)) > _LARGEST_BOUND:
+                del found[bound]
         if "const" in node:
             found["enum"] = [node["const"]]
         if node.get("type") == "integer":

@@ -61,6 +61,7 @@ def pod_template(
         work=WORK,
         data=_data_folder(spec.data),
         agent_port=AGENT_PORT,
+        threads=_threads(job),
     )
     node = launch(job, str(job.metadata.uid), epoch(created, attempt), place)
     image = {"image": spec.image or settings.trainer_image, "imagePullPolicy": settings.image_pull_policy}
@@ -106,6 +107,15 @@ def pod_template(
     if spec.pod.annotations:
         metadata["annotations"] = dict(spec.pod.annotations)
     return {"metadata": metadata, "spec": found}
+
+
+def _threads(job: AdapterTrainingJob) -> int | None:
+    """The processes' share of the cores that the pod may use; without a limit, torchrun's own choice."""
+    cpu = job.spec.resources.limits.get("cpu")
+    if cpu is None:
+        return None
+    cores = float(cpu[:-1]) / 1000 if cpu.endswith("m") else float(cpu) if cpu.replace(".", "", 1).isdigit() else None
+    return None if cores is None else max(1, int(cores / job.spec.processes))
 
 
 def _command(command: Command, extra: list[Plain]) -> Plain:

@@ -78,10 +78,8 @@ class WorkQueue:
         if found is not None:
             return found, None
         # Held keys are ready, but only `done` can free them.
-        upcoming = [ready_at for ready_at, key in self._heap[:1] if key not in self._taken]
-        if not upcoming and held:
-            upcoming = [ready_at for ready_at, key in self._heap if key not in self._taken]
-        return None, max(0.0, min(upcoming) - now) if upcoming else None
+        upcoming = min((ready_at for ready_at, key in self._heap if key not in self._taken), default=None)
+        return None, None if upcoming is None else max(0.0, upcoming - now)
 
     def done(self, key: Key, again_in: float | None = None) -> None:
         """The worker has succeeded."""

@@ -51,3 +51,8 @@ def test_only_what_kubernetes_itself_defines_or_two_shapes_share_is_free() -> No
         ".spec.scheduling.affinity",
         f"{unet}.layers_per_block", f"{unet}.transformer_layers_per_block", f"{unet}.attention_head_dim",
     }  # fmt: skip
+
+
+def test_no_bound_is_larger_than_what_the_api_server_compares_without_overflow() -> None:
+    for path, node in fields(schema()):
+        assert all(abs(node.get(bound, 0)) <= 2**53 for bound in ("minimum", "maximum")), path

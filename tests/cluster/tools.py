@@ -1,0 +1,114 @@
+"""The cluster's programs, built from pinned Go modules once and kept in a cache outside the repository."""
+
+import fcntl
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster.errors import ClusterError
+
+MODULES = Path(__file__).parent
+KUBERNETES_VERSION = "v1.34.4"
+
+# Program -> (folder of the go.mod that pins it, its main package).
+SOURCES = {
+    "etcd": ("kubernetes", "go.etcd.io/etcd/server/v3"),
+    "kube-apiserver": ("kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver"),
+    "kube-controller-manager": ("kubernetes", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+    "kube-scheduler": ("kubernetes", "k8s.io/kubernetes/cmd/kube-scheduler"),
+    "kubectl": ("kubernetes", "k8s.io/kubernetes/cmd/kubectl"),
+    "kubelet": ("kubernetes", "k8s.io/kubernetes/cmd/kubelet"),
+    "kube-proxy": ("kubernetes", "k8s.io/kubernetes/cmd/kube-proxy"),
+    "kwok": ("kwok", "sigs.k8s.io/kwok/cmd/kwok"),
+    "coredns": ("coredns", "github.com/coredns/coredns"),
+    "helm": ("helm", "helm.sh/helm/v3/cmd/helm"),
+}
+CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kwok")
+KUBELET = (*CONTROL_PLANE, "kubelet", "kube-proxy", "coredns", "helm")
+
+# A server that is built without its version reports v0.0.0, which a chart's kubeVersion refuses.
+LINKER_FLAGS = f"-s -w -X k8s.io/component-base/version.gitVersion={KUBERNETES_VERSION}"
+
+
+def default_cache() -> Path:
+    """Where built programs are kept: below XDG_CACHE_HOME, or ~/.cache."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "adapter-training-operator" / "bin"
+
+
+@dataclass(frozen=True)
+class Tools:
+    """Programs by name, each built when it is first asked for."""
+
+    cache: Path
+    build_processes: int | None = None
+    """How many packages `go build` compiles at a time; None: one for each core."""
+
+    def path(self, name: str) -> Path:
+        """The program's file, built now if it isn't in the cache.
+
+        Raises:
+            ClusterError: Go is absent, or the build failed.
+        """
+        target = self._target(name)
+        if not target.exists():
+            with _locked(target.with_suffix(".lock")):
+                if not target.exists():  # another process may have built it meanwhile
+                    self._build(name, target)
+        return target
+
+    def build(self, names: tuple[str, ...]) -> None:
+        """Build what is missing of these, in the order given."""
+        for name in names:
+            self.path(name)
+
+    def can_provide(self, names: tuple[str, ...]) -> bool:
+        """Whether these are built, or Go is there to build them."""
+        return shutil.which("go") is not None or all(self._target(name).exists() for name in names)
+
+    def _target(self, name: str) -> Path:
+        module, _ = SOURCES[name]
+        return self.cache / f"{module}-{_pins(module)}" / name
+
+    def _build(self, name: str, target: Path) -> None:
+        module, package = SOURCES[name]
+        if shutil.which("go") is None:
+            raise ClusterError(
+                f"{name} has to be built and there is no `go` on the PATH: install Go 1.25 or newer, "
+                "or set KUBECONFIG to a cluster that you have"
+            )
+        print(f"building {name} from {package} (once; kept in {target.parent})", flush=True)
+        partial = target.with_suffix(".partial")
+        parallel = [] if self.build_processes is None else ["-p", str(self.build_processes)]
+        build = subprocess.run(
+            ["go", "build", *parallel, "-trimpath", "-ldflags", LINKER_FLAGS, "-o", partial, package],
+            cwd=MODULES / module,
+            env={**os.environ, "CGO_ENABLED": "0"},
+            check=False,
+        )
+        if build.returncode != 0:
+            raise ClusterError(f"{name} could not be built from {MODULES / module}/go.mod: see go's message above")
+        partial.rename(target)
+
+
+@functools.cache
+def _pins(module: str) -> str:
+    """A name for exactly these versions and flags."""
+    digest = hashlib.sha256(LINKER_FLAGS.encode())
+    for file in ("go.mod", "go.sum"):
+        digest.update((MODULES / module / file).read_bytes())
+    return digest.hexdigest()[:12]
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

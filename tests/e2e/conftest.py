@@ -1,0 +1,40 @@
+"""End-to-end tests: a real cluster, the images from the Dockerfile, the chart, an S3 server, and what clusters do to pods.
+
+They are collected only when they are asked for (`make e2e`): they build images and take a quarter of an hour.
+"""
+
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import images
+from tests.cluster.__main__ import default_folder, up
+from tests.cluster.kubelet_cluster import KubeletCluster
+from tests.cluster.tools import Tools, default_cache
+from tests.e2e.world import World
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    asked = any("e2e" in str(argument) for argument in config.invocation_params.args)
+    return None if asked else collection_path.suffix == ".py" or None
+
+
+@pytest.fixture(scope="session")
+def world() -> Iterator[World]:
+    """The cluster with the operator installed and an S3 server that holds the digits."""
+    tools, folder = Tools(default_cache()), default_folder()
+    built = {
+        images.OPERATOR: images.build(images.OPERATOR, "operator"),
+        # There is no GPU in the test cluster, and without triton the image is a gigabyte smaller.
+        images.TRAINER: images.build(images.TRAINER, "trainer", WITHOUT="triton"),
+        images.STORE: images.store(Path(sysconfig.get_path("scripts")) / "weed"),
+    }
+    up(folder, tools, "kubelet", 0)
+    cluster = KubeletCluster(folder, tools, die_with_caller=False)
+    world = World(cluster, folder)
+    world.load(built)
+    world.install()
+    yield world
+    world.collect()
