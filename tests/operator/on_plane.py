@@ -25,7 +25,9 @@ class OnPlane:
         self.namespace = namespace
         self.folder = folder
         self.running: list[subprocess.Popen[bytes]] = []
-        plane.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "crds" / "adaptertrainingjobs.yaml"))
+        plane.kubectl(
+            "apply", "--server-side", "--force-conflicts", "-f", str(REPOSITORY / "crds" / "adaptertrainingjobs.yaml")
+        )
         plane.kubectl("wait", "--for=condition=Established", "crd/adaptertrainingjobs.adaptertraining.dev")
         plane.kubectl("create", "namespace", namespace)
         plane.kubectl("wait", "--for=create", "serviceaccount/default", "-n", namespace, "--timeout=30s")
