@@ -18,6 +18,7 @@ from adapter_operator.settings import Settings
 
 STUCK_SECONDS = 120.0
 """A key that waits so long for a worker, or an event loop that is so late, means that the process has to be replaced."""
+FIRST_RESYNC_SECONDS = 15.0
 LATE_SECONDS = 60.0
 """What a list shows and the watch has not told so long after means that the watch is silent."""
 
@@ -96,8 +97,11 @@ class Operator:
             metrics.reconcile_seconds.observe(time.monotonic() - started)
 
     async def _resync(self) -> None:
+        # What was deleted between the first list and the begin of the watches, neither has told.
+        pause = min(FIRST_RESYNC_SECONDS, self._settings.resync_seconds)
         while True:
-            await asyncio.sleep(self._settings.resync_seconds)
+            await asyncio.sleep(pause)
+            pause = self._settings.resync_seconds
             try:
                 await self._list()
             except ClusterError as error:

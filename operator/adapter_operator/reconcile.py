@@ -24,8 +24,8 @@ from adapter_operator.settings import Settings
 PARSED = 512
 """Validated specifications that are kept."""
 LOG_LINES, LOG_CHARACTERS = 20, 4096
-JOB_CHECK_SECONDS = 10
-"""How often the child Job of an attempt whose pods are not all there is looked at."""
+CHECK_SECONDS = 5
+"""How often a job is looked at live whose pods do not come, or do not go."""
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class Reconciler:
         if decision.look_at is not None:
             waits.append(max(0.0, (decision.look_at - self.clock()).total_seconds()))
         if any(isinstance(action, Launch) for action in decision.actions):
-            waits.append(float(JOB_CHECK_SECONDS))
+            waits.append(float(CHECK_SECONDS))
         return min(waits, default=None)
 
     async def _decide(self, key: Key, job: AdapterTrainingJob, now: datetime) -> tuple[Observed, Decision]:
@@ -85,10 +85,18 @@ class Reconciler:
             self.cache.set_pods(key, await self.cluster.pods_of(key))
             observed = self.cache.observed(key)
             decision = decide(job, observed, now)
-        elif await self._check_batch_job(key, observed, decision):
+        elif await self._check_pods(key, observed, decision) or await self._check_batch_job(key, observed, decision):
             observed = self.cache.observed(key)
             decision = decide(job, observed, now)
         return observed, decision
+
+    async def _check_pods(self, key: Key, observed: Observed, decision: Decision) -> bool:
+        """Lists the pods of a job that waits for old ones to go: their end may have come while nobody watched."""
+        waits = decision.state in {State.RESTARTING, State.SUSPENDED} and not decision.actions
+        if not waits or not any(pod.attempt < decision.attempt for pod in observed.pods) or not self._is_due(key):
+            return False
+        self.cache.set_pods(key, await self.cluster.pods_of(key))
+        return True
 
     async def _check_batch_job(self, key: Key, observed: Observed, decision: Decision) -> bool:
         """Looks at the child Job of an attempt that does not get its pods: it may wait, have failed, or be gone."""
@@ -97,12 +105,17 @@ class Reconciler:
         pods, attempt = observed.of(decision.attempt), decision.attempt
         if attempt not in observed.batch_jobs or (pods and len(pods) == pods[0].nodes):
             return False
-        checked = self._checked.get(key)
-        if checked is None or time.monotonic() - checked < JOB_CHECK_SECONDS - 1:
-            self._checked.setdefault(key, time.monotonic())
+        if not self._is_due(key):
+            return False
+        await Actor(self.cluster, self.cache, self.settings).look_at(key, attempt)
+        return True
+
+    def _is_due(self, key: Key) -> bool:
+        """Whether a job has waited long enough since it was last looked at live, or first could have been."""
+        checked = self._checked.setdefault(key, time.monotonic())
+        if time.monotonic() - checked < CHECK_SECONDS - 1:
             return False
         self._checked[key] = time.monotonic()
-        await Actor(self.cluster, self.cache, self.settings).look_at(key, attempt)
         return True
 
     def _job(self, key: Key, cached: CachedJob) -> AdapterTrainingJob | str:
