@@ -18,6 +18,7 @@ from adapter_operator.names import JOB_LABEL, OURS, Key
 Plain = dict[str, Any]
 
 TIMEOUT_SECONDS = 30
+CONNECTIONS = 32
 PAGE = 500
 FIELD_MANAGER = "adapter-training-operator"
 _APPLY = "application/apply-patch+yaml"
@@ -73,6 +74,7 @@ class Cluster:
 
     def __init__(self, client: ApiClient, per_second: float, burst: int) -> None:
         self._client = client
+        self._opened: aiohttp.ClientSession | None = None
         self._bucket = TokenBucket(per_second, burst)
 
     @classmethod
@@ -88,6 +90,8 @@ class Cluster:
 
     async def close(self) -> None:
         """Ends all connections."""
+        if self._opened is not None:
+            await self._opened.close()
         await self._client.close()  # type: ignore[no-untyped-call]
 
     async def get(self, kind: str, key: Key) -> Plain:
@@ -179,16 +183,19 @@ class Cluster:
             raise ClusterError(0, f"{verb} {path}: {str(error) or type(error).__name__}") from error
 
     async def _session_and_headers(self, content_type: str) -> tuple[aiohttp.ClientSession, dict[str, str]]:
-        """The client library's own session, with TLS as configured, and credentials that it keeps fresh."""
-        rest = self._client.rest_client
-        if rest.pool_manager is None:
-            rest.pool_manager = rest._create_pool_manager()  # noqa: SLF001 - it makes it only in a request of its own
+        """A session with TLS as the client library has configured it, and credentials that it keeps fresh.
+
+        Not the library's own session: that one reads ~/.netrc, in a thread, before each request.
+        """
+        if self._opened is None:
+            connector = aiohttp.TCPConnector(limit=CONNECTIONS, ssl=self._client.rest_client.ssl_context)
+            self._opened = aiohttp.ClientSession(connector=connector)
         headers = {"Accept": "application/json", "User-Agent": FIELD_MANAGER}
         if content_type:
             headers["Content-Type"] = content_type
         for setting in (await self._client.configuration.auth_settings()).values():
             headers[setting["key"]] = setting["value"]
-        return rest.pool_manager, headers
+        return self._opened, headers
 
 
 def _path(kind: str, namespace: str, name: str = "") -> str:

@@ -116,10 +116,24 @@ def _options() -> kopf.OperatorSettings:
     options.watching.inactivity_timeout = 70
     options.watching.chunk_size = PAGE
     options.watching.label_selectors["", "v1", "pods"] = OURS
+    options.persistence.diffbase_storage = _NoEssence()
     options.networking.error_backoffs = _Backoffs()
     # It would list and watch namespaces and CRDs, for changes of what is served: a right more, and nothing for us.
     options.scanning.disabled = True
     return options
+
+
+class _NoEssence(kopf.DiffBaseStorage):
+    """Spares a deep copy of every object of every event: nothing of ours asks what has changed."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence({})
+
+    def fetch(self, **_: Any) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        """Writes nothing into objects."""
 
 
 class _Backoffs:

@@ -23,10 +23,11 @@ def manifests(job: AdapterTrainingJob, attempt: int, created: datetime, settings
         created: The job's creationTimestamp.
         settings: Default image and what else the operator was told.
     """
-    owned = [config_map(job), service(job)]
+    training = config_map(job)
+    owned = [training, service(job)]
     if settings.network_policies and job.spec.nodes > 1:
         owned.append(network_policy(job))
-    return [*owned, batch_job(job, attempt, created, settings)]
+    return [*owned, batch_job(job, attempt, created, training["metadata"]["name"], settings)]
 
 
 def config_map(job: AdapterTrainingJob) -> Manifest:
@@ -72,7 +73,7 @@ def network_policy(job: AdapterTrainingJob) -> Manifest:
     }
 
 
-def batch_job(job: AdapterTrainingJob, attempt: int, created: datetime, settings: Settings) -> Manifest:
+def batch_job(job: AdapterTrainingJob, attempt: int, created: datetime, training: str, settings: Settings) -> Manifest:
     """The gang: one pod per index, none of them ever replaced, because only all of them together can be."""
     spec = job.spec
     metadata = _metadata(job, attempt_name(job.metadata.name, attempt))
@@ -89,7 +90,7 @@ def batch_job(job: AdapterTrainingJob, attempt: int, created: datetime, settings
             "parallelism": spec.nodes,
             "backoffLimit": 0,
             "podReplacementPolicy": "Failed",
-            "template": pod_template(job, attempt, created, config_map(job)["metadata"]["name"], settings),
+            "template": pod_template(job, attempt, created, training, settings),
         },
     }
 

@@ -37,6 +37,7 @@ class WorkQueue:
     _taken: set[Key] = field(default_factory=set)
     _failures: dict[Key, int] = field(default_factory=dict)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def add(self, key: Key, delay: float = 0.0) -> None:
         """Hands the key out after `delay` seconds, or sooner if that was asked for before."""
@@ -50,13 +51,15 @@ class WorkQueue:
 
     async def take(self) -> Key:
         """The next key that is ready and that no other worker has."""
-        while True:
-            self._changed.clear()
-            key, wait = self._next()
-            if key is not None:
-                return key
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), wait)
+        # One worker waits, the others wait for their turn to: a key then wakes one of them, not all.
+        async with self._turn:
+            while True:
+                self._changed.clear()
+                key, wait = self._next()
+                if key is not None:
+                    return key
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), wait)
 
     def _next(self) -> tuple[Key | None, float | None]:
         now, held = self.clock(), []

@@ -19,7 +19,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     needed = any("cluster_tools" in getattr(item, "fixturenames", ()) for item in session.items)
     if needed and not session.config.option.collectonly and tools.can_provide(CONTROL_PLANE):
         with session.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-            tools.build(CONTROL_PLANE)
+            tools.build((*CONTROL_PLANE, "helm"))
 
 
 @pytest.fixture(scope="session")

@@ -85,6 +85,8 @@ class World:
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3-credentials"},
             "stringData": {"AWS_ACCESS_KEY_ID": "e2e", "AWS_SECRET_ACCESS_KEY": "e2e-secret"},
         }  # fmt: skip
+        # What an earlier session has left would be taken for this one's.
+        self.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=180s")
         self.kubectl("apply", "-f", "-", stdin=json.dumps(namespace))
         self.kubectl("apply", "-f", "-", stdin=json.dumps(secret))
         self.kubectl("apply", "-f", str(Path(__file__).with_name("store.yaml")))
