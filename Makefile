@@ -52,11 +52,11 @@ generate: $(INSTALLED) ## Write the CRD from the models
 	$(BIN)/python -m adapter_api.crd
 
 lock: $(UV) ## Resolve requirements anew from pyproject.toml, with hashes
-	$(COMPILE) -c requirements/dev.txt requirements/bootstrap.in -o requirements/bootstrap.txt
 	$(COMPILE) pyproject.toml --extra trainer --extra agent --extra operator --extra cli --extra dev \
 		-o requirements/dev.txt
 	$(COMPILE) pyproject.toml --extra trainer --extra agent -c requirements/dev.txt -o requirements.txt
 	$(COMPILE) pyproject.toml --extra operator -c requirements/dev.txt -o requirements/operator.txt
+	$(COMPILE) -c requirements/dev.txt requirements/bootstrap.in -o requirements/bootstrap.txt
 
 clean: ## Remove the environment, caches and build products
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

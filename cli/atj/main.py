@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
-from atj import checkpoints
+from atj import checkpoints, jobs
 from atj.boundary import explain
+from atj.job_logs import logs_command
+from atj.job_wait import wait_command
 from atj.run import run_command
 from atj.sample import sample_command
 from atj.validate import validate_command
@@ -23,10 +25,21 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 something failed, 2 something for you to change, 130 interrupted.",
 )
-app.command("run")(run_command)
-app.command("validate")(validate_command)
-app.add_typer(checkpoints.app, name="checkpoints")
-app.command("sample")(sample_command)
+HERE, ON_A_CLUSTER, RESULTS = "On this machine", "On a cluster", "Results"
+
+app.command("run", rich_help_panel=HERE)(run_command)
+app.command("validate", rich_help_panel=HERE)(validate_command)
+app.command("submit", rich_help_panel=ON_A_CLUSTER)(jobs.submit_command)
+app.command("list", rich_help_panel=ON_A_CLUSTER)(jobs.list_command)
+app.command("describe", rich_help_panel=ON_A_CLUSTER)(jobs.describe_command)
+app.command("logs", rich_help_panel=ON_A_CLUSTER)(logs_command)
+app.command("wait", rich_help_panel=ON_A_CLUSTER)(wait_command)
+app.command("suspend", rich_help_panel=ON_A_CLUSTER)(jobs.suspend_command)
+app.command("resume", rich_help_panel=ON_A_CLUSTER)(jobs.resume_command)
+app.command("scale", rich_help_panel=ON_A_CLUSTER)(jobs.scale_command)
+app.command("delete", rich_help_panel=ON_A_CLUSTER)(jobs.delete_command)
+app.add_typer(checkpoints.app, name="checkpoints", rich_help_panel=RESULTS)
+app.command("sample", rich_help_panel=RESULTS)(sample_command)
 
 
 def _print_version(is_wanted: bool) -> None:  # noqa: FBT001 - as typer calls it

@@ -94,7 +94,11 @@ def installed(helm: Any, control_plane: ControlPlane) -> ControlPlane:
     control_plane.kubectl("delete", "crd", "adaptertrainingjobs.adaptertraining.dev", "--ignore-not-found")
     values = ("--set", "webhook.failurePolicy=Ignore")  # KWOK's pods answer nothing
     helm("install", "ato", str(CHART), "-n", SYSTEM, "--create-namespace", *values)
-    control_plane.kubectl("wait", "--for=condition=Established", "crd/adaptertrainingjobs.adaptertraining.dev")
+    control_plane.kubectl(
+        "wait",
+        '--for=jsonpath={.status.conditions[?(@.type=="Established")].status}=True',
+        "crd/adaptertrainingjobs.adaptertraining.dev",
+    )
     control_plane.kubectl("create", "namespace", TEAM)
     return control_plane
 

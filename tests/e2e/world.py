@@ -41,6 +41,7 @@ class World:
 
     def __init__(self, cluster: KubeletCluster, folder: Path) -> None:
         self._cluster = cluster
+        self.kubeconfig = cluster.control_plane.kubeconfig
         self._loaded_file = folder / "loaded-images.json"
         self.s3: Any = boto3.client("s3", endpoint_url=STORE_URL, **USER)
 

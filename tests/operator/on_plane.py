@@ -28,7 +28,11 @@ class OnPlane:
         plane.kubectl(
             "apply", "--server-side", "--force-conflicts", "-f", str(REPOSITORY / "crds" / "adaptertrainingjobs.yaml")
         )
-        plane.kubectl("wait", "--for=condition=Established", "crd/adaptertrainingjobs.adaptertraining.dev")
+        plane.kubectl(
+            "wait",
+            '--for=jsonpath={.status.conditions[?(@.type=="Established")].status}=True',
+            "crd/adaptertrainingjobs.adaptertraining.dev",
+        )
         plane.kubectl("create", "namespace", namespace)
         plane.kubectl("wait", "--for=create", "serviceaccount/default", "-n", namespace, "--timeout=30s")
 
