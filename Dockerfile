@@ -34,7 +34,7 @@ RUN /opt/tools/bin/uv pip sync --quiet --compile-bytecode --python /opt/venv/bin
 
 FROM ${PYTHON_BASE} AS runtime
 # Our own code is a layer by itself: it changes more often than gigabytes of packages.
-ENV PATH=/opt/venv/bin:${PATH} PYTHONPATH=/opt/project PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+ENV PATH=/opt/venv/bin:${PATH} PYTHONPATH=/opt/project PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp
 RUN echo 'adapter:x:65532:65532::/tmp:/usr/sbin/nologin' >> /etc/passwd && echo 'adapter:x:65532:' >> /etc/group
 WORKDIR /tmp
 USER 65532:65532

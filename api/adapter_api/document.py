@@ -333,7 +333,7 @@ def _holds(data: Any, part: str | int) -> bool:
     )
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]  # libyaml's, where it is there
     """Quotes also the texts that only YAML 1.2 takes for numbers, such as 1e5, and writes no aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML's signature

@@ -265,6 +265,7 @@ class EnvVar(ResourceModel):
     def _allowed(self) -> Self:
         if self.name.startswith(("PET_", "TORCHELASTIC_", "ADAPTER_TRAINING_")) or self.name in (
             "RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
+            "JOB_COMPLETION_INDEX",
         ):  # fmt: skip
             raise ValueError(f"{self.name} is set by the launch; remove it")
         if (self.value is None) == (self.secret_key_ref is None):

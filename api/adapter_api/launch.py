@@ -14,8 +14,8 @@ PROCESS_RESTARTS = 1
 """Times that torchrun restarts crashed processes in place before the node fails and the whole gang is replaced."""
 RENDEZVOUS_TIMEOUT_SECONDS = 600
 
-INDEX_VARIABLE = "ADAPTER_TRAINING_NODE"
-"""Environment variable that holds the node's index."""
+INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
+"""Environment variable that holds the node's index, as Kubernetes calls it in the pods of an Indexed Job."""
 IS_HOST = "is_host="
 """The rendezvous option by which node 0 says that it hosts the store."""
 
@@ -32,7 +32,7 @@ class NodePlace:
 
     index: int | None
     """From 0; the node of index 0 hosts the rendezvous and commits checkpoints. None: the pods of an Indexed Job share
-    one template, so arguments hold $(ADAPTER_TRAINING_NODE), which Kubernetes replaces, and `resolved` does the rest."""
+    one template, so arguments hold $(JOB_COMPLETION_INDEX), which Kubernetes replaces, and `resolved` does the rest."""
     rendezvous_host: str
     rendezvous_port: int
     address: str

@@ -8,7 +8,6 @@ from pydantic import BaseModel
 from adapter_api.job import AdapterTrainingJob, ClaimSource, Data, S3Location, Volume
 from adapter_api.launch import (
     CREDENTIALS_PREFIX,
-    INDEX_VARIABLE,
     TRAINING_FILE,
     Command,
     NodePlace,
@@ -16,7 +15,7 @@ from adapter_api.launch import (
     launch,
     supervised,
 )
-from adapter_operator.names import INDEX_LABEL, RESTORE, SYNC, TRAINER, attempt_labels, attempt_name
+from adapter_operator.names import RESTORE, SYNC, TRAINER, attempt_labels, attempt_name
 from adapter_operator.settings import Settings
 
 Plain = dict[str, Any]
@@ -67,20 +66,19 @@ def pod_template(
     image = {"image": spec.image or settings.trainer_image, "imagePullPolicy": settings.image_pull_policy}
     credentials = _credentials(spec.output.s3)
     restore: Plain = {
-        "name": RESTORE, **image, **_command(node.restore, [*_restore_credentials(job), *credentials]),
+        "name": RESTORE, **image, **_agent(node.restore.argv, [*_restore_credentials(job), *credentials]),
         "resources": _AGENT_RESOURCES, "securityContext": _SECURITY, "volumeMounts": _mounts(job, trainer=False),
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }  # fmt: skip
     sync: Plain = {
-        "name": SYNC, **image, **_command(node.sync, credentials),
+        "name": SYNC, **image, **_agent(node.sync.argv, credentials),
         "restartPolicy": "Always", "resources": _AGENT_RESOURCES, "securityContext": _SECURITY,
         "volumeMounts": _mounts(job, trainer=False), "ports": [{"name": "agent", "containerPort": AGENT_PORT}],
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }  # fmt: skip
     trainer: Plain = {
-        "name": TRAINER, **image, **_command(supervised(node.train, place), _user_environment(job)),
+        "name": TRAINER, **image, **_trainer(supervised(node.train, place), _user_environment(job)),
         "resources": _resources(job), "securityContext": _SECURITY, "volumeMounts": _mounts(job, trainer=True),
-        "ports": [{"name": "rendezvous", "containerPort": RENDEZVOUS_PORT}],
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }  # fmt: skip
     found: Plain = {
@@ -118,16 +116,25 @@ def _threads(job: AdapterTrainingJob) -> int | None:
     return None if cores is None else max(1, int(cores / job.spec.processes))
 
 
-def _command(command: Command, extra: list[Plain]) -> Plain:
-    """Kubernetes replaces $(NAME) in arguments by variables that stand in the container's own list."""
-    ours = [
-        {"name": INDEX_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": f"metadata.labels['{INDEX_LABEL}']"}}},
-        {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-        {"name": "HOME", "value": "/tmp"},  # noqa: S108 - a volume of the pod's own
-        {"name": "PYTHONUNBUFFERED", "value": "1"},
-    ]
-    given = [{"name": name, "value": value} for name, value in command.env.items()]
-    return {"command": list(command.argv), "env": [*ours, *given, *extra]}
+def _agent(argv: tuple[str, ...], credentials: list[Plain]) -> Plain:
+    """A container's command and environment; the Job controller adds the node's index to every container.
+
+    Nothing is set that the image sets, and nothing that is not read: four pods of three containers are most of what a job
+    costs the API server, and every variable is an entry in its bookkeeping of fields.
+    """
+    return {"command": list(argv), "env": [*_address(argv), *credentials]}
+
+
+def _trainer(train: Command, given: list[Plain]) -> Plain:
+    known = [{"name": name, "value": value} for name, value in train.env.items()]
+    return {"command": list(train.argv), "env": [*_address(train.argv), *known, *given]}
+
+
+def _address(argv: tuple[str, ...]) -> list[Plain]:
+    """What Kubernetes replaces $(POD_IP) by has to stand in the container's own list."""
+    if not any("$(POD_IP)" in argument for argument in argv):
+        return []
+    return [{"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]
 
 
 def _credentials(location: S3Location) -> list[Plain]:

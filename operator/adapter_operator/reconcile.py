@@ -24,6 +24,8 @@ from adapter_operator.settings import Settings
 PARSED = 512
 """Validated specifications that are kept."""
 LOG_LINES, LOG_CHARACTERS = 20, 4096
+COUNTS_SECONDS = 15.0
+"""How often the pods of an attempt that is not running yet are counted in the status: the next state tells them anyway."""
 CHECK_SECONDS = 5
 """How often a job is looked at live whose pods do not come, or do not go."""
 
@@ -139,6 +141,8 @@ class Reconciler:
             return None
         if not conditions.is_urgent(before, after):
             pause = interval(self.settings, self.cache.states()["Running"])
+            if after.state != State.RUNNING.value:
+                pause = max(pause, COUNTS_SECONDS)
             passed = time.monotonic() - self._written.get(key, float("-inf"))
             if passed < pause:
                 return pause - passed

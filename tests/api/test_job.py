@@ -166,7 +166,17 @@ def test_a_password_in_an_endpoint_is_refused_and_not_repeated() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "PET_NNODES", "TORCHELASTIC_X", "ADAPTER_TRAINING_NODE"]
+    "name",
+    [
+        "RANK",
+        "LOCAL_RANK",
+        "WORLD_SIZE",
+        "MASTER_ADDR",
+        "PET_NNODES",
+        "TORCHELASTIC_X",
+        "ADAPTER_TRAINING_NODE",
+        "JOB_COMPLETION_INDEX",
+    ],
 )
 def test_what_the_launch_sets_cannot_be_set(name: str) -> None:
     assert f"{name} is set by the launch; remove it" in refusal(pod={"env": [{"name": name, "value": "1"}]})

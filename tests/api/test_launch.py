@@ -74,7 +74,7 @@ def test_the_second_of_two_nodes_with_data_and_another_runs_checkpoint() -> None
         "ADAPTER_TRAINING_JOB": "digits",
         "ADAPTER_TRAINING_RUN_ID": "uid",
         "ADAPTER_TRAINING_ATTEMPT": "7",
-        "ADAPTER_TRAINING_NODE": "1",
+        "JOB_COMPLETION_INDEX": "1",
     }
     assert commands.restore.env == commands.sync.env == environment
     assert commands.train.env == {**environment, "OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}

@@ -151,7 +151,7 @@ def _step(output: Path) -> int:
 
 def _torchrun(command: subprocess.Popen[str], node: int) -> psutil.Process:
     for child in psutil.Process(command.pid).children():
-        if "torch.distributed.run" in child.cmdline() and child.environ()["ADAPTER_TRAINING_NODE"] == str(node):
+        if "torch.distributed.run" in child.cmdline() and child.environ()["JOB_COMPLETION_INDEX"] == str(node):
             return child
     raise AssertionError(f"node {node} does not run")
 
