@@ -43,6 +43,10 @@ class Proxy:
                     proxy._released.wait(60)
                     self.close_connection = True
                     return
+                if verdict == "lose_before":
+                    self.close_connection = True
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                    return
                 if verdict == "accept":
                     self.send_response(200)
                     self.send_header("ETag", '"0123"')

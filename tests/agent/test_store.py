@@ -8,7 +8,7 @@ import pytest
 from boto3.session import Session
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
-from adapter_agent import local, transfer
+from adapter_agent import local, multipart, transfer
 from adapter_agent.errors import (
     BucketMissing,
     ClockSkewed,
@@ -73,8 +73,8 @@ def test_a_bucket_is_made_if_it_is_missing(endpoint: str, tmp_path: Path) -> Non
 @pytest.fixture
 def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file that goes up in three parts."""
-    monkeypatch.setattr(transfer, "SINGLE_PUT_BYTES", 5 * 2**20)
-    monkeypatch.setattr(transfer, "MIN_PART_BYTES", 5 * 2**20)
+    monkeypatch.setattr(multipart, "SINGLE_PUT_BYTES", 5 * 2**20)
+    monkeypatch.setattr(multipart, "MIN_PART_BYTES", 5 * 2**20)
     path = tmp_path / "large"
     path.write_bytes(os.urandom(11 * 2**20))
     return path

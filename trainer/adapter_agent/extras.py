@@ -5,8 +5,9 @@ from pathlib import Path, PurePosixPath
 
 from adapter_agent import local
 from adapter_agent.errors import PreconditionFailed
+from adapter_agent.multipart import OnBytes
 from adapter_agent.store import Store
-from adapter_agent.transfer import Condition, OnBytes, send
+from adapter_agent.transfer import Condition, send
 
 SAMPLES = "samples"
 LOGS = "logs"

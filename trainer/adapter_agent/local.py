@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from adapter_api.checkpoint import MANIFEST_NAME, CheckpointManifest, folder_name, step_of
@@ -38,6 +38,8 @@ class FileFacts:
 
     size: int
     sha256: str
+    parts: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    """SHA-256 of each part that it goes up in, in base64; empty where nobody asked."""
 
 
 def facts_of(path: Path) -> FileFacts:

@@ -10,12 +10,14 @@ from adapter_agent.backoff import delays
 from adapter_agent.commit import commit, receipts_of
 from adapter_agent.errors import ContentConflict, Damaged, StorageError
 from adapter_agent.extras import Extras
+from adapter_agent.multipart import COPY_BYTES
 from adapter_agent.options import SyncOptions
 from adapter_agent.report import Report
+from adapter_agent.restore import read_manifest
 from adapter_agent.start import Start
 from adapter_agent.store import Store
 from adapter_agent.upload import upload_checkpoint
-from adapter_api.checkpoint import IndexEntry
+from adapter_api.checkpoint import IndexEntry, folder_name
 
 FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.2, 3.0
 """How often storage is asked what the other nodes have done."""
@@ -42,6 +44,8 @@ class Pipeline:
         """Up to here nothing is to be committed any more."""
         self._uploaded: set[int] = set()
         self._expire: bool = False
+        self._known: dict[str, str] = {}
+        """Content of the newest committed checkpoint: SHA-256 -> key."""
         self._looks = delays(FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS)
         self._next_look = 0.0
 
@@ -96,8 +100,9 @@ class Pipeline:
     def _upload(self, step: int) -> None:
         with self._report.upload_seconds.time():
             receipt = upload_checkpoint(
-                self._store, self._claim, self._options.node, step, self._folders.checkpoint(step), self._report.sent
-            )
+                self._store, self._claim, self._options.node, step, self._folders.checkpoint(step), self._report.sent,
+                self._folders.agent / "uploads", self._known,
+            )  # fmt: skip
         self._uploaded.add(step)
         self._looks, self._next_look = delays(FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS), 0.0
         log.info("uploaded this node's %d files of checkpoint %d", len(receipt.files), step)
@@ -110,6 +115,8 @@ class Pipeline:
                     self._store, self._claim, receipts, self._folders.checkpoint(step), self._options.world_size,
                     self._now(),
                 )  # fmt: skip
+                # All receipts are there: what is still open was begun by a process that was killed.
+                self._store.abort_uploads(f"{folder_name(step)}/")
                 log.info("committed checkpoint %d: %d bytes from %d nodes", step, entry.bytes, len(receipts))
                 self._settle(entry)
 
@@ -118,13 +125,26 @@ class Pipeline:
         newest = index.read_owned(self._store, self._claim).index.newest
         if newest is None:
             return
+        if not self._begun and newest.step == self._settled_step:
+            self._learn_content(newest)
         if newest.step > self._settled_step:
             self._settle(newest)
         elif newest.step == self._settled_step and not self._begun:
             self._report.committed(newest, now=False)
 
+    def _learn_content(self, entry: IndexEntry) -> None:
+        """Knowing it saves sending; not knowing it costs nothing else."""
+        try:
+            files = read_manifest(self._store, entry).manifest.files
+        except StorageError as error:
+            log.info("the next checkpoint is sent whole: %s", error)
+            return
+        folder = folder_name(entry.step)
+        self._known = {file.sha256: f"{folder}/{file.path}" for file in files if file.size >= COPY_BYTES}
+
     def _settle(self, entry: IndexEntry) -> None:
         self._settled_step = entry.step
+        self._learn_content(entry)
         self._uploaded = {step for step in self._uploaded if step > entry.step}
         self._report.committed(entry)
         self._expire = True

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from adapter_agent import content, index, local, parallel
 from adapter_agent.errors import Damaged, NothingThere, ObjectMissing, disk_error
+from adapter_agent.multipart import OnBytes, ignore_bytes
 from adapter_agent.store import Store
-from adapter_agent.transfer import OnBytes, ignore_bytes, receive
+from adapter_agent.transfer import receive
 from adapter_api.checkpoint import (
     MANIFEST_NAME,
     CheckpointIndex,

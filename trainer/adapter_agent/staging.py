@@ -9,8 +9,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from adapter_agent import local, parallel
 from adapter_agent.errors import Damaged, NothingThere, PreconditionFailed, disk_error
+from adapter_agent.multipart import OnBytes, ignore_bytes
 from adapter_agent.store import ObjectFacts, Store
-from adapter_agent.transfer import Condition, OnBytes, ignore_bytes, receive, send
+from adapter_agent.transfer import Condition, receive, send
 
 PARALLEL_FILES = 8
 RECORD_NAME = ".staged.json"

@@ -1,39 +1,23 @@
 """One file to or from object storage: digests checked on the way, bounded memory, and never half a file under its name."""
 
 import base64
-import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
-from adapter_agent import content, local
+from adapter_agent import content, local, multipart
 from adapter_agent.errors import Damaged, EndpointUnreachable, disk_error
-from adapter_agent.store import Store, checksum
+from adapter_agent.multipart import OnBytes, Origin, ignore_bytes
+from adapter_agent.store import Store
 
-if TYPE_CHECKING:
-    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
-
-SINGLE_PUT_BYTES = 64 * 2**20
-"""Larger files go up in parts."""
-MIN_PART_BYTES = 32 * 2**20
-MAX_PARTS = 9000
-"""AWS takes 10,000."""
+NOTHING_KNOWN = Origin()
 DOWNLOADS = 4
 """Tries of one download."""
 _CHUNK = 2**20
-
-OnBytes = Callable[[int], None]
-"""Told how many bytes have just gone over the wire."""
-
-
-def ignore_bytes(_count: int) -> None:
-    """For callers that show no progress."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +29,7 @@ class Condition:
 
 def send(
     store: Store, key: str, path: Path, facts: local.FileFacts, metadata: Mapping[str, str],
-    condition: Condition, on_bytes: OnBytes = ignore_bytes,
+    condition: Condition, on_bytes: OnBytes = ignore_bytes, origin: Origin = NOTHING_KNOWN,
 ) -> None:  # fmt: skip
     """Uploads a file; the store checks its SHA-256.
 
@@ -53,8 +37,8 @@ def send(
         PreconditionFailed: another object is in its place, which may be this one after a lost reply.
         Damaged: the bytes that arrived are not those that `facts` describes; the file has changed meanwhile.
     """
-    if facts.size > SINGLE_PUT_BYTES:
-        _send_parts(store, key, path, facts, metadata, condition, on_bytes)
+    if multipart.is_large(facts, origin):
+        multipart.send(store, key, path, facts, metadata, _conditions(condition), on_bytes, origin)
         return
     with path.open("rb") as stream, store.naming(key):
         store.client.put_object(
@@ -67,46 +51,6 @@ def send(
 
 def _conditions(condition: Condition) -> dict[str, str]:
     return {"IfNoneMatch": "*"} if condition.etag is None else {"IfMatch": condition.etag}
-
-
-def _send_parts(
-    store: Store, key: str, path: Path, facts: local.FileFacts, metadata: Mapping[str, str],
-    condition: Condition, on_bytes: OnBytes,
-) -> None:  # fmt: skip
-    client, bucket, full_key = store.client, store.bucket, store.full_key(key)
-    part_bytes = max(MIN_PART_BYTES, -(-facts.size // MAX_PARTS))
-    with store.naming(key):
-        upload = client.create_multipart_upload(
-            Bucket=bucket, Key=full_key, ChecksumAlgorithm="SHA256", Metadata=metadata
-        )["UploadId"]
-    parts: list[CompletedPartTypeDef] = []
-    whole = hashlib.sha256()
-    try:
-        with path.open("rb") as stream, store.naming(key):
-            while part := stream.read(part_bytes):
-                whole.update(part)
-                number, digest = len(parts) + 1, checksum(part)
-                etag = client.upload_part(
-                    Bucket=bucket, Key=full_key, UploadId=upload, PartNumber=number, Body=part, ChecksumSHA256=digest
-                )["ETag"]
-                parts.append({"PartNumber": number, "ETag": etag, "ChecksumSHA256": digest})
-                on_bytes(len(part))
-            _refuse_change(path, facts, whole.hexdigest())
-            client.complete_multipart_upload(
-                Bucket=bucket, Key=full_key, UploadId=upload, MultipartUpload={"Parts": parts},
-                **_conditions(condition),  # type: ignore[arg-type]
-            )  # fmt: skip
-    except BaseException:
-        # The first error counts; what stays is ended by the next attempt's sweep.
-        with contextlib.suppress(BotoCoreError, ClientError):
-            client.abort_multipart_upload(Bucket=bucket, Key=full_key, UploadId=upload)
-        raise
-
-
-def _refuse_change(path: Path, facts: local.FileFacts, sent: str) -> None:
-    """The store knows only the parts' digests, so the whole is compared here."""
-    if sent != facts.sha256:
-        raise Damaged(f"{path}: changed while it was uploaded")
 
 
 def receive(

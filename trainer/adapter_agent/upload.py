@@ -1,19 +1,22 @@
 """Uploads a node's part of one checkpoint: every object created once, then the receipt that says all of it is there."""
 
+import hashlib
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from pydantic import ValidationError
 
-from adapter_agent import content, index, local, parallel
+from adapter_agent import content, index, local, multipart, parallel
 from adapter_agent.errors import ContentConflict, Damaged, ObjectMissing, PreconditionFailed
 from adapter_agent.index import Claim
+from adapter_agent.multipart import OnBytes, Origin, ignore_bytes
 from adapter_agent.store import ObjectFacts, Store
-from adapter_agent.transfer import Condition, OnBytes, ignore_bytes, send
+from adapter_agent.transfer import NOTHING_KNOWN, Condition, send
 from adapter_api.checkpoint import MANIFEST_NAME, FileEntry, Receipt, folder_name, receipt_name
 
 PARALLEL_FILES = 4
-"""With parts of 32 MiB this bounds memory to 128 MiB."""
 _SHA256, _ATTEMPT = "sha256", "attempt"
 
 log = logging.getLogger(__name__)
@@ -25,8 +28,9 @@ def metadata_of(facts: local.FileFacts, claim: Claim) -> dict[str, str]:
 
 
 def create_once(
-    store: Store, claim: Claim, key: str, path: Path, facts: local.FileFacts, on_bytes: OnBytes = ignore_bytes
-) -> None:
+    store: Store, claim: Claim, key: str, path: Path, facts: local.FileFacts, on_bytes: OnBytes = ignore_bytes,
+    origin: Origin = NOTHING_KNOWN,
+) -> None:  # fmt: skip
     """Creates an object of an uncommitted checkpoint from a file.
 
     An equal object in its place is as good. A different one that this or an older attempt left behind, which nothing
@@ -38,7 +42,7 @@ def create_once(
     """
     metadata = metadata_of(facts, claim)
     try:
-        send(store, key, path, facts, metadata, Condition(), on_bytes)
+        send(store, key, path, facts, metadata, Condition(), on_bytes, origin)
     except PreconditionFailed:
         found = store.head(key)
         if found is None:
@@ -47,7 +51,7 @@ def create_once(
             return
         _refuse_foreign(store, claim, found)
         log.warning("%s: replacing what an earlier, uncommitted upload left there", store.uri_of(key))
-        send(store, key, path, facts, metadata, Condition(found.etag), on_bytes)
+        send(store, key, path, facts, metadata, Condition(found.etag), on_bytes, origin)
 
 
 def create_document(store: Store, claim: Claim, key: str, body: bytes) -> None:
@@ -89,9 +93,20 @@ def read_receipt(store: Store, step: int, node: int) -> Receipt | None:
 
 
 def upload_checkpoint(
-    store: Store, claim: Claim, node: int, step: int, folder: Path, on_bytes: OnBytes = ignore_bytes
-) -> Receipt:
+    store: Store, claim: Claim, node: int, step: int, folder: Path, on_bytes: OnBytes = ignore_bytes,
+    journals: Path | None = None, known: Mapping[str, str] = MappingProxyType({}),
+) -> Receipt:  # fmt: skip
     """Uploads everything in `folder`, then the receipt. Doing it again after any interruption is safe.
+
+    Args:
+        store: The output.
+        claim: The attempt that uploads.
+        node: Whose part of the checkpoint it is.
+        step: Of the checkpoint.
+        folder: What its trainer has written.
+        on_bytes: Told of what went over the wire.
+        journals: Folder that remembers large files' uploads, so that a process after this one goes on with them.
+        known: SHA-256 -> key of committed content, which is copied in the store instead of sent again.
 
     Raises:
         Damaged: the folder holds a file of a kind that restore would refuse.
@@ -104,8 +119,10 @@ def upload_checkpoint(
         _refuse_unrestorable(folder, path)
 
     def upload(path: str) -> FileEntry:
-        facts = local.facts_of(folder / path)
-        create_once(store, claim, f"{folder_name(step)}/{path}", folder / path, facts, on_bytes)
+        facts = multipart.facts_of(folder / path)
+        key = f"{folder_name(step)}/{path}"
+        journal = None if journals is None else journals / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+        create_once(store, claim, key, folder / path, facts, on_bytes, Origin(journal, known))
         return FileEntry(path=path, size=facts.size, sha256=facts.sha256, node=node)
 
     files = tuple(parallel.each(upload, paths, PARALLEL_FILES))

@@ -1,0 +1,269 @@
+"""A large file in parts, each of which goes over the wire once: a killed upload goes on, known content is copied."""
+
+import base64
+import hashlib
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from adapter_agent import local, parallel
+from adapter_agent.errors import Damaged, EndpointUnreachable, ObjectMissing, PreconditionFailed, StorageError
+from adapter_agent.store import Store
+from adapter_api.base import Count, PositiveCount, ResourceModel
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
+
+SINGLE_PUT_BYTES = 64 * 2**20
+"""Larger files go up in parts."""
+COPY_BYTES = 2**20
+"""Of files from this size on, content that the store has already is copied there instead of sent again."""
+MIN_PART_BYTES = 32 * 2**20
+MAX_PARTS = 9000
+"""AWS takes 10,000."""
+PARALLEL_PARTS = 4
+"""Of all files together: with parts of 32 MiB this bounds memory to 128 MiB."""
+_CHUNK = 2**20
+
+_in_flight = threading.BoundedSemaphore(PARALLEL_PARTS)
+log = logging.getLogger(__name__)
+
+OnBytes = Callable[[int], None]
+"""Told how many bytes have just gone over the wire."""
+
+
+def ignore_bytes(_count: int) -> None:
+    """For callers that show no progress."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What makes an upload cheaper than sending everything."""
+
+    journal: Path | None = None
+    """File that remembers the upload for a process that comes after this one."""
+    known: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of committed content -> its key."""
+
+
+class SentPart(ResourceModel):
+    """A part that the store has acknowledged."""
+
+    number: PositiveCount
+    etag: str
+    sha256: str
+    """Base64, as S3's headers have it."""
+
+
+class Upload(ResourceModel):
+    """What a journal holds: a multipart upload that was begun."""
+
+    key: str
+    upload_id: str
+    size: Count
+    sha256: str
+    part_bytes: PositiveCount
+    parts: tuple[SentPart, ...] = ()
+
+
+def part_bytes(size: int) -> int:
+    """The size of the parts of a file."""
+    return max(MIN_PART_BYTES, -(-size // MAX_PARTS))
+
+
+def facts_of(path: Path) -> local.FileFacts:
+    """Reads a file once: the digest of the whole, and of each part that it would go up in."""
+    whole, digests, size = hashlib.sha256(), [], path.stat().st_size
+    with path.open("rb") as stream:
+        left, part = part_bytes(size), hashlib.sha256()
+        count = 0
+        while chunk := stream.read(min(_CHUNK, left)):
+            whole.update(chunk)
+            part.update(chunk)
+            count, left = count + len(chunk), left - len(chunk)
+            if left == 0:
+                digests.append(base64.b64encode(part.digest()).decode())
+                left, part = part_bytes(size), hashlib.sha256()
+        if left < part_bytes(size):
+            digests.append(base64.b64encode(part.digest()).decode())
+    if count != size:
+        raise Damaged(f"{path}: changed while it was read")
+    return local.FileFacts(size, whole.hexdigest(), tuple(digests))
+
+
+def is_large(facts: local.FileFacts, origin: Origin) -> bool:
+    """Whether a file goes up in parts; one whose content is known does so to be copied."""
+    return facts.size > SINGLE_PUT_BYTES or (facts.size >= COPY_BYTES and facts.sha256 in origin.known)
+
+
+def send(
+    store: Store, key: str, path: Path, facts: local.FileFacts, metadata: Mapping[str, str],
+    conditions: Mapping[str, str], on_bytes: OnBytes, origin: Origin,
+) -> None:  # fmt: skip
+    """Uploads a file in parts, and goes on with an upload that the journal remembers.
+
+    Raises:
+        PreconditionFailed: another object is in its place, which may be this one after a lost reply.
+        Damaged: the file is not what `facts` says.
+        StorageError: the upload broke off; with a journal, the parts that arrived stay.
+    """
+    if not facts.parts:
+        found = facts_of(path)
+        if found != facts:
+            raise Damaged(f"{path}: changed while it was uploaded")
+        facts = found
+    upload = _continued(store, key, facts, origin.journal) or _begin(store, key, facts, metadata, origin.journal)
+    try:
+        upload = _send_missing(store, upload, path, facts, on_bytes, origin)
+        parts: list[CompletedPartTypeDef] = [
+            {"PartNumber": part.number, "ETag": part.etag, "ChecksumSHA256": part.sha256} for part in upload.parts
+        ]
+        with store.naming(key):
+            store.client.complete_multipart_upload(
+                Bucket=store.bucket, Key=store.full_key(key), UploadId=upload.upload_id,
+                MultipartUpload={"Parts": parts}, **conditions,  # type: ignore[arg-type]
+            )  # fmt: skip
+    except ObjectMissing as error:
+        _forget(origin.journal)
+        raise PreconditionFailed(f"{error}: the upload has ended, perhaps well, while its reply was lost") from error
+    except (PreconditionFailed, Damaged):
+        _abort(store, upload)
+        _forget(origin.journal)
+        raise
+    except BaseException:
+        if origin.journal is None:
+            _abort(store, upload)
+        raise
+    _forget(origin.journal)
+
+
+def _begin(store: Store, key: str, facts: local.FileFacts, metadata: Mapping[str, str], journal: Path | None) -> Upload:
+    with store.naming(key):
+        upload_id = store.client.create_multipart_upload(
+            Bucket=store.bucket, Key=store.full_key(key), ChecksumAlgorithm="SHA256", Metadata=metadata
+        )["UploadId"]
+    upload = Upload(
+        key=key, upload_id=upload_id, size=facts.size, sha256=facts.sha256, part_bytes=part_bytes(facts.size)
+    )
+    _remember(journal, upload)
+    return upload
+
+
+def _continued(store: Store, key: str, facts: local.FileFacts, journal: Path | None) -> Upload | None:
+    """The upload that the journal remembers, with the parts that the store has; None if there is none to go on with."""
+    if journal is None:
+        return None
+    try:
+        upload = Upload.model_validate_json(journal.read_bytes())
+    except (OSError, ValidationError):
+        return None
+    same = (upload.key, upload.size, upload.sha256, upload.part_bytes)
+    if same != (key, facts.size, facts.sha256, part_bytes(facts.size)):
+        _abort(store, upload)
+        _forget(journal)
+        return None
+    try:
+        there = _stored_parts(store, upload)
+    except ObjectMissing:
+        _forget(journal)
+        if store.head(key) is not None:
+            raise PreconditionFailed(f"{store.uri_of(key)}: is there already") from None
+        return None
+    kept = tuple(part for part in upload.parts if there.get(part.number) == part.etag)
+    log.info("%s: going on with %d of %d parts sent", store.uri_of(key), len(kept), len(facts.parts))
+    return upload.model_copy(update={"parts": kept})
+
+
+def _stored_parts(store: Store, upload: Upload) -> dict[int, str]:
+    pages = store.client.get_paginator("list_parts").paginate(
+        Bucket=store.bucket, Key=store.full_key(upload.key), UploadId=upload.upload_id
+    )
+    with store.naming(upload.key):
+        return {part["PartNumber"]: part["ETag"] for page in pages for part in page.get("Parts", ())}
+
+
+def _send_missing(
+    store: Store, upload: Upload, path: Path, facts: local.FileFacts, on_bytes: OnBytes, origin: Origin
+) -> Upload:
+    sent = {part.number: part for part in upload.parts if part.sha256 == facts.parts[part.number - 1]}
+    source = origin.known.get(facts.sha256)
+    lock = threading.Lock()
+
+    def send_part(number: int) -> None:
+        with _in_flight:
+            etag = None if source is None else _copied(store, upload, source, number, facts)
+            if etag is None:
+                etag = _sent(store, upload, path, number, facts, on_bytes)
+        with lock:
+            sent[number] = SentPart(number=number, etag=etag, sha256=facts.parts[number - 1])
+            _remember(origin.journal, _with_parts(upload, sent))
+
+    missing = [number for number in range(1, len(facts.parts) + 1) if number not in sent]
+    parallel.each(send_part, missing, PARALLEL_PARTS)
+    return _with_parts(upload, sent)
+
+
+def _sent(store: Store, upload: Upload, path: Path, number: int, facts: local.FileFacts, on_bytes: OnBytes) -> str:
+    with path.open("rb") as stream:
+        stream.seek((number - 1) * upload.part_bytes)
+        body = stream.read(upload.part_bytes)
+    with store.naming(upload.key):
+        etag = store.client.upload_part(
+            Bucket=store.bucket, Key=store.full_key(upload.key), UploadId=upload.upload_id, PartNumber=number,
+            Body=body, ChecksumSHA256=facts.parts[number - 1],
+        )["ETag"]  # fmt: skip
+    on_bytes(len(body))
+    return etag
+
+
+def _copied(store: Store, upload: Upload, source: str, number: int, facts: local.FileFacts) -> str | None:
+    """The ETag of a part that the store has copied from `source`; None if it did not."""
+    first = (number - 1) * upload.part_bytes
+    last = min(first + upload.part_bytes, facts.size) - 1
+    try:
+        with store.naming(source):
+            answer: Any = store.client.upload_part_copy(
+                Bucket=store.bucket, Key=store.full_key(upload.key), UploadId=upload.upload_id, PartNumber=number,
+                CopySource={"Bucket": store.bucket, "Key": store.full_key(source)},
+                CopySourceRange=f"bytes={first}-{last}",
+            )["CopyPartResult"]  # fmt: skip
+    except EndpointUnreachable:
+        raise
+    except StorageError as error:
+        log.info("sending what could not be copied: %s", error)
+        return None
+    if answer.get("ChecksumSHA256", facts.parts[number - 1]) != facts.parts[number - 1]:
+        log.warning("%s: is damaged in the store; sending its content again", store.uri_of(source))
+        return None
+    etag: str = answer["ETag"]
+    return etag
+
+
+def _with_parts(upload: Upload, sent: Mapping[int, SentPart]) -> Upload:
+    return upload.model_copy(update={"parts": tuple(sent[number] for number in sorted(sent))})
+
+
+def _abort(store: Store, upload: Upload) -> None:
+    """The first error counts; what stays is ended by the commit, or by the next attempt's sweep."""
+    try:
+        with store.naming(upload.key):
+            store.client.abort_multipart_upload(
+                Bucket=store.bucket, Key=store.full_key(upload.key), UploadId=upload.upload_id
+            )
+    except StorageError as error:
+        log.info("an upload could not be ended: %s", error)
+
+
+def _remember(journal: Path | None, upload: Upload) -> None:
+    if journal is not None:
+        local.write_whole(journal, upload.model_dump_json().encode())
+
+
+def _forget(journal: Path | None) -> None:
+    if journal is not None:
+        journal.unlink(missing_ok=True)
