@@ -10,7 +10,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install check format test demo example-data bench cluster-up cluster-down e2e generate lock clean
+.PHONY: help install check format test demo example-data bench crash-matrix cluster-up cluster-down e2e generate lock clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -38,6 +38,9 @@ example-data: $(INSTALLED) ## Write the data that configs/example.yaml trains on
 
 bench: $(INSTALLED) ## Measure the training loop against a bare one; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks
+
+crash-matrix: $(INSTALLED) ## Kill agents and the object store at 200 writes of the protocol; half an hour
+	CRASH_RUNS=200 $(BIN)/python -m pytest tests/agent/test_crash_matrix.py
 
 cluster-up: $(INSTALLED) ## Start a Kubernetes on this machine, or use the one of KUBECONFIG
 	$(BIN)/python -m tests.cluster up

@@ -10,8 +10,12 @@ from datetime import datetime
 
 from adapter_api.job import AdapterTrainingJob, S3Location
 
-PROCESS_RESTARTS = 1
-"""Times that torchrun restarts crashed processes in place before the node fails and the whole gang is replaced."""
+PROCESS_RESTARTS = 3
+"""Times that torchrun restarts crashed processes in place before the node fails and the whole gang is replaced.
+
+One crash may count several times: the process itself, its peers that lose it, and peers that lose those in the rendezvous
+that follows.
+"""
 RENDEZVOUS_TIMEOUT_SECONDS = 600
 
 INDEX_VARIABLE = "JOB_COMPLETION_INDEX"

@@ -120,7 +120,10 @@ class Printer:
                 since = last.decode()[:19] + "Z" if last else None
                 for line in self.cluster.log(name, self.container, follow=True, tail=tail, since=since):
                     at, _, text = line.partition(b" ")
-                    if at > last:
+                    if not at[:4].isdigit():
+                        # Not the container's, but the kubelet's: why it cannot follow just now. It is asked again.
+                        say(errors(), f"{name}: {line.decode('utf-8', 'replace')}", "dim")
+                    elif at > last:
                         self._print(pod, text)
                         last = at
                 if self._has_ended(name):

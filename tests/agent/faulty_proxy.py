@@ -16,6 +16,8 @@ class Request:
     key: str
     query: str
     body: bytes
+    number: int = 0
+    """Of the request among those that a test counts."""
 
 
 class Proxy:
@@ -23,6 +25,8 @@ class Proxy:
 
     def __init__(self, target: str) -> None:
         self.rule: Callable[[Request], str] = lambda _: "pass"
+        self.after: Callable[[Request], None] = lambda _: None
+        """Called when the store has answered, before the reply goes on."""
         self.log: list[Request] = []
         self.hanging = threading.Event()
         self._released = threading.Event()
@@ -58,6 +62,7 @@ class Proxy:
                 reply = upstream.getresponse()
                 content = reply.read()
                 upstream.close()
+                proxy.after(request)
                 if verdict == "lose":
                     self.close_connection = True
                     self.connection.shutdown(socket.SHUT_RDWR)

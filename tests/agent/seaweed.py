@@ -17,28 +17,63 @@ GRPC_OFFSET = 10_000
 SERVICES = ("master", "volume", "filer", "s3", "admin")
 
 
+class Seaweed:
+    """One server, which may be killed and started again on what it has stored."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ports = dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
+        self.url = f"http://127.0.0.1:{self.ports['s3']}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Returns when it answers."""
+        folder = self.folder
+        argv = [
+            f"{sysconfig.get_path('scripts')}/weed",
+            "mini",
+            f"-dir={folder}",
+            "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1",
+        ]
+        for service, port in self.ports.items():
+            argv += [f"-{service}.port={port}", f"-{service}.port.grpc={port + GRPC_OFFSET}"]
+        argv += [
+            "-master.telemetry=false",
+            "-admin.ui=false",
+            "-webdav=false",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+        ]
+        argv += [f"-s3.localSocket={folder}/s3.sock", f"-filer.localSocket={folder}/filer.sock"]
+        argv += ["-s3.autoCreateBucket=false", f"-bucket={BUCKET}"]
+        env = {**os.environ, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
+        with (folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(argv, env=env, stdout=log, stderr=log, cwd=folder)
+        bucket = f"http://127.0.0.1:{self.ports['filer']}/buckets/{BUCKET}/"
+        wait_until(lambda: answers(f"{self.url}/healthz") and answers(bucket))
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def restart(self) -> None:
+        """What a crash of the server is to its clients."""
+        self.kill()
+        self.start()
+
+
 @contextlib.contextmanager
 def seaweed(folder: Path) -> Iterator[str]:
     """Runs the server inside the block; yields its endpoint URL."""
-    ports = dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
-    argv = [f"{sysconfig.get_path('scripts')}/weed", "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
-    for service, port in ports.items():
-        argv += [f"-{service}.port={port}", f"-{service}.port.grpc={port + GRPC_OFFSET}"]
-    argv += ["-master.telemetry=false", "-admin.ui=false", "-webdav=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
-    argv += [f"-s3.localSocket={folder}/s3.sock", f"-filer.localSocket={folder}/filer.sock"]
-    argv += ["-s3.autoCreateBucket=false", f"-bucket={BUCKET}"]
-    env = {**os.environ, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(argv, env=env, stdout=log, stderr=log, cwd=folder)
-    url = f"http://127.0.0.1:{ports['s3']}"
+    server = Seaweed(folder)
     try:
-        wait_until(
-            lambda: answers(f"{url}/healthz") and answers(f"http://127.0.0.1:{ports['filer']}/buckets/{BUCKET}/")
-        )
-        yield url
+        server.start()
+        yield server.url
     finally:
-        process.kill()
-        process.wait()
+        server.kill()
 
 
 def free_ports(count: int) -> list[int]:

@@ -135,20 +135,20 @@ def test_a_damaged_index_is_never_replaced(store: Store) -> None:
 
 
 def test_the_probe_accepts_a_store_that_honours_conditions_and_leaves_nothing(store: Store) -> None:
-    index.probe(store)
+    index.probe(store, 1)
     assert not list(store.list())
 
 
 def test_a_store_that_ignores_conditions_is_refused(proxy: Proxy, through: Store) -> None:
     proxy.rule = lambda request: "accept" if request.method == "PUT" else "pass"
     with pytest.raises(ConditionalWritesIgnored, match=r"8 of 8 racing creations.*output\.s3\.conditionalWrites"):
-        index.probe(through)
+        index.probe(through, 1)
 
 
 def test_a_store_that_ignores_only_if_match_is_refused(proxy: Proxy, through: Store) -> None:
     proxy.rule = lambda request: "accept" if request.body == b"replaced\n" else "pass"
     with pytest.raises(ConditionalWritesIgnored, match="If-Match is ignored"):
-        index.probe(through)
+        index.probe(through, 1)
 
 
 def test_a_probe_whose_winner_lost_its_reply_passes(proxy: Proxy, through: Store) -> None:
@@ -161,5 +161,5 @@ def test_a_probe_whose_winner_lost_its_reply_passes(proxy: Proxy, through: Store
         return "pass"
 
     proxy.rule = lose_the_winner
-    index.probe(through)
+    index.probe(through, 1)
     assert lost

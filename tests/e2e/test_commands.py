@@ -34,7 +34,7 @@ def test_followed_logs_hold_every_step_through_a_restart(world: World, tmp_path:
     log, told = following.communicate(timeout=300)
     assert following.returncode == 0
     shown = [int(found[1]) for line in log.splitlines() if (found := re.match(r"\[0\] step (\d+)/60 ", line))]
-    assert set(shown) == set(range(1, 61))
+    assert set(shown) == set(range(1, 61)), told
     assert f"{NAMESPACE}/followed: Restarting" in told
     assert waited.communicate(timeout=60)[0] == (
         f"{NAMESPACE}/followed: Complete, s3://checkpoints/followed/checkpoint-60\n"

@@ -30,6 +30,7 @@ CHANGE_SECONDS = 60.0
 CLAIM_WAIT_SECONDS = 600.0
 """How long other nodes wait for node 0's claim; the trainers' rendezvous waits as long."""
 _RACERS = 8
+PROBE = "probe-"
 
 log = logging.getLogger(__name__)
 
@@ -168,13 +169,16 @@ def await_claim(store: Store, attempt: int) -> Claim:
         deadline.pause()
 
 
-def probe(store: Store) -> None:
+def probe(store: Store, attempt: int) -> None:
     """Races creations of one key, and tries to replace it under a wrong ETag.
+
+    The key names the attempt, so that a later one knows what a killed probe has left behind.
 
     Raises:
         ConditionalWritesIgnored: more than one creation won, or the wrong replacement did.
+        Fenced: a newer attempt owns the output.
     """
-    key = f"probe-{uuid.uuid4().hex}"
+    key = f"{PROBE}{attempt}-{uuid.uuid4().hex}"
     start = threading.Barrier(_RACERS)
 
     def create(racer: int) -> bool:
@@ -197,6 +201,9 @@ def probe(store: Store) -> None:
         store.delete(key)
     # No winner at all is a lost reply: the object was created, and only one request can have done it.
     if winners > 1 or replaced:
+        held = read(store)
+        if held is not None and held.index.attempt > attempt:
+            raise fenced(held.index, attempt, store)  # its sweep has removed the probe under our hands
         found = (
             f"{winners} of {_RACERS} racing creations of one object succeeded" if winners > 1 else "If-Match is ignored"
         )

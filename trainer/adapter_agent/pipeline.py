@@ -19,6 +19,8 @@ from adapter_agent.store import Store
 from adapter_agent.upload import upload_checkpoint
 from adapter_api.checkpoint import IndexEntry, folder_name
 
+OWNER_SECONDS = 20.0
+"""How often a node asks whether the output is still its attempt's."""
 FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.2, 3.0
 """How often storage is asked what the other nodes have done."""
 
@@ -48,6 +50,7 @@ class Pipeline:
         """Content of the newest committed checkpoint: SHA-256 -> key."""
         self._looks = delays(FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS)
         self._next_look = 0.0
+        self._owner_seen = time.monotonic()
 
     def turn(self, *, last: bool) -> bool:
         """Does what can be done now; with `last`, tells whether this node has nothing left to do.
@@ -66,6 +69,10 @@ class Pipeline:
                 self._commit_uploaded()
             else:
                 self._learn_commits()
+        if time.monotonic() >= self._owner_seen + OWNER_SECONDS:
+            # A node that was cut off, and replaced, would train in vain until its next save, or wait for receipts for ever.
+            self._owner_seen = time.monotonic()
+            index.read_owned(self._store, self._claim)
         if self._expire:
             self._clear_away()
         self._extras.send_samples(settled=last)

@@ -38,7 +38,7 @@ def _lead(options: RestoreOptions, output: Store) -> Start:
     before = start.kept(options.folders)
     again = before is not None and before.attempt == options.attempt
     claim = before.claim if before is not None and again else Claim(options.attempt, uuid.uuid4().hex)
-    index.probe(output)
+    index.probe(output, options.attempt)
     # Kept first: a process that dies between claim and reply must recognise its own claim when it is run again.
     start.keep(options.folders, Start(attempt=claim.attempt, nonce=claim.nonce))
     current = index.claim(output, claim)

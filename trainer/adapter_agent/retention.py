@@ -1,9 +1,10 @@
 """Which checkpoints go, and how: first out of the index, then the manifest, then the data; the newest never."""
 
 import logging
+import re
 from collections.abc import Collection
 
-from adapter_agent import index
+from adapter_agent import index, start
 from adapter_agent.index import Claim
 from adapter_agent.store import Store
 from adapter_api.checkpoint import MANIFEST_NAME, CheckpointIndex, IndexEntry, folder_name, step_of
@@ -58,7 +59,15 @@ def sweep(store: Store, claim: Claim) -> tuple[int, ...]:
             swept.append(step)
             log.info("removed %s, which was never committed", store.uri_of(folder_name(step)))
     store.abort_uploads("checkpoint-")
+    store.delete(*_marks_before(store, claim.attempt))
     return tuple(swept)
+
+
+def _marks_before(store: Store, attempt: int) -> list[str]:
+    """Announcements and probes of older attempts; a newer one's probe is none of ours, and must not go under its hands."""
+    names = ((facts.key, facts.key.partition(prefix)[2]) for prefix in (start.FOLDER, index.PROBE) for facts in store.list(prefix))  # fmt: skip
+    found = ((key, re.match(r"\d{1,18}(?=[.-])", name)) for key, name in names)
+    return [key for key, number in found if number is not None and int(number[0]) < attempt]
 
 
 def remove_data(store: Store, step: int) -> int:

@@ -70,8 +70,11 @@ def await_start(store: Store, claim: Claim) -> Start:
         deadline.pause()
 
 
+FOLDER = "attempts/"
+
+
 def _key(attempt: int) -> str:
-    return f"attempts/{attempt}.json"
+    return f"{FOLDER}{attempt}.json"
 
 
 def keep(folders: local.Folders, start: Start) -> None:
