@@ -94,6 +94,7 @@ class Run:
         finally:
             self._over = True
             self._kill(range(NODES))
+            self._read_to_the_end()
 
     def close(self) -> None:
         """Ends what stood before the store."""
@@ -133,6 +134,7 @@ class Run:
                 del self.current[node]
             elif code == -signal.SIGKILL and self.crash.recovery == "attempt":
                 self._kill(range(NODES))
+                self._read_to_the_end()
                 self.attempt += 1
                 self._begin_attempt()
                 return False
@@ -205,12 +207,18 @@ class Run:
         else:
             self._kill(range(NODES) if self.crash.victim == "both" else [node])
 
+    def _read_to_the_end(self) -> None:
+        """Closes the pipes of ended processes. Only the thread that starts them does; others merely kill."""
+        for process in self.current.values():
+            if process.stdout is not None and not process.stdout.closed:
+                process.communicate()
+
     def _kill(self, nodes: "range | list[int]") -> None:
         for node in nodes:
             process = self.current.get(node)
             if process is not None and process.poll() is None:
                 process.kill()
-                process.communicate()
+                process.wait()
 
     def check(self) -> Iterator[str]:
         """Every violation of what must hold, after a following attempt has swept."""

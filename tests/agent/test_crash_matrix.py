@@ -18,7 +18,7 @@ from adapter_api.progress import ExitCode
 from tests.agent.crash_matrix import NOTHING, Crash, Fencing, Recovery, Run, Victim
 from tests.agent.seaweed import BUCKET, Seaweed
 
-RUNS = int(os.environ.get("CRASH_RUNS", "12"))
+RUNS = int(os.environ.get("CRASH_RUNS", "8"))
 pytestmark = pytest.mark.timeout(0 if RUNS > 20 else 400)
 
 
