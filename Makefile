@@ -36,8 +36,8 @@ demo: $(INSTALLED) ## Train digits on two nodes against an embedded object store
 example-data: $(INSTALLED) ## Write the data that configs/example.yaml trains on to data/digits
 	$(BIN)/python -m demo.digits data/digits
 
-bench: $(INSTALLED) ## Measure the training loop against a bare one; writes docs/benchmarks.md
-	$(BIN)/python -m benchmarks
+bench: $(INSTALLED) ## Measure against what others do, side by side; writes docs/benchmarks.md (ONLY="step start": these)
+	$(BIN)/python -m benchmarks $(ONLY)
 
 crash-matrix: $(INSTALLED) ## Kill agents and the object store at 200 writes of the protocol; half an hour
 	CRASH_RUNS=200 $(BIN)/python -m pytest tests/agent/test_crash_matrix.py
