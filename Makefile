@@ -10,7 +10,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install check format test demo example-data bench crash-matrix cluster-up cluster-down e2e generate lock clean
+.PHONY: help install check format test demo example-data bench crash-matrix cluster-up cluster-down e2e generate golden lock clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -53,6 +53,9 @@ e2e: $(INSTALLED) ## Build the images, install the chart, and run the end-to-end
 
 generate: $(INSTALLED) ## Write the CRD from the models
 	$(BIN)/python -m adapter_api.crd
+
+golden: $(INSTALLED) ## Write anew what is compared with what we send to Kubernetes; read the difference before committing it
+	WRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/operator/test_manifests.py
 
 lock: $(UV) ## Resolve requirements anew from pyproject.toml, with hashes
 	$(COMPILE) pyproject.toml --extra trainer --extra agent --extra operator --extra cli --extra dev \

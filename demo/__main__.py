@@ -23,7 +23,7 @@ from adapter_agent.store import Store
 from adapter_api.document import read, validate
 from adapter_api.job import AdapterTrainingJob
 from adapter_api.progress import ExitCode
-from adapter_trainer import sample
+from adapter_trainer import grids, sample
 from atj.boundary import explain
 from atj.committed import Committed
 from atj.conditions import rows_of
@@ -98,7 +98,7 @@ def demonstrate(job: AdapterTrainingJob, folder: OutputFolder) -> int:
         committed = Committed(job.spec.output.s3)
         newest = committed.entry(None)
     shown = images.unflatten(0, (digits.CLASSES, JUDGED_PER_CLASS))[:, :SHOWN_PER_CLASS].flatten(0, 1)
-    sample.grid(shown, SHOWN_PER_CLASS, _SCALE).save(folder.path / "samples.png")
+    grids.grid(shown, SHOWN_PER_CLASS, _SCALE).save(folder.path / "samples.png")
     accuracy = judge.accuracy(images.squeeze(1).numpy(), labels)
     control_accuracy = judge.accuracy(control_images.squeeze(1).numpy(), control_labels)
     summary = {

@@ -8,6 +8,7 @@ FREE_TO_CHANGE: tuple[tuple[str, ...], ...] = (
     ("checkpoint",),
     ("logging",),
     ("sampling",),
+    ("evaluation",),
     ("optimization", "num_train_epochs"),
     ("optimization", "max_train_steps"),
     # The order of samples depends on how many were seen, not on how they were grouped, so a run may be regrouped.

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJso
 
 from adapter_api.base import S3URI, Count, Flag, PositiveCount, Real, ResourceModel
 from adapter_api.messages import shown
+from adapter_api.progress import MAX_METRICS, MetricName
 from adapter_api.training import TrainingConfig
 
 GROUP = "adaptertraining.dev"
@@ -440,6 +441,8 @@ class ProgressStatus(ResourceModel):
     """Seconds that the remaining steps will take."""
     eta: ShortText | None = None
     """The same, as people say it."""
+    metrics: Annotated[dict[MetricName, Real], Field(max_length=MAX_METRICS)] | None = None
+    """Figures of the newest evaluation, by name: loss on held-out samples, what each condition gains, judged pictures."""
     updated_at: datetime | None = None
     """When the trainer reported this."""
 

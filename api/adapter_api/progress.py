@@ -13,6 +13,10 @@ OUTCOME_FILE = "outcome.json"
 MAX_PROGRESS_BYTES = 64 * 1024
 """A reader takes no more than this from an agent."""
 
+MAX_METRICS = 64
+"""An adapter gives one; a reader keeps no more."""
+MetricName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,127}$")]
+
 
 class ExitCode(IntEnum):
     """How trainer, agent and command line end. Values below 64 are conventional; 75 is sysexits.h's EX_TEMPFAIL."""
@@ -40,7 +44,7 @@ class CheckpointMark(ResourceModel):
 class Progress(ResourceModel):
     """How far a run is; written by the trainer at every report, completed by the agent."""
 
-    phase: Literal["preparing", "training", "saving", "sampling", "ended"] = "preparing"
+    phase: Literal["preparing", "training", "evaluating", "saving", "sampling", "ended"] = "preparing"
     step: Count = 0
     total_steps: Count = 0
     epoch: Count = 0
@@ -54,6 +58,8 @@ class Progress(ResourceModel):
     saved_step: Count | None = None
     """Step of the newest complete local checkpoint."""
     checkpoint: CheckpointMark | None = None
+    metrics: Annotated[dict[MetricName, Real], Field(max_length=MAX_METRICS)] = {}
+    """Figures of the newest evaluation, by name."""
     upload_error: Annotated[str, Field(max_length=2048)] | None = None
     """Why the last upload has not succeeded yet; training goes on meanwhile."""
 

@@ -535,8 +535,32 @@ class SamplingConfig(ConfigModel):
     """One row of the closing picture grid each: values by data column, `caption` for text; none, no grid."""
     images_per_row: Annotated[PositiveCount, Field(le=64)] = 8
     """Pictures in a row of the grid."""
+    at: Literal["checkpoints", "end"] = "checkpoints"
+    """When the grid is drawn: with every checkpoint, or once at the end."""
+    without_conditions: Flag = False
+    """Draw every row of two or more conditions also without each of them: the same noise, so the difference is its doing."""
+    adapter_scales: Annotated[tuple[Real, ...], Field(max_length=16)] = ()
+    """Draw every row once with each of these weights of all adapters, 0 being without them; by default as trained."""
     seed: Count = 0
     """Everything random follows from it."""
+
+
+class EvaluationConfig(ConfigModel):
+    """What every checkpoint is measured by, on samples that training does not read.
+
+    A loss says little about what conditions do. Measured are the loss with all conditions, and for each condition the
+    share by which the loss grows without it; and, if pictures are drawn, whether they show the label that they were
+    drawn for, and how like the sample's own image they are.
+    """
+
+    pairs_file_path: PathText
+    """Held-out samples, in the form of data.params.pairs_file_path."""
+    samples: Annotated[PositiveCount, Field(le=65_536)] = 128
+    """Held-out samples that the loss is measured on; the first ones of the file."""
+    timesteps: Annotated[PositiveCount, Field(le=64)] = 4
+    """Noise levels at which each of them is measured, spread evenly over all."""
+    pictures: Annotated[Count, Field(le=4096)] = 0
+    """For the conditions of so many of them a picture is drawn and judged; drawing takes most of the time."""
 
 
 class TrainingConfig(ConfigModel):
@@ -548,6 +572,7 @@ class TrainingConfig(ConfigModel):
     checkpoint: CheckpointConfig = CheckpointConfig()
     logging: LoggingConfig = LoggingConfig()
     sampling: SamplingConfig = SamplingConfig()
+    evaluation: EvaluationConfig | None = None
     seed: Annotated[Count, Field(le=2**32 - 1)] = 0
     """Everything random follows from it."""
 

@@ -64,13 +64,16 @@ def sample_command(
         raise refusal(f"--out {out}: a .png file in a folder that exists is needed")
     with _at_hand(checkpoint, endpoint_url, region) as folder:
         try:
-            from adapter_trainer import sample  # brings torch, which takes seconds that no other command should wait
+            from adapter_trainer import (  # brings torch, which takes seconds that no other command should wait
+                grids,
+                sample,
+            )
         except ModuleNotFoundError as error:
             raise CommandError(f"drawing needs the package {error.name}; install the trainer's requirements") from None
         sampler = sample.load(folder)
         rows = rows_of(sampler.config, label or (), condition or (), prompt)
         images = sampler.draw(rows, count, steps=steps, guidance_scale=guidance_scale, seed=seed)
-        sample.grid(images, count).save(out)
+        grids.grid(images, count).save(out)
     say(results(), f"{out}: {len(rows)} row{'s' * (len(rows) > 1)} of {count}")
 
 

@@ -181,6 +181,7 @@ def _progress(
         images_per_second=None if seen.images_per_second is None else round(seen.images_per_second, 1),
         eta_seconds=0 if is_complete else seen.eta_seconds,
         eta=_in_words(0 if is_complete else seen.eta_seconds),
+        metrics=seen.metrics or (None if before is None else before.metrics),
         updated_at=seen.updated_at,
     )
 

@@ -144,14 +144,15 @@ class Samples(Dataset[_Sample]):
         dropped = {
             name: bool(draw < share) for (name, share), draw in zip(self.shape.dropouts.items(), draws, strict=True)
         }
-        source = self._pixels(row.image)
+        source = self.pixels(row.image)
         pixels, time_ids = place_image(source, self.params, random)
         columns = {name: self._column(row, name) for name in row.values}
         if self.shape.reference_size is not None:
             columns["image"] = reference_image(Image.fromarray(source), self.shape.reference_size)
         return _Sample(pixels, noise, posterior, timestep, time_ids, columns, dropped, row.caption)
 
-    def _pixels(self, path: Path) -> Pixels:
+    def pixels(self, path: Path) -> Pixels:
+        """An image as it is, in the configured mode; small ones are kept."""
         if (kept := self.decoded.get(path)) is not None:
             return kept
         pixels = np.asarray(open_image(path).convert(self.params.image_mode))

@@ -11,8 +11,10 @@ from adapter_trainer import checkpoint, objective
 from adapter_trainer.control import StopRequest
 from adapter_trainer.data import Batch, Batches
 from adapter_trainer.errors import NonFiniteLoss
+from adapter_trainer.evaluate import Evaluation
 from adapter_trainer.model import AdapterModel, Conditions
 from adapter_trainer.objective import NoiseSchedule
+from adapter_trainer.pictures import Gallery
 from adapter_trainer.processes import Processes
 from adapter_trainer.report import Report
 from adapter_trainer.state import TrainingState
@@ -42,6 +44,8 @@ class Training:
     total_steps: int
     samples: int
     """In one epoch."""
+    evaluation: Evaluation | None
+    gallery: Gallery
 
 
 def train(run: Training) -> bool:
@@ -61,11 +65,13 @@ def train(run: Training) -> bool:
         if saving or state.step % config.logging.log_steps == 0:
             report_loss(run, loss)
         if saving:
-            save(run)
+            save(run, stopping=stopping)
         if stopping:
             break
     if run.report.saved_step != state.step:
-        save(run)  # nothing was left to do of a run continued from elsewhere, but this output is to hold its result
+        save(
+            run, stopping=False
+        )  # nothing was left to do of a run continued from elsewhere, but this output is to hold its result
     return state.step >= run.total_steps
 
 
@@ -123,17 +129,43 @@ def report_loss(run: Training, loss: Tensor) -> None:
     state.metrics = run.report.step(state.step, epoch, mean, float(state.scheduler.get_last_lr()[0]))
 
 
-def save(run: Training) -> None:
+def save(run: Training, *, stopping: bool) -> None:
     """Saves a checkpoint, then deletes those that are no longer to be kept; collective.
+
+    It is evaluated before, so that it holds its own figures, and drawn from after; not when there is no time for either.
 
     Raises:
         NonFiniteLoss: the last step's gradient overflowed; such weights must not replace those that can be resumed.
     """
     if not all(bool(parameter.isfinite().all()) for _, parameter in run.state.trained()):
         raise NonFiniteLoss(f"step {run.state.step}: weights became NaN or infinite; {_REMEDY}")
+    if not stopping:
+        evaluate(run)
     run.report.phase("saving", run.state.step)
     checkpoint.write(run.output, run.state.step, lambda folder: run.state.fill(folder, run.processes), run.processes)
     run.report.saved_step = run.state.step
     checkpoint.retain(run.output, run.state.config.checkpoint.keep_last, run.state.step, run.processes)
+    if not stopping:
+        draw(run)
     run.report.phase("training", run.state.step)
     run.report.begin_interval()
+
+
+def evaluate(run: Training) -> None:
+    """Measures the model as sampling would use it, where the configuration asks for that; collective."""
+    if run.evaluation is None:
+        return
+    run.report.phase("evaluating", run.state.step)
+    with run.state.averaged():
+        figures = run.evaluation.measure()
+    run.state.metrics |= figures
+    run.report.evaluated(run.state.step, figures)
+
+
+def draw(run: Training) -> None:
+    """Draws the picture grid of this step, if one is due; collective."""
+    step = run.state.step
+    if run.gallery.is_due(step, is_last=step >= run.total_steps):
+        run.report.phase("sampling", step)
+        with run.state.averaged():
+            run.gallery.draw(step)

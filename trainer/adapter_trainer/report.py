@@ -35,6 +35,8 @@ class Report:
         self.clock = clock
         self.show = show
         self.saved_step: int | None = None
+        self.evaluation: dict[str, float] = {}
+        """Figures of the newest evaluation."""
         self.last = Progress(total_steps=total_steps, updated_at=_now(), world_size=processes.world_size)
         self.since = clock()
         self.samples = 0
@@ -82,6 +84,7 @@ class Report:
             updated_at=_now(),
             world_size=self.processes.world_size,
             saved_step=self.saved_step,
+            metrics=self.evaluation,
         )
         self._progress(progress)
         figures = {"loss": loss, "learning_rate": learning_rate}
@@ -95,6 +98,17 @@ class Report:
         self.accelerator.log({**figures, "images_per_second": speed, "epoch": epoch}, step=step)
         self.begin_interval()
         return figures
+
+    def evaluated(self, step: int, figures: dict[str, float]) -> None:
+        """Reports what an evaluation found."""
+        self.evaluation = {name: float(f"{value:.5g}") for name, value in figures.items()}
+        self._progress(self.last.model_copy(update={"metrics": self.evaluation}))
+        if self.processes.is_main:
+            with (self.output / METRICS_FILE).open("a", encoding="utf-8") as history:
+                history.write(json.dumps({"step": step, "evaluation": self.evaluation}) + "\n")
+            told = "  ".join(f"{name} {value:.4g}" for name, value in self.evaluation.items())
+            self.show(f"evaluation at step {step}: {told}")
+        self.accelerator.log({f"evaluation/{name}": value for name, value in figures.items()}, step=step)
 
     def _progress(self, progress: Progress) -> None:
         self.last = progress.model_copy(update={"updated_at": _now()})

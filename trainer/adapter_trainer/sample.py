@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -33,7 +32,6 @@ class Sampler:
         self.config = config
         self.device = device
 
-    @torch.no_grad()
     def draw(
         self,
         rows: Sequence[Row],
@@ -51,24 +49,44 @@ class Sampler:
         Raises:
             InvalidData: a value that does not fit its column.
         """
-        sampling = self.config.sampling
-        scale = sampling.guidance_scale if guidance_scale is None else guidance_scale
-        seed = sampling.seed if seed is None else seed
-        shape = self.model.latent_shape(self.config.data.params.resolution)
         pictures = []
         for index, row in enumerate(rows):
-            noise = np.stack(
-                [
-                    order.generator_at(seed, Place(index, column), "picture").standard_normal(shape, dtype=np.float32)
-                    for column in range(images_per_row)
-                ]
+            places = [Place(index, column) for column in range(images_per_row)]
+            pictures.append(
+                self.draw_at([row] * images_per_row, places, steps=steps, guidance_scale=guidance_scale, seed=seed)
             )
-            pictures.append(self._draw(row, torch.from_numpy(noise).to(self.device), steps or sampling.steps, scale))
         return torch.cat(pictures)
 
-    def _draw(self, row: Row, noise: Tensor, steps: int, scale: float) -> Tensor:
+    @torch.no_grad()
+    def draw_at(
+        self,
+        rows: Sequence[Row],
+        places: Sequence[Place],
+        *,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        seed: int | None = None,
+    ) -> Tensor:
+        """Draws one picture for each row, all at once; pictures of the same seed and place begin with the same noise.
+
+        Returns:
+            [rows, C, H, W] in 0..1.
+
+        Raises:
+            InvalidData: a value that does not fit its column.
+        """
+        sampling = self.config.sampling
+        seed = sampling.seed if seed is None else seed
+        shape = self.model.latent_shape(self.config.data.params.resolution)
+        noise = np.stack(
+            [order.generator_at(seed, place, "picture").standard_normal(shape, dtype=np.float32) for place in places]
+        )
+        scale = sampling.guidance_scale if guidance_scale is None else guidance_scale
+        return self._draw(rows, torch.from_numpy(noise).to(self.device), steps or sampling.steps, scale)
+
+    def _draw(self, rows: Sequence[Row], noise: Tensor, steps: int, scale: float) -> Tensor:
         nulls: list[Row] = [{}] * len(noise) if scale != 1 else []
-        conditions = self._conditions([*[row] * len(noise), *nulls])
+        conditions = self._conditions([*rows, *nulls])
         name = self.config.sampling.scheduler
         scheduler = registry.SCHEDULERS[name](**_scheduler_settings(self.config, name))
         scheduler.set_timesteps(steps, device=self.device)
@@ -152,26 +170,6 @@ def load(folder: Path, device: str | None = None) -> Sampler:
         raise IncompatibleCheckpoint(f"{folder}: its weights do not fit its configuration: {error}") from None
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return Sampler(model.to(chosen).eval(), config, chosen)
-
-
-def grid(images: Tensor, columns: int, scale: int | None = None) -> Image.Image:
-    """Pictures [N, C, H, W] in 0..1, C of 1 or 3, as one picture of `columns` columns with a thin white gap.
-
-    Args:
-        images: the pictures.
-        columns: pictures a row.
-        scale: enlarges each pixel to a square of that many; by default, so that a picture has at least 64 pixels a side.
-    """
-    scale = scale or max(1, -(-64 // images.shape[-1]))
-    bytes_ = (images.clamp(0, 1) * 255).round().byte().cpu().permute(0, 2, 3, 1)
-    pixels = bytes_.repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2).expand(-1, -1, -1, 3).numpy()
-    count, height, width = pixels.shape[:3]
-    rows, gap = -(-count // columns), 2
-    canvas = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, dtype=np.uint8)
-    for index, picture in enumerate(pixels):
-        top, left = index // columns * (height + gap), index % columns * (width + gap)
-        canvas[top : top + height, left : left + width] = picture
-    return Image.fromarray(canvas)
 
 
 def _scheduler_settings(config: TrainingConfig, name: str) -> dict[str, Any]:

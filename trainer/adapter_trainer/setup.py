@@ -19,9 +19,11 @@ from adapter_trainer import checkpoint, randomness, registry
 from adapter_trainer.control import StopRequest
 from adapter_trainer.data import Batches, Collate, Samples, SampleShape, batches
 from adapter_trainer.errors import InvalidConfig, InvalidData, TrainingError
+from adapter_trainer.evaluate import Evaluation, plain_samples, read_held_out
 from adapter_trainer.loop import Training
 from adapter_trainer.model import AdapterModel
 from adapter_trainer.objective import NoiseSchedule
+from adapter_trainer.pictures import Gallery
 from adapter_trainer.processes import Processes
 from adapter_trainer.report import Report
 from adapter_trainer.state import TrainingState
@@ -71,6 +73,7 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
     stop = StopRequest(processes)
     show = options.show if processes.is_main else _silent
     rows, config = _rows(config, processes)
+    held_out = _held_out(config, processes)
     model = AdapterModel(config)
     _cast_frozen(model, WEIGHT_TYPES[optimization.mixed_precision])
     model.to(accelerator.device)
@@ -99,11 +102,19 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
         show(f"resuming from {folder} at step {state.step} of {total_steps}")
     report.start(config, state.step)
     nulls = [] if model.tokenizers is None else [ids.to(accelerator.device) for ids in model.tokenizers([""])]
+    schedule = NoiseSchedule(config.model.params.scheduler_config.params, accelerator.device)
+    samples = _samples(config, rows, model)
+    evaluation = None
+    if config.evaluation is not None:
+        plain = plain_samples(held_out, config, samples)
+        evaluation = Evaluation(
+            config.evaluation, config, model, schedule, plain, rows, nulls, processes, accelerator.device
+        )
     return Training(
         state=state,
         module=module,
-        schedule=NoiseSchedule(config.model.params.scheduler_config.params, accelerator.device),
-        batches=_batches(config, rows, model, state.seen, processes, accelerator.device),
+        schedule=schedule,
+        batches=_batches(config, samples, model, state.seen, processes, accelerator.device),
         null_ids=nulls,
         report=report,
         stop=stop,
@@ -111,6 +122,8 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
         output=options.output,
         total_steps=total_steps,
         samples=len(rows),
+        evaluation=evaluation,
+        gallery=Gallery(config, model, processes, accelerator.device, options.output / "samples"),
     )
 
 
@@ -151,6 +164,21 @@ def _rows(config: TrainingConfig, processes: Processes) -> tuple[list[Row], Trai
     return rows, config
 
 
+def _held_out(config: TrainingConfig, processes: Processes) -> list[Row]:
+    """The samples of the evaluation; every rank checks all of them, since they are few."""
+    if config.evaluation is None:
+        return []
+    error: Exception | None = None
+    rows: list[Row] = []
+    try:
+        rows = read_held_out(config.evaluation, config)
+    except InvalidData as found:
+        error = found
+    if (error := processes.first_error(error)) is not None:
+        raise error
+    return rows
+
+
 def _cast_frozen(model: AdapterModel, dtype: torch.dtype) -> None:
     """Holds what is not trained in the precision that it is computed in; the first stage keeps its own."""
     for _, module, settings in model.trainable_parts():
@@ -184,18 +212,20 @@ def _has_unused(config: TrainingConfig) -> bool:
     return any(encoder.train for encoder in params.text_config.encoders) or (image is not None and image.train)
 
 
-def _batches(
-    config: TrainingConfig, rows: list[Row], model: AdapterModel, seen: int, processes: Processes, device: torch.device
-) -> Batches:
-    params = config.data.params
+def _samples(config: TrainingConfig, rows: list[Row], model: AdapterModel) -> Samples:
     shape = SampleShape(
-        latents=model.latent_shape(params.resolution),
+        latents=model.latent_shape(config.data.params.resolution),
         timesteps=config.model.params.scheduler_config.params.num_train_timesteps,
         reference_size=None if model.image_encoder is None else model.image_encoder.image_size,
         dropouts=model.condition_dropouts(),
     )
     widths = {column.name: column.width for column in columns_of(config)}
-    samples = Samples(rows, params, widths, shape, config.seed)
+    return Samples(rows, config.data.params, widths, shape, config.seed)
+
+
+def _batches(
+    config: TrainingConfig, samples: Samples, model: AdapterModel, seen: int, processes: Processes, device: torch.device
+) -> Batches:
     return batches(
         samples,
         Collate(model.tokenizers),

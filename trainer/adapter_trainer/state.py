@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -49,6 +50,20 @@ class TrainingState:
         """Trained parameters by name, in the optimizer's order."""
         for group in self.optimizer.param_groups:
             yield from zip(group["names"], group["params"], strict=True)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The model with its averaged weights, where an average is kept, for as long as the block."""
+        if self.ema is None:
+            yield
+            return
+        parameters = [parameter for _, parameter in self.trained()]
+        self.ema.store(parameters)
+        self.ema.copy_to(parameters)
+        try:
+            yield
+        finally:
+            self.ema.restore(parameters)
 
     # --- out ---
 

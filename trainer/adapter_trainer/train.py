@@ -123,15 +123,13 @@ def _ended_before(output: Path) -> int | None:
 def _train(config: TrainingConfig, arguments: argparse.Namespace, rank: int) -> int:
     import torch  # slow to import: faults of the configuration are told before it
 
-    from adapter_trainer import checkpoint, loop, pictures, setup
+    from adapter_trainer import checkpoint, loop, setup
     from adapter_trainer.errors import TrainingError
 
     output, run = arguments.output_dir, None
     try:
         run = setup.prepare(config, setup.RunOptions(output, arguments.resume_from_checkpoint))
         complete = loop.train(run)
-        if complete:
-            pictures.draw_closing_grid(run)
         run.report.phase("ended", run.state.step)
         run.state.accelerator.end_training()
     except TrainingError as error:

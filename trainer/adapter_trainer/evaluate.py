@@ -1,0 +1,191 @@
+"""What a checkpoint is worth, on samples that training does not read: loss without each condition, pictures judged."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from adapter_api.columns import columns_of
+from adapter_api.training import EvaluationConfig, TrainingConfig
+from adapter_trainer.data import Batch, Collate, Samples, place_image
+from adapter_trainer.errors import InvalidData
+from adapter_trainer.judge import MAX_EXAMPLES, Features, Judge, similarity
+from adapter_trainer.model import AdapterModel, Conditions
+from adapter_trainer.objective import NoiseSchedule
+from adapter_trainer.order import Place
+from adapter_trainer.processes import Processes
+from adapter_trainer.sample import Row as PictureRow
+from adapter_trainer.sample import Sampler
+from adapter_trainer.table import Faults, Row, read_table
+from adapter_trainer.verify import check_rows
+
+MAX_BATCH = 16
+SEED = 0
+"""Not the run's: what runs with different seeds reach can be compared."""
+Losses = dict[str, float]
+
+
+@dataclass
+class Evaluation:
+    """Measures a model, always on the same samples with the same noise: figures of two checkpoints can be compared."""
+
+    settings: EvaluationConfig
+    config: TrainingConfig
+    """With its columns' widths known."""
+    model: AdapterModel
+    schedule: NoiseSchedule
+    samples: Samples
+    """The held-out ones, not augmented."""
+    training_rows: list[Row]
+    """What the judge learns from."""
+    null_ids: list[Tensor]
+    processes: Processes
+    device: torch.device
+    _judge: Judge | None = None
+
+    def measure(self) -> dict[str, float]:
+        """Figures by name; collective: every process measures its share of the samples.
+
+        `validation_loss`; `gain.<condition>`, the share by which the loss grows where that condition is its null; with
+        pictures `label_accuracy` beside `judge_accuracy`, the judge's own on the held-out images, and
+        `image_similarity` beside `image_similarity_by_chance`, that of pictures with other samples' images.
+        """
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            return {**self._losses(), **self._pictures()}
+        finally:
+            self.model.train(was_training)
+
+    # --- loss ---
+
+    def _losses(self) -> dict[str, float]:
+        mine: list[Losses] = []
+        for noise_level in range(self.settings.timesteps):
+            for places, counted in self._shares(len(self.samples), noise_level):
+                found = self._losses_of(places, noise_level)
+                mine += [each for each, is_mine in zip(found, counted, strict=True) if is_mine]
+        everyone = [losses for part in self.processes.gather(mine) for losses in part]
+        means = {name: sum(losses[name] for losses in everyone) / len(everyone) for name in everyone[0]}
+        loss = means.pop("")
+        gains = {f"gain.{name}": without / loss - 1 for name, without in means.items()} if loss > 0 else {}
+        return {"validation_loss": loss, **gains}
+
+    def _shares(self, count: int, epoch: int) -> Iterator[tuple[list[Place], list[bool]]]:
+        """This process's samples in batches, each with whether it counts.
+
+        Every process gets as many, the last ones perhaps twice: sharded models compute together or not at all.
+        """
+        each = -(-count // self.processes.world_size)
+        numbers = [self.processes.rank + turn * self.processes.world_size for turn in range(each)]
+        size = min(self.config.optimization.train_batch_size, MAX_BATCH)
+        for start in range(0, each, size):
+            some = numbers[start : start + size]
+            yield [Place(epoch, number % count) for number in some], [number < count for number in some]
+
+    @torch.no_grad()
+    def _losses_of(self, places: list[Place], noise_level: int) -> list[Losses]:
+        """For each sample its loss with all conditions (``), and without each one by name."""
+        batch: Batch = Collate(self.model.tokenizers)([self.samples[place] for place in places]).to(self.device)
+        timestep = (2 * noise_level + 1) * self.schedule.timesteps // (2 * self.settings.timesteps)
+        timesteps = torch.full_like(batch.timesteps, timestep)
+        latents = self.model.first_stage.encode(batch.images, batch.posterior_noise)
+        noisy = self.schedule.add_noise(latents, batch.noise, timesteps)
+        target = self.schedule.target(latents, batch.noise, timesteps).float()
+        names = list(batch.dropped)
+        found: list[Losses] = [{} for _ in places]
+        for without in ("", *names):
+            dropped = {name: torch.full_like(batch.dropped[name], name == without) for name in names}
+            conditions = Conditions(batch.columns, dropped, batch.time_ids, batch.input_ids, self.null_ids)
+            prediction = self.model(noisy, timesteps, conditions).float()
+            for losses, value in zip(found, ((prediction - target) ** 2).mean((1, 2, 3)).tolist(), strict=True):
+                losses[without] = value
+        return found
+
+    # --- pictures ---
+
+    def _pictures(self) -> dict[str, float]:
+        rows = self.samples.rows[: self.settings.pictures]
+        if not rows:
+            return {}
+        features = Features(self.model.image_encoder, self.device)
+        sampler = Sampler(self.model, self.config, self.device)
+        drawn: dict[int, Tensor] = {}
+        for places, counted in self._shares(len(rows), 0):
+            chosen = [rows[place.position] for place in places]
+            images = sampler.draw_at([picture_row(row) for row in chosen], places, seed=SEED)
+            for place, image, is_mine in zip(places, features.of(images), counted, strict=True):
+                if is_mine:
+                    drawn[place.position] = image
+        everyone = {number: image for part in self.processes.gather(drawn) for number, image in part.items()}
+        ours = torch.stack([everyone[number] for number in range(len(rows))])
+        theirs = features.of(self._images(rows))
+        right, wrong = similarity(ours, theirs)
+        return {
+            "image_similarity": right,
+            "image_similarity_by_chance": wrong,
+            **self._label_accuracy(features, rows, ours, theirs),
+        }
+
+    def _label_accuracy(self, features: Features, rows: list[Row], ours: Tensor, theirs: Tensor) -> dict[str, float]:
+        column = next((name for name, value in rows[0].values.items() if isinstance(value, int)), None)
+        if column is None:
+            return {}
+        if self._judge is None:
+            step = -(-len(self.training_rows) // MAX_EXAMPLES)
+            examples = self.training_rows[::step]
+            labels = torch.tensor([row.values[column] for row in examples])
+            self._judge = Judge(features.of(self._images(examples)), labels)
+        labels = torch.tensor([row.values[column] for row in rows])
+        return {
+            "label_accuracy": self._judge.accuracy(ours, labels),
+            "judge_accuracy": self._judge.accuracy(theirs, labels),
+        }
+
+    def _images(self, rows: list[Row]) -> Tensor:
+        """The rows' own images as they are trained on, [N, C, H, W] in 0..1."""
+        params = self.config.data.params
+        pixels = [torch.from_numpy(place_image(self.samples.pixels(row.image), params, None)[0].copy()) for row in rows]
+        stacked = torch.stack(pixels).float() / 255
+        return stacked[:, None] if stacked.ndim == 3 else stacked.permute(0, 3, 1, 2)
+
+
+def picture_row(row: Row) -> PictureRow:
+    """A sample's conditions as the sampler takes them."""
+    values = {name: str(value) if isinstance(value, Path) else value for name, value in row.values.items()}
+    return {"caption": row.caption, "image": str(row.image), **values}
+
+
+def read_held_out(settings: EvaluationConfig, config: TrainingConfig) -> list[Row]:
+    """The held-out rows that are measured, checked as training's are.
+
+    Raises:
+        InvalidData: names file, line and what is wrong, a label that training does not know among it.
+    """
+    params = config.data.params.model_copy(update={"pairs_file_path": settings.pairs_file_path})
+    columns = columns_of(config)
+    table = Path(params.data_root_path) / settings.pairs_file_path
+    try:
+        rows = read_table(params, columns)[: settings.samples]
+    except InvalidData as error:
+        raise InvalidData(str(error).replace("data.params.pairs_file_path", "evaluation.pairs_file_path")) from None
+    widths = {column.name: column.width for column in columns}
+    faults = Faults(table)
+    for row in rows:
+        for name, value in row.values.items():
+            width = widths[name]
+            if isinstance(value, int) and width is not None and value >= width:
+                faults.add(row.line, f"{name}: label {value} is outside 0..{width - 1}, which the model knows")
+            elif isinstance(value, tuple) and len(value) != width:
+                faults.add(row.line, f"{name}: has {len(value)} numbers, not {width}")
+    faults.raise_if_any()
+    check_rows(rows, columns, params.verify, table)
+    return rows
+
+
+def plain_samples(rows: list[Row], config: TrainingConfig, training: Samples) -> Samples:
+    """Held-out rows as training's samples are read, but never cropped or flipped at random."""
+    plain = config.data.params.model_copy(update={"random_crop": False, "random_flip": False})
+    return Samples(rows, plain, training.widths, training.shape, SEED)
