@@ -10,6 +10,7 @@ from atj import checkpoints, jobs
 from atj.boundary import explain
 from atj.job_logs import logs_command
 from atj.job_wait import wait_command
+from atj.plan import plan_command
 from atj.run import run_command
 from atj.sample import sample_command
 from atj.validate import validate_command
@@ -29,6 +30,7 @@ HERE, ON_A_CLUSTER, RESULTS = "On this machine", "On a cluster", "Results"
 
 app.command("run", rich_help_panel=HERE)(run_command)
 app.command("validate", rich_help_panel=HERE)(validate_command)
+app.command("plan", rich_help_panel=HERE)(plan_command)
 app.command("submit", rich_help_panel=ON_A_CLUSTER)(jobs.submit_command)
 app.command("list", rich_help_panel=ON_A_CLUSTER)(jobs.list_command)
 app.command("describe", rich_help_panel=ON_A_CLUSTER)(jobs.describe_command)

@@ -1,0 +1,151 @@
+"""`atj plan`: what a job will need and how long it will take, before anything starts."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from adapter_api.document import Document, read, validate
+from adapter_api.job import AdapterTrainingJob
+from adapter_api.training import TrainingConfig
+from atj.errors import CommandError, refusal
+from atj.terminal import duration, results, say, size
+from atj.validate import is_job
+
+if TYPE_CHECKING:
+    from adapter_trainer.device_speed import Device
+    from adapter_trainer.forecast import Forecast
+
+THIS = "this"
+
+
+def plan_command(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="An AdapterTrainingJob, or a training configuration.", show_default=False),
+    ],
+    device: Annotated[
+        str,
+        typer.Option(help="What it will train on: `this` machine, measured now, or a GPU by name, such as h100 or l4."),
+    ] = THIS,
+    efficiency: Annotated[
+        float, typer.Option(min=0.01, max=1.0, help="Share of a named GPU's peak speed that training reaches.")
+    ] = 0.4,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of samples, where steps follow from epochs and the data is not here.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Predict memory, speed and time of a job from its counted FLOPs; nothing is loaded or trained.
+
+    Exit code 1 when it does not fit the device's memory.
+    """
+    document = read(file)
+    config, world_size = _parsed(document)
+    try:
+        from adapter_trainer import forecast as forecasting  # brings torch
+        from adapter_trainer.device_speed import KNOWN
+    except ModuleNotFoundError as error:
+        raise CommandError(f"planning needs the package {error.name}; install the trainer's requirements") from None
+    if device != THIS and device not in KNOWN:
+        raise refusal(f"--device {device}: not known; choose {THIS} or one of {', '.join(KNOWN)}")
+    chosen: Device | None = None if device == THIS else KNOWN[device]
+    found = forecasting.forecast(config, chosen, efficiency)
+    console = results()
+    console.print(_memory_table(found))
+    console.print()
+    console.print(_speed_table(found, config, world_size, _steps(config, samples, world_size)))
+    for line in found.work.assumed:
+        say(console, f"Assumed: {line}", "dim")
+    if found.available is not None and found.memory > found.available:
+        raise CommandError(
+            f"{size(found.memory)} do not fit into the {size(found.available)} of {found.device}: " + _remedy(config)
+        )
+
+
+def _parsed(document: Document) -> tuple[TrainingConfig, int]:
+    if not is_job(document):
+        return validate(TrainingConfig, document), 1
+    job = validate(AdapterTrainingJob, document)
+    return job.spec.training, job.spec.world_size
+
+
+def _steps(config: TrainingConfig, samples: int | None, world_size: int) -> int | None:
+    """Optimizer steps of the whole run, if they can be known."""
+    from adapter_trainer.setup import total_steps_of
+
+    if samples is None and config.optimization.max_train_steps is None:
+        params = config.data.params
+        table = Path(params.data_root_path) / params.pairs_file_path
+        if not table.is_file():
+            return None
+        with table.open("rb") as lines:
+            samples = sum(1 for line in lines if line.strip())
+    return total_steps_of(config, samples or 1, world_size)
+
+
+def _memory_table(found: "Forecast") -> Table:
+    work = found.work
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("MEMORY OF ONE PROCESS", no_wrap=True)
+    table.add_column("SIZE", justify="right", no_wrap=True)
+    for name, count in work.memory.items():
+        table.add_row(name, size(count))
+    table.add_row("libraries", size(found.memory - work.bytes))
+    table.add_row("[bold]together[/]", f"[bold]{size(found.memory)}[/]")
+    return table
+
+
+def _speed_table(found: "Forecast", config: TrainingConfig, world_size: int, steps: int | None) -> Table:
+    work, passes = found.work, config.optimization.gradient_accumulation_steps
+    cached = passes * found.seconds_per_pass
+    encoding = cached + passes * found.seconds_of_encoders
+    images = work.batch * passes * world_size
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row(
+        "parameters", f"{work.trained_parameters / 1e6:.1f} M trained, {work.frozen_parameters / 1e6:.1f} M frozen"
+    )
+    table.add_row(
+        "work for one image",
+        f"{_flops(work.forward_flops / work.batch)} forward, {_flops(work.backward_flops / work.batch)} backward, "
+        f"{_flops(work.encode_flops / work.batch)} encoders",
+    )
+    table.add_row("device", found.device)
+    table.add_row("speed", found.basis)
+    table.add_row("images a second", f"{_short(images / cached)} by {world_size} process{'es' * (world_size > 1)}")
+    if work.encode_flops:
+        table.add_row("with encoders in the loop", _short(images / encoding))
+    if steps is None:
+        table.add_row("time", f"{duration(1000 * cached)} for 1000 steps; give --samples for the whole run")
+    else:
+        table.add_row("time", f"{duration(steps * cached)} for {steps} steps of {images} images")
+    return table
+
+
+def _flops(value: float) -> str:
+    unit, power = next((each for each in (("T", 12), ("G", 9)) if value >= 10 ** each[1]), ("M", 6))
+    return f"{value / 10**power:.3g} {unit}FLOP"
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+def _remedy(config: TrainingConfig) -> str:
+    optimization, unet = config.optimization, config.model.params.unet_config
+    choices = []
+    if optimization.mixed_precision == "no":
+        choices.append("set optimization.mixed_precision to bf16")
+    if not unet.gradient_checkpointing:
+        choices.append("set model.params.unet_config.gradient_checkpointing")
+    if optimization.train_batch_size > 1:
+        choices.append("lower optimization.train_batch_size and raise gradient_accumulation_steps")
+    choices.append("lower data.params.resolution")
+    return "; or ".join(choices)

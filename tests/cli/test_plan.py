@@ -1,0 +1,50 @@
+"""`atj plan`: what it prints, and what it refuses."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from atj.errors import CommandError
+from atj.plan import plan_command
+from tests.trainer import tiny
+
+
+@pytest.fixture
+def configuration(tmp_path: Path) -> Path:
+    return tiny.write_settings(tmp_path / "training.yaml", tiny.settings(tiny.write_data(tmp_path / "data")))
+
+
+def test_a_plan_says_memory_speed_and_time(configuration: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan_command(configuration, device="l4", efficiency=0.4, samples=None)
+    said = capsys.readouterr().out
+    for expected in ("activations", "together", "NVIDIA L4", "images a second", "for 3 steps of 4 images"):
+        assert expected in said
+
+
+def test_steps_of_epochs_follow_from_the_data(configuration: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = yaml.safe_load(configuration.read_text(encoding="utf-8"))
+    given["optimization"] = {"train_batch_size": 4, "num_train_epochs": 2}
+    tiny.write_settings(configuration, given)
+    plan_command(configuration, device="l4", efficiency=0.4, samples=None)
+    assert "for 6 steps of 4 images" in capsys.readouterr().out
+    plan_command(configuration, device="l4", efficiency=0.4, samples=400)
+    assert "for 200 steps of 4 images" in capsys.readouterr().out
+
+
+def test_an_unknown_device_is_refused_with_those_that_are_known(configuration: Path) -> None:
+    with pytest.raises(CommandError, match=r"--device abacus: not known; choose this or one of h200, h100"):
+        plan_command(configuration, device="abacus", efficiency=0.4, samples=None)
+
+
+def test_what_does_not_fit_is_said_with_the_remedy(tmp_path: Path) -> None:
+    params = {
+        "pretrained_model_name_or_path": "stabilityai/stable-diffusion-xl-base-1.0",
+        "adapters_config": {"ip": {}},
+    }
+    params["image_encoder_config"] = {"pretrained": "h94/IP-Adapter"}
+    file = tiny.write_settings(tmp_path / "sdxl.yaml", {"model": {"params": params}})
+    with pytest.raises(
+        CommandError, match=r"do not fit into the 17\.2 GB of NVIDIA T4: set optimization.mixed_precision"
+    ):
+        plan_command(file, device="t4", efficiency=0.4, samples=10)

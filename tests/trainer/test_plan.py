@@ -1,0 +1,105 @@
+"""Counted work: what is predicted with fake tensors is what a real pass computes and keeps."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from adapter_api.training import TrainingConfig
+from adapter_trainer import loop, plan, setup
+from adapter_trainer.device_speed import KNOWN, known_device
+from adapter_trainer.forecast import EFFICIENCY, forecast
+from tests.trainer import tiny
+
+ADAPTERS = {
+    "style": {"column": "shape", "projector": {"target": "Linear", "params": {"num_tokens": 2}}},
+    "look": {"column": "image", "projector": {"target": "PerceiverResampler", "params": {"num_tokens": 3, "heads": 2}}},
+}
+CHANGES = {"model": {"params": {"adapters_config": ADAPTERS, "image_encoder_config": tiny.IMAGE_ENCODER}}}
+
+
+def sdxl(**changes: object) -> TrainingConfig:
+    """SDXL base with IP-Adapter Plus, as its reference trains it."""
+    projector = {"target": "PerceiverResampler", "params": {"num_tokens": 16, "hidden_dim": 1280, "heads": 20}}
+    params = {
+        "pretrained_model_name_or_path": "stabilityai/stable-diffusion-xl-base-1.0",
+        "image_encoder_config": {"pretrained": "h94/IP-Adapter"},
+        "adapters_config": {"plus": {"projector": projector}},
+        **changes,
+    }
+    return TrainingConfig.model_validate({"model": {"params": params}, "optimization": {"mixed_precision": "bf16"}})
+
+
+@pytest.fixture(scope="module")
+def planned() -> plan.Work:
+    return plan.count(sdxl())
+
+
+def test_counted_flops_and_kept_bytes_are_those_of_a_real_pass(tmp_path: Path) -> None:
+    data = tiny.write_data(tmp_path / "data")
+    config = tiny.configuration(tiny.settings(data, CHANGES))
+    run = setup.prepare(config, setup.RunOptions(tmp_path / "output", show=lambda _: None))
+    batch = next(run.batches)
+    saved = plan._SavedBytes(run.state.model)
+    with FlopCounterMode(display=False) as counter, saved:
+        loss = loop.loss_of(run.module, run.state.model, run.schedule, batch, run.null_ids)
+        encoding_and_forward = counter.get_total_flops()
+        loss.backward()
+    work = plan.count(config)
+    trained = sum(parameter.numel() for _, parameter in run.state.trained())
+    assert work.trained_parameters == trained
+    # Both adapters read the one image encoder, whose output a real pass asks for each of them.
+    assert work.forward_flops + work.encode_flops == pytest.approx(encoding_and_forward, rel=0.02)
+    assert work.backward_flops == pytest.approx(counter.get_total_flops() - encoding_and_forward, rel=0.02)
+    assert work.memory["activations"] == pytest.approx(saved.total, rel=0.1)
+
+
+def test_sdxl_is_counted_without_loading_it(planned: plan.Work) -> None:
+    assert planned.forward_flops == pytest.approx(6.79e12, rel=0.01)
+    assert planned.frozen_parameters == pytest.approx(2567.5e6 + 632.1e6 + 817.7e6, rel=0.001)
+    assert planned.trained_parameters > 340.8e6
+    assert 4.5e12 < planned.encode_flops < 6e12
+    assert any("h94/IP-Adapter is a CLIP ViT-H/14" in line for line in planned.assumed)
+
+
+def test_gradient_checkpointing_keeps_a_fraction_of_the_activations(planned: plan.Work) -> None:
+    checkpointed = plan.count(sdxl(unet_config={"gradient_checkpointing": True}))
+    assert checkpointed.memory["activations"] < planned.memory["activations"] / 4
+    assert checkpointed.backward_flops > planned.backward_flops
+
+
+def test_a_named_device_gives_seconds_from_its_peak() -> None:
+    device = KNOWN["h100"]
+    found = forecast(tiny.configuration(tiny.settings()), device)
+    work = found.work
+    passes = work.forward_flops + work.backward_flops
+    assert found.seconds_per_pass == pytest.approx(passes / (EFFICIENCY * device.float32_flops))
+    assert found.available == device.memory
+
+
+def test_a_small_model_is_timed_on_this_machine() -> None:
+    ticks = iter(range(1000))
+    found = forecast(tiny.configuration(tiny.settings()), None, clock=lambda: float(next(ticks)))
+    if not torch.accelerator.is_available():
+        assert found.seconds_per_pass == 1.0
+        assert "timed" in found.basis
+
+
+@pytest.mark.parametrize(
+    ("reported", "expected"),
+    [
+        ("NVIDIA H100 80GB HBM3", "NVIDIA H100"),
+        ("NVIDIA GeForce RTX 4090", "NVIDIA GeForce RTX 4090"),
+        ("Tesla V100-SXM2-16GB", "NVIDIA V100"),
+        ("Tesla T4", "NVIDIA T4"),
+    ],
+)
+def test_a_device_is_known_by_the_name_that_its_driver_reports(reported: str, expected: str) -> None:
+    device = known_device(reported)
+    assert device is not None
+    assert device.name == expected
+
+
+def test_an_unknown_device_is_not_guessed() -> None:
+    assert known_device("Radeon 7") is None

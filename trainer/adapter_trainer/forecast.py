@@ -1,0 +1,79 @@
+"""From counted work to seconds: on a device of known speed, or on this one, measured."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from adapter_api.training import TrainingConfig
+from adapter_trainer import plan
+from adapter_trainer.device_speed import GIB, Device, known_device, measured_flops
+
+EFFICIENCY = 0.4
+"""Share of its peak that a GPU is taken to reach where nothing was measured: SDXL inference is published at 0.31 to 0.52."""
+TIMED_FLOPS = 5e11
+"""Up to so much work a step, the step itself is timed: for small models it is overhead that counts, not FLOPs."""
+RUNTIME_BYTES = {"cpu": int(0.75 * GIB), "cuda": int(0.6 * GIB)}
+"""What Python, torch and its libraries hold before the model; on a GPU, its context."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What one training process will take."""
+
+    work: plan.Work
+    device: str
+    basis: str
+    """Where the speed comes from."""
+    seconds_per_pass: float
+    """Forward and backward of one batch, the encoders' outputs being cached."""
+    seconds_of_encoders: float
+    """Of one batch, where they are not."""
+    memory: int
+    """Bytes at the peak."""
+    available: int | None
+    """Bytes that the device has, if that is known."""
+
+
+def forecast(
+    config: TrainingConfig,
+    device: Device | None,
+    efficiency: float = EFFICIENCY,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Forecast:
+    """Counts the work; its seconds on `device`, or, for None, on the device that this process would train on.
+
+    Raises:
+        InvalidConfig: parts that do not fit together.
+    """
+    work = plan.count(config)
+    passes = work.forward_flops + work.backward_flops
+    here = torch.device("cpu")
+    if torch.accelerator.is_available():
+        here = torch.accelerator.current_accelerator() or here
+    if device is None and here.type != "cpu":
+        device = known_device(torch.cuda.get_device_name(here))
+        efficiency = EFFICIENCY
+    if device is not None:
+        rate = efficiency * device.peak(config.optimization.mixed_precision)
+        basis = f"{efficiency:.0%} of {device.peak(config.optimization.mixed_precision) / 1e12:.0f} TFLOP/s, assumed"
+        memory = work.bytes + RUNTIME_BYTES["cuda"]
+        return Forecast(work, device.name, basis, passes / rate, work.encode_flops / rate, memory, device.memory)
+    if passes <= TIMED_FLOPS:
+        seconds = plan.timed_step(config, here, clock)
+        rate, basis = passes / seconds, "one forward and backward pass of this model, timed"
+    else:
+        rate = _block_rate(config, here, clock)
+        seconds, basis = passes / rate, f"{rate / 1e9:.0f} GFLOP/s of one transformer block, timed"
+    memory = work.bytes + RUNTIME_BYTES["cpu" if here.type == "cpu" else "cuda"]
+    return Forecast(work, f"this machine ({here.type})", basis, seconds, work.encode_flops / rate, memory, None)
+
+
+def _block_rate(config: TrainingConfig, device: torch.device, clock: Callable[[], float]) -> float:
+    """FLOPs a second of a transformer block as the innermost level has them."""
+    params = config.model.params
+    width = params.unet_config.params.block_out_channels[-1]
+    side = config.data.params.resolution // params.first_stage_config.factor // params.unet_config.params.downsampling
+    dtype = plan.WEIGHT_TYPES[config.optimization.mixed_precision]
+    return measured_flops(device, dtype, width, max(side**2, 1), clock)
