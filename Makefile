@@ -60,7 +60,7 @@ golden: $(INSTALLED) ## Write anew what is compared with what we send to Kuberne
 lock: $(UV) ## Resolve requirements anew from pyproject.toml, with hashes
 	$(COMPILE) pyproject.toml --extra trainer --extra agent --extra operator --extra cli --extra dev \
 		-o requirements/dev.txt
-	$(COMPILE) pyproject.toml --extra trainer --extra agent -c requirements/dev.txt -o requirements.txt
+	$(COMPILE) pyproject.toml --extra trainer --extra agent --extra gpu -c requirements/dev.txt -o requirements.txt
 	$(COMPILE) pyproject.toml --extra operator -c requirements/dev.txt -o requirements/operator.txt
 	$(COMPILE) -c requirements/dev.txt requirements/bootstrap.in -o requirements/bootstrap.txt
 
