@@ -16,25 +16,30 @@ FREE_TO_CHANGE: tuple[tuple[str, ...], ...] = (
     ("optimization", "gradient_accumulation_steps"),
     ("data", "params", "data_root_path"),
     ("data", "params", "num_workers"),
+    ("data", "params", "cache"),
     ("data", "params", "verify"),
     ("model", "params", "unet_config", "gradient_checkpointing"),
 )
 """Fields that may differ: they change how long, how grouped and how observed a run is, not what it computes."""
 
+_BATCH_SIZE = ("optimization", "train_batch_size")
+
 
 def differences(saved: TrainingConfig, given: TrainingConfig) -> list[str]:
     """One line for each field that matters to the result and differs: its path, the saved value, the given one."""
     found: list[str] = []
-    _compare(saved.model_dump(mode="json"), given.model_dump(mode="json"), (), found)
+    # Buckets are dealt out in batches, so there the order does depend on their size.
+    free = set(FREE_TO_CHANGE) - ({_BATCH_SIZE} if saved.data.params.aspect_buckets is not None else set())
+    _compare(saved.model_dump(mode="json"), given.model_dump(mode="json"), (), free, found)
     return found
 
 
-def _compare(saved: Any, given: Any, path: tuple[str, ...], found: list[str]) -> None:
-    if path in FREE_TO_CHANGE or saved == given:
+def _compare(saved: Any, given: Any, path: tuple[str, ...], free: set[tuple[str, ...]], found: list[str]) -> None:
+    if path in free or saved == given:
         return
     if isinstance(saved, dict) and isinstance(given, dict):
         for key in sorted({*saved, *given}):
-            _compare(saved.get(key), given.get(key), (*path, key), found)
+            _compare(saved.get(key), given.get(key), (*path, key), free, found)
         return
     found.append(f"{'.'.join(path)}: the checkpoint has {_short(saved)}, this run has {_short(given)}")
 

@@ -12,7 +12,7 @@ Fault = tuple[Location, str]
 
 def inconsistencies(config: TrainingConfig) -> list[Fault]:
     """Every rule that the configuration breaks; empty when it is consistent."""
-    rules = (_columns, _modules, _trained, _first_stage, _resolution, _text, _sampling, _schedule)
+    rules = (_columns, _modules, _trained, _first_stage, _resolution, _cache, _text, _sampling, _schedule)
     return [fault for rule in rules for fault in rule(config)]
 
 
@@ -132,6 +132,23 @@ def _resolution(config: TrainingConfig) -> Iterator[Fault]:
             f"{resolution} is not a multiple of {multiple}, by which first stage and UNet divide it; use {nearest}"
         )
         yield ("data", "params", "resolution"), message
+    buckets = config.data.params.aspect_buckets
+    if buckets is not None and (buckets.step % multiple or buckets.step > resolution):
+        message = (
+            f"is {buckets.step}, but sizes must be multiples of {multiple}, by which first stage and UNet divide them, and "
+            f"at most the resolution {resolution}; use {multiple}"
+        )
+        yield ("data", "params", "aspect_buckets", "step"), message
+
+
+def _cache(config: TrainingConfig) -> Iterator[Fault]:
+    params, stage = config.data.params, config.model.params.first_stage_config
+    if params.cache.mode == "on" and params.random_crop and stage.target != "Pixels":
+        message = (
+            "draws a new crop for every reading, and latents of those cannot be kept; set it to false, or cache.mode to "
+            "auto, which then keeps text states and image features only"
+        )
+        yield ("data", "params", "random_crop"), message
 
 
 def _text(config: TrainingConfig) -> Iterator[Fault]:

@@ -44,10 +44,12 @@ class CheckpointMark(ResourceModel):
 class Progress(ResourceModel):
     """How far a run is; written by the trainer at every report, completed by the agent."""
 
-    phase: Literal["preparing", "training", "evaluating", "saving", "sampling", "ended"] = "preparing"
+    phase: Literal["preparing", "encoding", "training", "evaluating", "saving", "sampling", "ended"] = "preparing"
     step: Count = 0
     total_steps: Count = 0
     epoch: Count = 0
+    encoded: Count | None = None
+    """Pictures and captions that are in the cache, while it is built."""
     loss: Real | None = None
     images_per_second: NonNegativeReal | None = None
     eta_seconds: Count | None = None

@@ -397,6 +397,29 @@ class Column(ConfigModel):
     """Number of classes, or length of the vector; by default read off the data."""
 
 
+class CacheConfig(ConfigModel):
+    """Latents, text states and image features, kept from what frozen encoders made of each picture and caption once."""
+
+    mode: Literal["auto", "on", "off"] = "auto"
+    """auto: what is frozen and read more than once, if the disk has room. on: all of it, or an error. off: encoders run in
+    every step."""
+    folder: PathText | None = None
+    """Where it is kept; by default `cache` in the output folder. Runs and nodes may share one."""
+    precision: Literal["exact", "half"] = "exact"
+    """exact: as the encoders gave it, so that losses are the same as without. half: 16 bits a number, half the room."""
+    batch_size: Annotated[PositiveCount, Field(le=4096)] = 8
+    """Pictures or captions that an encoder takes at once while the cache is built."""
+
+
+class AspectBuckets(ConfigModel):
+    """Sizes of about resolution x resolution pixels in several aspect ratios; every batch is of one size."""
+
+    step: PositiveCount = 64
+    """Heights and widths are multiples of it."""
+    max_ratio: Annotated[PositiveReal, Field(ge=1, le=16)] = 2.0
+    """Largest ratio of the longer to the shorter side."""
+
+
 class DataParams(ConfigModel):
     """The samples and how they become tensors."""
 
@@ -416,6 +439,9 @@ class DataParams(ConfigModel):
     """Crop at a random place rather than at the centre; the UNet is told where."""
     random_flip: Flag = False
     """Whether images are mirrored at random."""
+    aspect_buckets: AspectBuckets | None = None
+    """Sizes for pictures that are not square; by default every picture is cropped to a square."""
+    cache: CacheConfig = CacheConfig()
     num_workers: Annotated[Count, Field(le=256)] = 0
     """Processes that prepare samples, for each training process."""
     verify: Literal["decode", "open", "none"] = "decode"

@@ -192,7 +192,7 @@ class Cache:
         if run is None or key not in self._jobs:
             return False
         before = run.progress
-        if before is None or progress.step != before.step or progress.phase != before.phase:
+        if before is None or _advance(progress) != _advance(before):
             run.advanced_at = now
         run.progress = progress
         return before is None or (before.step, before.checkpoint) != (progress.step, progress.checkpoint)
@@ -204,3 +204,8 @@ class Cache:
 
     def _run(self, key: Key) -> _Run:
         return self._runs.setdefault(key, _Run())
+
+
+def _advance(progress: Progress) -> tuple[object, ...]:
+    """What changes while a run goes on; a run that hangs keeps it."""
+    return progress.step, progress.phase, progress.encoded

@@ -2,15 +2,17 @@
 
 from itertools import islice
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter_trainer.order import Place, batches, generator_at, index_at, place_of
+from adapter_trainer.order import Bucketed, Place, Shuffled, batches, generator_at, place_of
 
 
 @given(seed=st.integers(0, 2**32 - 1), epoch=st.integers(0, 1000), samples=st.integers(1, 200))
 def test_an_epoch_reads_every_sample_once(seed: int, epoch: int, samples: int) -> None:
-    read = [index_at(seed, Place(epoch, position), samples) for position in range(samples)]
+    order = Shuffled(seed, samples)
+    read = [order.index_at(Place(epoch, position)) for position in range(order.length)]
     assert sorted(read) == list(range(samples))
 
 
@@ -20,6 +22,25 @@ def test_any_number_of_processes_reads_the_same_samples_in_each_round(world_size
     ranks = [list(islice(batches(seen, samples, each, rank, world_size), 5)) for rank in range(world_size)]
     rounds = [[place for rank in ranks for place in rank[number]] for number in range(5)]
     assert rounds == [[place_of(seen + 12 * number + offset, samples) for offset in range(12)] for number in range(5)]
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    epoch=st.integers(0, 1000),
+    run=st.integers(1, 5),
+    buckets=st.lists(st.integers(0, 4), min_size=1, max_size=60),
+)
+def test_a_bucketed_epoch_reads_every_sample_in_runs_of_one_bucket(
+    seed: int, epoch: int, run: int, buckets: list[int]
+) -> None:
+    order = Bucketed(seed, np.array(buckets, np.int64), run)
+    read = [order.index_at(Place(epoch, position)) for position in range(order.length)]
+    assert set(read) == set(range(len(buckets)))
+    runs = [read[start : start + run] for start in range(0, len(read), run)]
+    assert all(len({buckets[index] for index in each}) == 1 for each in runs)
+    assert len(read) - len(buckets) <= len(set(buckets)) * (run - 1)
+    again = Bucketed(seed, np.array(buckets, np.int64), run)
+    assert [again.index_at(Place(epoch, position)) for position in reversed(range(order.length))] == read[::-1]
 
 
 @given(stop=st.integers(0, 20), samples=st.integers(1, 30))

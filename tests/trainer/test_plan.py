@@ -38,12 +38,13 @@ def planned() -> plan.Work:
 
 def test_counted_flops_and_kept_bytes_are_those_of_a_real_pass(tmp_path: Path) -> None:
     data = tiny.write_data(tmp_path / "data")
-    config = tiny.configuration(tiny.settings(data, CHANGES))
+    in_the_loop = {"data": {"params": {"cache": {"mode": "off"}}}}
+    config = tiny.configuration(tiny.merged(tiny.settings(data, CHANGES), in_the_loop))
     run = setup.prepare(config, setup.RunOptions(tmp_path / "output", show=lambda _: None))
     batch = next(run.batches)
     saved = plan._SavedBytes(run.state.model)
     with FlopCounterMode(display=False) as counter, saved:
-        loss = loop.loss_of(run.module, run.state.model, run.schedule, batch, run.null_ids)
+        loss = loop.loss_of(run.module, run.state.model, run.schedule, batch, run.nulls)
         encoding_and_forward = counter.get_total_flops()
         loss.backward()
     work = plan.count(config)

@@ -1,34 +1,28 @@
 """Samples as tensors: what a place in the sample order becomes, everything random in it included."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from adapter_api.training import DataParams
 from adapter_trainer import order
-from adapter_trainer.encoders import CLIP_MEAN, CLIP_STD, Tokenizers
-from adapter_trainer.order import Place
+from adapter_trainer.encoders import Tokenizers
+from adapter_trainer.encodings import Encodings
+from adapter_trainer.images import Floats, Pixels, Size, cut, place, reference_image, stacked
+from adapter_trainer.order import Order, Place
 from adapter_trainer.table import Row
 from adapter_trainer.verify import open_image, read_embedding
-
-Pixels = NDArray[np.uint8]
-"""[H, W] or [H, W, C]."""
-Floats = NDArray[np.float32]
 
 SMALL_IMAGE_PIXELS = 64 * 64
 """Images up to this size are kept decoded: for them, opening the file costs more than everything else."""
 KEPT_IMAGES = 65_536
-
-_CLIP_MEAN = np.array(CLIP_MEAN, np.float32)[:, None, None]
-_CLIP_STD = np.array(CLIP_STD, np.float32)[:, None, None]
 
 
 @dataclass(frozen=True)
@@ -36,7 +30,7 @@ class SampleShape:
     """What the model asks of a sample."""
 
     latents: tuple[int, int, int]
-    """Channels, height and width."""
+    """Channels, height and width, of a square sample."""
     timesteps: int
     reference_size: int | None
     """Height and width of reference images; None without an image encoder."""
@@ -48,8 +42,8 @@ class SampleShape:
 class Batch:
     """Samples of one process and one forward pass."""
 
-    images: Tensor
-    """[B, C, H, W] in -1..1."""
+    images: Tensor | None
+    """[B, C, H, W] in -1..1; None where `encoded` has their latents."""
     noise: Tensor
     """[B, *latents], standard normal: what the objective adds."""
     posterior_noise: Tensor
@@ -63,37 +57,30 @@ class Batch:
     """By condition, [B] of bool."""
     input_ids: list[Tensor]
     """[B, L] for each text encoder."""
+    encoded: dict[str, Tensor] = field(default_factory=dict)
+    """What was read from the cache instead, by the names of `Encodings.of_row`, [B, ...]."""
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device; copies from pinned memory do not wait."""
         if device.type == "cpu":
             return self
-
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=True)
-
-        return Batch(
-            move(self.images),
-            move(self.noise),
-            move(self.posterior_noise),
-            move(self.timesteps),
-            move(self.time_ids),
-            {name: move(tensor) for name, tensor in self.columns.items()},
-            {name: move(tensor) for name, tensor in self.dropped.items()},
-            [move(tensor) for tensor in self.input_ids],
-        )
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
         """The batch in page-locked memory; the data loader calls this by name."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, function: Callable[[Tensor], Tensor]) -> "Batch":
         return Batch(
-            self.images.pin_memory(),
-            self.noise.pin_memory(),
-            self.posterior_noise.pin_memory(),
-            self.timesteps.pin_memory(),
-            self.time_ids.pin_memory(),
-            {name: tensor.pin_memory() for name, tensor in self.columns.items()},
-            {name: tensor.pin_memory() for name, tensor in self.dropped.items()},
-            [tensor.pin_memory() for tensor in self.input_ids],
+            None if self.images is None else function(self.images),
+            function(self.noise),
+            function(self.posterior_noise),
+            function(self.timesteps),
+            function(self.time_ids),
+            {name: function(tensor) for name, tensor in self.columns.items()},
+            {name: function(tensor) for name, tensor in self.dropped.items()},
+            [function(tensor) for tensor in self.input_ids],
+            {name: function(tensor) for name, tensor in self.encoded.items()},
         )
 
 
@@ -101,7 +88,7 @@ class Batch:
 class _Sample:
     """NumPy arrays until they are stacked: a tensor for every part of every sample costs more than the parts do."""
 
-    pixels: Pixels
+    pixels: Pixels | None
     noise: Floats
     posterior_noise: Floats
     timestep: int
@@ -109,6 +96,7 @@ class _Sample:
     columns: dict[str, Floats]
     dropped: dict[str, bool]
     caption: str
+    encoded: dict[str, Tensor]
 
 
 class Samples(Dataset[_Sample]):
@@ -121,35 +109,57 @@ class Samples(Dataset[_Sample]):
         widths: dict[str, int | None],
         shape: SampleShape,
         seed: int,
+        layout: "Layout | None" = None,
+        encodings: Encodings | None = None,
     ) -> None:
-        """`widths` are the columns' widths, by name; None for reference images."""
+        """`widths` are the columns' widths, by name; None for reference images. By default every sample is a square."""
         self.rows = rows
         self.params = params
         self.widths = widths
         self.shape = shape
         self.seed = seed
+        self.layout = layout or Layout.of_squares(len(rows), params.resolution, seed)
+        self.encodings = encodings
+        self.encoded_columns = set() if encodings is None else {column for column, _ in encodings.features.values()}
         self.decoded: dict[Path, Pixels] = {}
 
     def __len__(self) -> int:
-        return len(self.rows)
+        """Places of one epoch."""
+        return self.layout.order.length
 
-    def __getitem__(self, place: Place) -> _Sample:
+    def __getitem__(self, at: Place) -> _Sample:
         """The sample that stands at a place of the order."""
-        row = self.rows[order.index_at(self.seed, place, len(self.rows))]
-        random = order.generator_at(self.seed, place, "sample")
-        noise = random.standard_normal(self.shape.latents, dtype=np.float32)
-        posterior = random.standard_normal(self.shape.latents, dtype=np.float32)
+        index = self.layout.order.index_at(at)
+        row, size = self.rows[index], self.layout.sizes[index]
+        random = order.generator_at(self.seed, at, "sample")
+        channels, side, _ = self.shape.latents
+        factor = self.params.resolution // side
+        latents = (channels, size[0] // factor, size[1] // factor)
+        noise = random.standard_normal(latents, dtype=np.float32)
+        posterior = random.standard_normal(latents, dtype=np.float32)
         timestep = int(random.integers(self.shape.timesteps))
         draws = random.random(len(self.shape.dropouts))
         dropped = {
             name: bool(draw < share) for (name, share), draw in zip(self.shape.dropouts.items(), draws, strict=True)
         }
-        source = self.pixels(row.image)
-        pixels, time_ids = place_image(source, self.params, random)
-        columns = {name: self._column(row, name) for name in row.values}
-        if self.shape.reference_size is not None:
-            columns["image"] = reference_image(Image.fromarray(source), self.shape.reference_size)
-        return _Sample(pixels, noise, posterior, timestep, time_ids, columns, dropped, row.caption)
+        pixels, time_ids, encoded = self._picture(row, size, random)
+        columns = {name: self._column(row, name) for name in row.values if name not in self.encoded_columns}
+        if self.shape.reference_size is not None and "image" not in self.encoded_columns:
+            columns["image"] = reference_image(Image.fromarray(self.pixels(row.image)), self.shape.reference_size)
+        return _Sample(pixels, noise, posterior, timestep, time_ids, columns, dropped, row.caption, encoded)
+
+    def _picture(
+        self, row: Row, size: Size, random: np.random.Generator
+    ) -> tuple[Pixels | None, tuple[int, ...], dict[str, Tensor]]:
+        """Pixels, or None where their latents were kept; the micro-condition; what was encoded before."""
+        if self.encodings is None:
+            source = self.pixels(row.image)
+            placement = place((source.shape[0], source.shape[1]), size, self.params, random)
+            return cut(source, placement), placement.time_ids, {}
+        placement = place(self.encodings.contents[row.image].size, size, self.params, random)
+        encoded = self.encodings.of_row(row, size, flip=placement.flip)
+        pixels = None if self.encodings.has_latents else cut(self.pixels(row.image), placement)
+        return pixels, placement.time_ids, encoded
 
     def pixels(self, path: Path) -> Pixels:
         """An image as it is, in the configured mode; small ones are kept."""
@@ -173,52 +183,18 @@ class Samples(Dataset[_Sample]):
         return read_embedding(value)
 
 
-def place_image(
-    source: Pixels, params: DataParams, random: np.random.Generator | None
-) -> tuple[Pixels, tuple[int, ...]]:
-    """Resizes the shorter side to the resolution and crops the longer one.
+@dataclass(frozen=True)
+class Layout:
+    """The order of samples, and the height and width of each."""
 
-    Args:
-        source: in any height and width.
-        params: say the resolution, and whether crop and flip are random.
-        random: draws crop and flip where the configuration asks for them; None crops at the centre.
+    order: Order
+    sizes: list[Size]
+    """In pixels, by index of the sample."""
 
-    Returns:
-        Pixels of height and width R, and SDXL's micro-conditioning: original height and width, crop top and left,
-        target height and width (arXiv 2307.01952, section 2.2). A flip mirrors where the crop was taken from.
-    """
-    resolution, original = params.resolution, source.shape[:2]
-    scale = resolution / min(original)
-    height, width = max(round(original[0] * scale), resolution), max(round(original[1] * scale), resolution)
-    if (height, width) != original:
-        source = np.asarray(Image.fromarray(source).resize((width, height), Image.Resampling.LANCZOS))
-    spare = (height - resolution, width - resolution)
-    top, left = spare[0] // 2, spare[1] // 2
-    if random is not None and params.random_crop:
-        top, left = int(random.integers(spare[0] + 1)), int(random.integers(spare[1] + 1))
-    flip = random is not None and params.random_flip and bool(random.integers(2))
-    pixels = source[top : top + resolution, left : left + resolution]
-    if flip:
-        pixels = pixels[:, ::-1]
-        left = spare[1] - left
-    return pixels, (*original, top, left, resolution, resolution)
-
-
-def scaled(pixels: Pixels) -> Floats:
-    """Pixels [..., H, W, C] -> [..., C, H, W] in -1..1."""
-    return np.moveaxis(pixels, -1, -3).astype(np.float32, order="C") / np.float32(127.5) - np.float32(1)
-
-
-def reference_image(image: Image.Image, size: int) -> Floats:
-    """CLIP's preprocessing: shorter side to `size`, centre crop, its mean and deviation; [3, size, size]."""
-    image = image.convert("RGB")
-    scale = size / min(image.size)
-    width, height = max(round(image.width * scale), size), max(round(image.height * scale), size)
-    image = image.resize((width, height), Image.Resampling.BICUBIC)
-    top, left = (height - size) // 2, (width - size) // 2
-    pixels = scaled(np.asarray(image)[top : top + size, left : left + size])
-    normalized: Floats = (pixels / np.float32(2) + np.float32(0.5) - _CLIP_MEAN) / _CLIP_STD
-    return normalized
+    @classmethod
+    def of_squares(cls, samples: int, resolution: int, seed: int) -> "Layout":
+        """Every sample a square."""
+        return cls(order.Shuffled(seed, samples), [(resolution, resolution)] * samples)
 
 
 class Collate:
@@ -230,9 +206,9 @@ class Collate:
     def __call__(self, samples: list[_Sample]) -> Batch:
         """Stacks samples."""
         first = samples[0]
-        pixels = np.stack([sample.pixels for sample in samples])
+        pictures = [sample.pixels for sample in samples if sample.pixels is not None]
         return Batch(
-            images=torch.from_numpy(scaled(pixels[..., None] if pixels.ndim == 3 else pixels)),
+            images=torch.from_numpy(stacked(pictures)) if pictures else None,
             noise=_stacked([sample.noise for sample in samples]),
             posterior_noise=_stacked([sample.posterior_noise for sample in samples]),
             timesteps=torch.tensor([sample.timestep for sample in samples]),
@@ -240,6 +216,7 @@ class Collate:
             columns={name: _stacked([sample.columns[name] for sample in samples]) for name in first.columns},
             dropped={name: torch.tensor([sample.dropped[name] for sample in samples]) for name in first.dropped},
             input_ids=[] if self.tokenizers is None else self.tokenizers([sample.caption for sample in samples]),
+            encoded={name: torch.stack([sample.encoded[name] for sample in samples]) for name in first.encoded},
         )
 
 

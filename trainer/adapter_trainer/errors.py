@@ -6,7 +6,7 @@ from adapter_api.progress import ExitCode
 
 Reason = Literal[
     "InvalidConfig", "InvalidData", "IncompatibleCheckpoint", "NonFiniteLoss", "OutOfMemory", "DiskFull",
-    "CommunicationFailed", "Failed",
+    "CommunicationFailed", "Stopped", "Failed",
 ]  # fmt: skip
 
 
@@ -52,3 +52,14 @@ class DiskFull(TrainingError):  # noqa: N818
 
 class DamagedCheckpoint(TrainingError):  # noqa: N818
     """A checkpoint folder that is not what was written."""
+
+
+class DamagedCache(TrainingError):  # noqa: N818
+    """An encoding that is not what was written; it has been removed, and a restart encodes it anew."""
+
+
+class Stopped(TrainingError):  # noqa: N818
+    """Asked to stop before the first step; what was prepared until then stays."""
+
+    reason: Reason = "Stopped"
+    exit_code = ExitCode.STOPPED

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from adapter_api.columns import columns_of
 from adapter_api.training import EvaluationConfig, TrainingConfig
-from adapter_trainer.data import Batch, Collate, Samples, place_image
+from adapter_trainer.data import Batch, Collate, Samples
 from adapter_trainer.errors import InvalidData
+from adapter_trainer.first_stage import latents_of
+from adapter_trainer.images import place_image
 from adapter_trainer.judge import MAX_EXAMPLES, Features, Judge, similarity
 from adapter_trainer.model import AdapterModel, Conditions
 from adapter_trainer.objective import NoiseSchedule
@@ -91,7 +93,7 @@ class Evaluation:
         batch: Batch = Collate(self.model.tokenizers)([self.samples[place] for place in places]).to(self.device)
         timestep = (2 * noise_level + 1) * self.schedule.timesteps // (2 * self.settings.timesteps)
         timesteps = torch.full_like(batch.timesteps, timestep)
-        latents = self.model.first_stage.encode(batch.images, batch.posterior_noise)
+        latents = latents_of(self.model.first_stage, batch.images, None, batch.posterior_noise)
         noisy = self.schedule.add_noise(latents, batch.noise, timesteps)
         target = self.schedule.target(latents, batch.noise, timesteps).float()
         names = list(batch.dropped)

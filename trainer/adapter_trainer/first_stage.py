@@ -61,9 +61,18 @@ class Autoencoder(nn.Module):
 
     def encode(self, images: Tensor, noise: Tensor) -> Tensor:
         """A sample of the posterior, in the UNet's units."""
+        return self.latents(self.posterior(images), noise)
+
+    def posterior(self, images: Tensor) -> Tensor:
+        """Images [B, C, H, W] in -1..1 -> mean and standard deviation of their latents, [B, 2, channels, h, w]."""
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-            posterior = self.vae.encode(images.to(self.dtype)).latent_dist
-            latents: Tensor = (posterior.mean + posterior.std * noise.to(self.dtype) - self.shift) * self.scale
+            distribution = self.vae.encode(images.to(self.dtype)).latent_dist
+            return torch.stack([distribution.mean, distribution.std], dim=1)
+
+    def latents(self, posterior: Tensor, noise: Tensor) -> Tensor:
+        """A sample of a posterior [B, 2, channels, h, w], in the UNet's units; noise of the latents' shape."""
+        mean, deviation = posterior.to(self.dtype).unbind(1)
+        latents: Tensor = (mean + deviation * noise.to(self.dtype) - self.shift) * self.scale
         return latents.float()
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -92,3 +101,12 @@ def first_stage(config: FirstStageConfig, channels: int, seed: int) -> Pixels | 
         field,
     )
     return Autoencoder(vae)
+
+
+def latents_of(stage: Pixels | Autoencoder, images: Tensor | None, posterior: Tensor | None, noise: Tensor) -> Tensor:
+    """The latents of a batch: of its images, or of the posterior [B, 2, channels, h, w] that was kept of them."""
+    if images is not None:
+        return stage.encode(images, noise)
+    if posterior is None or not isinstance(stage, Autoencoder):
+        raise TypeError("a batch has images, or what an autoencoder made of them")
+    return stage.latents(posterior, noise)

@@ -10,13 +10,16 @@ from torch import Tensor, nn
 from adapter_trainer import checkpoint, objective
 from adapter_trainer.control import StopRequest
 from adapter_trainer.data import Batch, Batches
+from adapter_trainer.encodings import LATENTS
 from adapter_trainer.errors import NonFiniteLoss
 from adapter_trainer.evaluate import Evaluation
+from adapter_trainer.first_stage import latents_of
 from adapter_trainer.model import AdapterModel, Conditions
 from adapter_trainer.objective import NoiseSchedule
 from adapter_trainer.pictures import Gallery
 from adapter_trainer.processes import Processes
 from adapter_trainer.report import Report
+from adapter_trainer.resting import Resting
 from adapter_trainer.state import TrainingState
 
 LARGEST_LOSS = 1e30
@@ -24,6 +27,16 @@ _REMEDY = (
     "the checkpoints before it stand. Lower optimization.learning_rate, set max_grad_norm, or train with "
     "mixed_precision bf16 or no"
 )
+
+
+@dataclass(frozen=True)
+class Nulls:
+    """The empty condition, for `null_condition: encoded`."""
+
+    input_ids: list[Tensor]
+    """Tokens of the empty caption, for each text encoder."""
+    encoded: dict[str, Tensor]
+    """What frozen encoders made of the empty caption and picture, where they rest."""
 
 
 @dataclass
@@ -35,15 +48,16 @@ class Training:
     """state.model, wrapped for this number of processes."""
     schedule: NoiseSchedule
     batches: Batches
-    null_ids: list[Tensor]
-    """Tokens of the empty caption, for each text encoder."""
+    nulls: Nulls
+    resting: Resting
+    """Encoders that no step needs; awake to draw."""
     report: Report
     stop: StopRequest
     processes: Processes
     output: Path
     total_steps: int
     samples: int
-    """In one epoch."""
+    """Read in one epoch."""
     evaluation: Evaluation | None
     gallery: Gallery
 
@@ -84,7 +98,7 @@ def take_step(run: Training) -> Tensor:
         batch = next(run.batches).to(accelerator.device)
         waited += time.perf_counter() - started
         with accelerator.accumulate(run.module):
-            loss = loss_of(run.module, state.model, run.schedule, batch, run.null_ids)
+            loss = loss_of(run.module, state.model, run.schedule, batch, run.nulls)
             run.batches.read_ahead()
             accelerator.backward(loss)
             if accelerator.sync_gradients and state.config.optimization.max_grad_norm is not None:
@@ -103,13 +117,13 @@ def take_step(run: Training) -> Tensor:
     return torch.stack(losses).mean()
 
 
-def loss_of(
-    module: nn.Module, model: AdapterModel, schedule: NoiseSchedule, batch: Batch, null_ids: list[Tensor]
-) -> Tensor:
+def loss_of(module: nn.Module, model: AdapterModel, schedule: NoiseSchedule, batch: Batch, nulls: Nulls) -> Tensor:
     """The objective on one batch, a scalar; `module` is `model`, wrapped or not."""
-    latents = model.first_stage.encode(batch.images, batch.posterior_noise)
+    latents = latents_of(model.first_stage, batch.images, batch.encoded.get(LATENTS), batch.posterior_noise)
     noisy = schedule.add_noise(latents, batch.noise, batch.timesteps)
-    conditions = Conditions(batch.columns, batch.dropped, batch.time_ids, batch.input_ids, null_ids)
+    conditions = Conditions(
+        batch.columns, batch.dropped, batch.time_ids, batch.input_ids, nulls.input_ids, batch.encoded, nulls.encoded
+    )
     prediction = module(noisy, batch.timesteps, conditions)
     return objective.loss(prediction, schedule.target(latents, batch.noise, batch.timesteps))
 
@@ -156,7 +170,7 @@ def evaluate(run: Training) -> None:
     if run.evaluation is None:
         return
     run.report.phase("evaluating", run.state.step)
-    with run.state.averaged():
+    with run.state.averaged(), run.resting.awake():
         figures = run.evaluation.measure()
     run.state.metrics |= figures
     run.report.evaluated(run.state.step, figures)
@@ -167,5 +181,5 @@ def draw(run: Training) -> None:
     step = run.state.step
     if run.gallery.is_due(step, is_last=step >= run.total_steps):
         run.report.phase("sampling", step)
-        with run.state.averaged():
+        with run.state.averaged(), run.resting.awake():
             run.gallery.draw(step)

@@ -1,7 +1,7 @@
 """The model: a UNet, its conditions and its adapters, put together from a configuration."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -32,6 +32,15 @@ class Conditions:
     """Caption tokens [B, L] for each text encoder."""
     null_ids: list[Tensor]
     """Tokens of the empty caption [1, L] for each text encoder."""
+    encoded: dict[str, Tensor] = field(default_factory=dict)
+    """What frozen encoders made before training, [B, ...]: `text.states`, `text.pooled`, and by `feature_name`."""
+    encoded_nulls: dict[str, Tensor] = field(default_factory=dict)
+    """The same of the empty caption and of empty pictures, [1, ...]."""
+
+
+def feature_name(column: str, *, sequence: bool) -> str:
+    """Name of the image encoder's features of a column: the penultimate states, or the pooled embedding."""
+    return f"{column}.{'sequence' if sequence else 'pooled'}"
 
 
 class AdapterModel(nn.Module):
@@ -117,6 +126,9 @@ class AdapterModel(nn.Module):
         multiple = self.first_stage.factor * 2 ** (len(unet.block_out_channels) - 1)
         if resolution % multiple:
             raise InvalidConfig(f"data.params.resolution: {resolution} is not a multiple of {multiple}")
+        buckets = config.data.params.aspect_buckets
+        if buckets is not None and buckets.step % multiple:
+            raise InvalidConfig(f"data.params.aspect_buckets.step: {buckets.step} is not a multiple of {multiple}")
         if self.text_encoders is not None and self.text_encoders.width != self.token_dim:
             raise InvalidConfig(
                 f"model.params.text_config.encoders: their joined width is {self.text_encoders.width}, "
@@ -178,6 +190,14 @@ class AdapterModel(nn.Module):
             dropouts[f"adapters.{name}"] = self.params.adapters_config[name].dropout
         return dropouts
 
+    def reference_features(self) -> set[tuple[str, bool]]:
+        """Columns whose pictures the image encoder reads, and whether for its sequence of states."""
+        names = [(name, self.columns[f"adapters_config.{name}"]) for name in self.adapters]
+        return {(column.name, self._reads_sequence(name)) for name, column in names if column.is_reference}
+
+    def _reads_sequence(self, adapter: str) -> bool:
+        return self.params.adapters_config[adapter].projector.target == "PerceiverResampler"
+
     def latent_shape(self, resolution: int) -> tuple[int, int, int]:
         """Channels, height and width of the latents of an image."""
         side = resolution // self.first_stage.factor
@@ -222,6 +242,8 @@ class AdapterModel(nn.Module):
             width = unet.projection_class_embeddings_input_dim - 6 * unet.addition_time_embed_dim
             return None, like.new_zeros(like.shape[0], width)
         dropped = conditions.dropped["text"]
+        if "text.states" in conditions.encoded:
+            return self._encoded_text(conditions, dropped)
         ids = conditions.input_ids
         if self.params.text_config.null_condition == "encoded":
             nulls = conditions.null_ids
@@ -233,14 +255,27 @@ class AdapterModel(nn.Module):
         states, pooled = self.text_encoders(ids)
         return states.masked_fill(dropped[:, None, None], 0), pooled.masked_fill(dropped[:, None], 0)
 
+    def _encoded_text(self, conditions: Conditions, dropped: Tensor) -> tuple[Tensor, Tensor]:
+        given, nulls = conditions.encoded, conditions.encoded_nulls
+        if self.params.text_config.null_condition == "zeros":
+            nulls = {name: torch.zeros_like(given[name][:1]) for name in ("text.states", "text.pooled")}
+        states = torch.where(dropped[:, None, None], nulls["text.states"], given["text.states"])
+        return states, torch.where(dropped[:, None], nulls["text.pooled"], given["text.pooled"])
+
     def _adapter_tokens(self, name: str, conditions: Conditions) -> Tensor:
         column, settings = self.columns[f"adapters_config.{name}"], self.params.adapters_config[name]
-        values, dropped = conditions.columns[column.name], conditions.dropped[f"adapters.{name}"]
-        if column.is_reference and self.image_encoder is not None:
-            sequence = settings.projector.target == "PerceiverResampler"
+        dropped, sequence = conditions.dropped[f"adapters.{name}"], self._reads_sequence(name)
+        features = feature_name(column.name, sequence=sequence)
+        if features in conditions.encoded:
+            values = conditions.encoded[features]
             if sequence and settings.null_condition == "encoded":
-                values = values.masked_fill(dropped[:, None, None, None], 0)
-            values = self.image_encoder(values, sequence=sequence)
+                values = torch.where(dropped[:, None, None], conditions.encoded_nulls[features], values)
+        else:
+            values = conditions.columns[column.name]
+            if column.is_reference and self.image_encoder is not None:
+                if sequence and settings.null_condition == "encoded":
+                    values = values.masked_fill(dropped[:, None, None, None], 0)
+                values = self.image_encoder(values, sequence=sequence)
         adapter = self.adapters[name]
         tokens: Tensor = adapter.tokens(values, dropped)  # type: ignore[operator]
         return tokens

@@ -7,8 +7,9 @@ continuing to count. A batch may span two epochs; no sample is dropped.
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,15 +23,78 @@ class Place(NamedTuple):
     """Within the epoch, from 0."""
 
 
+class Order(Protocol):
+    """Which sample stands at which place."""
+
+    @property
+    def length(self) -> int:
+        """Places of one epoch."""
+
+    def index_at(self, place: Place) -> int:
+        """Index of the sample that is read at `place`."""
+
+
+@dataclass(frozen=True)
+class Shuffled:
+    """Every sample once an epoch."""
+
+    seed: int
+    samples: int
+
+    @property
+    def length(self) -> int:
+        """Places of one epoch."""
+        return self.samples
+
+    def index_at(self, place: Place) -> int:
+        """Index of the sample that is read at `place`."""
+        return int(permutation(self.seed, place.epoch, self.samples)[place.position])
+
+
+@dataclass
+class Bucketed:
+    """Runs of `run` samples of one bucket each, shuffled among themselves and as runs.
+
+    An epoch is a function of the seed and its number alone, so nothing is carried over: a bucket whose samples do not
+    fill its last run repeats some of them, which then are other readings with noise and dropout of their own.
+    """
+
+    seed: int
+    buckets: NDArray[np.int64]
+    """[samples]: the bucket of each."""
+    run: int
+    _epochs: dict[int, NDArray[np.int64]] = field(default_factory=dict, repr=False)
+
+    @property
+    def length(self) -> int:
+        """Places of one epoch: a multiple of `run`."""
+        counts = np.bincount(self.buckets)
+        return int((-(-counts // self.run) * self.run).sum())
+
+    def index_at(self, place: Place) -> int:
+        """Index of the sample that is read at `place`."""
+        if place.epoch not in self._epochs:
+            if len(self._epochs) >= 2:
+                del self._epochs[min(self._epochs)]
+            self._epochs[place.epoch] = self._indices(place.epoch)
+        return int(self._epochs[place.epoch][place.position])
+
+    def _indices(self, epoch: int) -> NDArray[np.int64]:
+        shuffled = permutation(self.seed, epoch, len(self.buckets))
+        own = self.buckets[shuffled]
+        runs = []
+        for bucket in np.unique(own):
+            members = shuffled[own == bucket]
+            runs.append(np.resize(members, -(-len(members) // self.run) * self.run).reshape(-1, self.run))
+        together = np.concatenate(runs)
+        generator = np.random.Generator(np.random.Philox(key=_key(self.seed, "runs"), counter=[0, 0, 0, epoch]))
+        return together[generator.permutation(len(together))].reshape(-1)
+
+
 @lru_cache(maxsize=4)
 def permutation(seed: int, epoch: int, samples: int) -> NDArray[np.int64]:
     """The order of the sample indices in one epoch, shape [samples]."""
     return np.random.Generator(np.random.Philox(key=_key(seed, "order"), counter=[0, 0, 0, epoch])).permutation(samples)
-
-
-def index_at(seed: int, place: Place, samples: int) -> int:
-    """Index of the sample that is read at `place`."""
-    return int(permutation(seed, place.epoch, samples)[place.position])
 
 
 def place_of(seen: int, samples: int) -> Place:

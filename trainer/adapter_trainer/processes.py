@@ -1,7 +1,10 @@
 """The processes of a run: who writes what, and how they agree."""
 
 import secrets
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,6 +12,8 @@ import torch
 from torch import Tensor, distributed
 
 Value = TypeVar("Value")
+
+POLL_SECONDS = 0.05
 
 
 @dataclass
@@ -20,6 +25,8 @@ class Processes:
     is_leader: bool = True
     """Whether this process finishes the output folder that it writes to: one process for each such folder."""
     group: Any = field(default=None, repr=False)
+    patient: Any = field(default=None, repr=False)
+    """The same processes in a group whose operations have no limit of time."""
 
     @classmethod
     def of_this_run(cls, output: Path) -> "Processes":
@@ -32,7 +39,8 @@ class Processes:
             return cls()
         group = distributed.new_group(backend="gloo")
         rank, world_size = distributed.get_rank(), distributed.get_world_size()
-        processes = cls(rank, world_size, group=group)
+        patient = distributed.new_group(backend="gloo", timeout=timedelta(days=365))
+        processes = cls(rank, world_size, group=group, patient=patient)
         name = processes.gather(f".folder-{secrets.token_hex(8)}" if rank == 0 else "")
         mine = output / f"{name[0]}-{rank}"
         mine.touch()
@@ -60,6 +68,16 @@ class Processes:
         """Waits for all processes."""
         if self.group is not None:
             distributed.barrier(group=self.group)
+
+    def wait(self, meanwhile: Callable[[], None]) -> None:
+        """Waits for all processes, however long some of them take; calls `meanwhile` often, which may raise."""
+        if self.patient is None:
+            return
+        work = distributed.barrier(group=self.patient, async_op=True)
+        while not work.is_completed():
+            meanwhile()
+            time.sleep(POLL_SECONDS)
+        work.wait()
 
     def broadcast(self, tensors: dict[str, Tensor] | None, source: int) -> dict[str, Tensor]:
         """Rank `source`'s CPU tensors on every rank; the others pass None."""

@@ -58,6 +58,10 @@ class Report:
         """Says what the run is doing now."""
         self._progress(self.last.model_copy(update={"phase": phase, "step": step, "saved_step": self.saved_step}))
 
+    def encoding(self, encoded: int) -> None:
+        """Says how much of the cache is there."""
+        self._progress(self.last.model_copy(update={"phase": "encoding", "encoded": encoded}))
+
     def begin_interval(self) -> None:
         """Starts to count anew: what came before (a save, the start) is not training speed."""
         self.since, self.samples, self.steps, self.waited = self.clock(), 0, 0, 0.0

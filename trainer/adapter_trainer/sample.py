@@ -14,8 +14,8 @@ from adapter_api.columns import columns_of
 from adapter_api.document import InvalidDocument, read, validate
 from adapter_api.training import TrainingConfig
 from adapter_trainer import checkpoint, order, registry
-from adapter_trainer.data import reference_image
 from adapter_trainer.errors import DamagedCheckpoint, IncompatibleCheckpoint, InvalidData
+from adapter_trainer.images import reference_image
 from adapter_trainer.model import AdapterModel, Conditions
 from adapter_trainer.order import Place
 from adapter_trainer.verify import open_image, read_embedding

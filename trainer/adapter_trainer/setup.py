@@ -16,16 +16,20 @@ from torch import nn
 from adapter_api.columns import columns_of
 from adapter_api.training import TrainingConfig
 from adapter_trainer import checkpoint, randomness, registry
+from adapter_trainer.caching import Cache, layout_of, wants_contents
+from adapter_trainer.contents import Content, contents_of
 from adapter_trainer.control import StopRequest
-from adapter_trainer.data import Batches, Collate, Samples, SampleShape, batches
+from adapter_trainer.data import Batches, Collate, Layout, Samples, SampleShape, batches
+from adapter_trainer.encodings import Encodings
 from adapter_trainer.errors import InvalidConfig, InvalidData, TrainingError
 from adapter_trainer.evaluate import Evaluation, plain_samples, read_held_out
-from adapter_trainer.loop import Training
+from adapter_trainer.loop import Nulls, Training
 from adapter_trainer.model import AdapterModel
 from adapter_trainer.objective import NoiseSchedule
 from adapter_trainer.pictures import Gallery
 from adapter_trainer.processes import Processes
 from adapter_trainer.report import Report
+from adapter_trainer.resting import Resting
 from adapter_trainer.state import TrainingState
 from adapter_trainer.table import Row, read_table
 from adapter_trainer.verify import check_rows, resolve_widths
@@ -74,11 +78,13 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
     show = options.show if processes.is_main else _silent
     rows, config = _rows(config, processes)
     held_out = _held_out(config, processes)
+    contents = _contents(config, rows, processes)
+    layout = layout_of(config, rows, contents)
     model = AdapterModel(config)
     _cast_frozen(model, WEIGHT_TYPES[optimization.mixed_precision])
     model.to(accelerator.device)
     optimizer = _optimizer(config, model)
-    total_steps = total_steps_of(config, len(rows), processes.world_size)
+    total_steps = total_steps_of(config, layout.order.length, processes.world_size)
     scheduler = get_scheduler(
         optimization.lr_scheduler,
         optimizer,
@@ -101,9 +107,13 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
         report.saved_step = state.step if is_own else None
         show(f"resuming from {folder} at step {state.step} of {total_steps}")
     report.start(config, state.step)
+    encodings = Cache(config, model, accelerator, processes, options.output, show).encodings(
+        rows, contents, layout, total_steps * global_batch_of(config, processes.world_size), stop, report
+    )
+    report.phase("training", state.step)
     nulls = [] if model.tokenizers is None else [ids.to(accelerator.device) for ids in model.tokenizers([""])]
     schedule = NoiseSchedule(config.model.params.scheduler_config.params, accelerator.device)
-    samples = _samples(config, rows, model)
+    samples = _samples(config, rows, model, layout, encodings)
     evaluation = None
     if config.evaluation is not None:
         plain = plain_samples(held_out, config, samples)
@@ -115,13 +125,14 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
         module=module,
         schedule=schedule,
         batches=_batches(config, samples, model, state.seen, processes, accelerator.device),
-        null_ids=nulls,
+        nulls=Nulls(nulls, {} if encodings is None else encodings.nulls),
+        resting=Resting(model, encodings, config.seed),
         report=report,
         stop=stop,
         processes=processes,
         output=options.output,
         total_steps=total_steps,
-        samples=len(rows),
+        samples=layout.order.length,
         evaluation=evaluation,
         gallery=Gallery(config, model, processes, accelerator.device, options.output / "samples"),
     )
@@ -142,8 +153,20 @@ def total_steps_of(config: TrainingConfig, samples: int, world_size: int) -> int
     optimization = config.optimization
     if optimization.max_train_steps is not None:
         return optimization.max_train_steps
-    global_batch = optimization.train_batch_size * optimization.gradient_accumulation_steps * world_size
-    return math.ceil(samples * optimization.num_train_epochs / global_batch)
+    return math.ceil(samples * optimization.num_train_epochs / global_batch_of(config, world_size))
+
+
+def global_batch_of(config: TrainingConfig, world_size: int) -> int:
+    """Samples of one optimizer step of all processes."""
+    optimization = config.optimization
+    return optimization.train_batch_size * optimization.gradient_accumulation_steps * world_size
+
+
+def _contents(config: TrainingConfig, rows: list[Row], processes: Processes) -> dict[Path, Content]:
+    if not wants_contents(config):
+        return {}
+    references = [column.name for column in columns_of(config) if column.kind == "reference"]
+    return contents_of(rows, references, processes)
 
 
 def _rows(config: TrainingConfig, processes: Processes) -> tuple[list[Row], TrainingConfig]:
@@ -212,7 +235,9 @@ def _has_unused(config: TrainingConfig) -> bool:
     return any(encoder.train for encoder in params.text_config.encoders) or (image is not None and image.train)
 
 
-def _samples(config: TrainingConfig, rows: list[Row], model: AdapterModel) -> Samples:
+def _samples(
+    config: TrainingConfig, rows: list[Row], model: AdapterModel, layout: Layout, encodings: Encodings | None
+) -> Samples:
     shape = SampleShape(
         latents=model.latent_shape(config.data.params.resolution),
         timesteps=config.model.params.scheduler_config.params.num_train_timesteps,
@@ -220,17 +245,20 @@ def _samples(config: TrainingConfig, rows: list[Row], model: AdapterModel) -> Sa
         dropouts=model.condition_dropouts(),
     )
     widths = {column.name: column.width for column in columns_of(config)}
-    return Samples(rows, config.data.params, widths, shape, config.seed)
+    return Samples(rows, config.data.params, widths, shape, config.seed, layout, encodings)
 
 
 def _batches(
     config: TrainingConfig, samples: Samples, model: AdapterModel, seen: int, processes: Processes, device: torch.device
 ) -> Batches:
+    batch_size = config.optimization.train_batch_size
+    has_text = samples.encodings is not None and samples.encodings.has_text
     return batches(
         samples,
-        Collate(model.tokenizers),
-        seen,
-        config.optimization.train_batch_size,
+        Collate(None if has_text else model.tokenizers),
+        # Batches of one bucket begin at multiples of their size; a run continued from elsewhere may stand between two.
+        seen if samples.params.aspect_buckets is None else math.ceil(seen / batch_size) * batch_size,
+        batch_size,
         processes.rank,
         processes.world_size,
         device,

@@ -1,0 +1,102 @@
+"""Pictures as arrays: where they are cut, how they are scaled, and what encoders of reference images read."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from adapter_api.training import DataParams
+from adapter_trainer.encoders import CLIP_MEAN, CLIP_STD
+
+Pixels = NDArray[np.uint8]
+"""[H, W] or [H, W, C]."""
+Floats = NDArray[np.float32]
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
+_CLIP_MEAN = np.array(CLIP_MEAN, np.float32)[:, None, None]
+_CLIP_STD = np.array(CLIP_STD, np.float32)[:, None, None]
+
+
+class Placement(NamedTuple):
+    """Which part of a picture a sample shows."""
+
+    original: Size
+    scaled: Size
+    """Of the whole picture, before it is cropped."""
+    top: int
+    left: int
+    size: Size
+    """Of the crop."""
+    flip: bool
+
+    @property
+    def time_ids(self) -> tuple[int, ...]:
+        """SDXL's micro-conditioning: original height and width, crop top and left, target height and width.
+
+        A flip mirrors where the crop was taken from (arXiv 2307.01952, section 2.2).
+        """
+        left = self.scaled[1] - self.size[1] - self.left if self.flip else self.left
+        return (*self.original, self.top, left, *self.size)
+
+
+def place(original: Size, size: Size, params: DataParams, random: np.random.Generator | None) -> Placement:
+    """PURE but for the draws: scales a picture so that it just covers `size`, and says where to crop the rest.
+
+    Args:
+        original: height and width of the picture.
+        size: height and width of the sample.
+        params: say whether crop and flip are random.
+        random: draws crop and flip where the configuration asks for them; None crops at the centre.
+    """
+    scale = max(size[0] / original[0], size[1] / original[1])
+    scaled = max(round(original[0] * scale), size[0]), max(round(original[1] * scale), size[1])
+    spare = (scaled[0] - size[0], scaled[1] - size[1])
+    top, left = spare[0] // 2, spare[1] // 2
+    if random is not None and params.random_crop:
+        top, left = int(random.integers(spare[0] + 1)), int(random.integers(spare[1] + 1))
+    flip = random is not None and params.random_flip and bool(random.integers(2))
+    return Placement(original, scaled, top, left, size, flip)
+
+
+def cut(source: Pixels, placement: Placement) -> Pixels:
+    """The placement's part of a picture, of the placement's size."""
+    height, width = placement.scaled
+    if (height, width) != source.shape[:2]:
+        source = np.asarray(Image.fromarray(source).resize((width, height), Image.Resampling.LANCZOS))
+    rows, columns = placement.size
+    pixels = source[placement.top : placement.top + rows, placement.left : placement.left + columns]
+    return pixels[:, ::-1] if placement.flip else pixels
+
+
+def place_image(
+    source: Pixels, params: DataParams, random: np.random.Generator | None
+) -> tuple[Pixels, tuple[int, ...]]:
+    """A square of the resolution, and its micro-conditioning."""
+    size = (params.resolution, params.resolution)
+    placement = place((source.shape[0], source.shape[1]), size, params, random)
+    return cut(source, placement), placement.time_ids
+
+
+def scaled(pixels: Pixels) -> Floats:
+    """Pixels [..., H, W, C] -> [..., C, H, W] in -1..1."""
+    return np.moveaxis(pixels, -1, -3).astype(np.float32, order="C") / np.float32(127.5) - np.float32(1)
+
+
+def stacked(pictures: list[Pixels]) -> Floats:
+    """Pictures of one size, with or without channels -> [B, C, H, W] in -1..1."""
+    pixels = np.stack(pictures)
+    return scaled(pixels[..., None] if pixels.ndim == 3 else pixels)
+
+
+def reference_image(image: Image.Image, size: int) -> Floats:
+    """CLIP's preprocessing: shorter side to `size`, centre crop, its mean and deviation; [3, size, size]."""
+    image = image.convert("RGB")
+    scale = size / min(image.size)
+    width, height = max(round(image.width * scale), size), max(round(image.height * scale), size)
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    top, left = (height - size) // 2, (width - size) // 2
+    pixels = scaled(np.asarray(image)[top : top + size, left : left + size])
+    normalized: Floats = (pixels / np.float32(2) + np.float32(0.5) - _CLIP_MEAN) / _CLIP_STD
+    return normalized
