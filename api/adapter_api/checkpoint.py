@@ -7,12 +7,13 @@
 """
 
 import re
+from collections.abc import Collection
 from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from adapter_api.base import Count, PositiveCount, Real, ResourceModel
+from adapter_api.base import Count, Flag, PositiveCount, Real, ResourceModel
 from adapter_api.training import TrainingConfig
 
 INDEX_KEY = "checkpoints.json"
@@ -101,6 +102,17 @@ class IndexEntry(ResourceModel):
     committed_at: datetime
     bytes: Count
     metrics: dict[str, Real] = {}
+    pinned: Flag = False
+    """Whether someone has asked for it to stay, whatever the policy says."""
+
+
+class Removal(ResourceModel):
+    """A checkpoint that is in the index no more, and whose objects are still to be deleted."""
+
+    step: Count
+    manifest_sha256: Sha256
+    delete_after: datetime
+    """Until then whoever had read the index before can still fetch it."""
 
 
 class CheckpointIndex(ResourceModel):
@@ -112,6 +124,8 @@ class CheckpointIndex(ResourceModel):
     nonce: str
     """Chosen by that attempt, so that it recognises its own write after a lost reply."""
     checkpoints: tuple[IndexEntry, ...] = ()
+    removals: tuple[Removal, ...] = ()
+    """What has been taken out, until its objects are gone; the manifest goes before the data."""
 
     @property
     def newest(self) -> IndexEntry | None:
@@ -121,3 +135,13 @@ class CheckpointIndex(ResourceModel):
     def entry(self, step: int) -> IndexEntry | None:
         """The committed checkpoint of a step."""
         return next((entry for entry in self.checkpoints if entry.step == step), None)
+
+    def without(self, steps: Collection[int], delete_after: datetime) -> "CheckpointIndex":
+        """The index after these checkpoints were taken out, to be deleted from `delete_after` on."""
+        gone = [entry for entry in self.checkpoints if entry.step in steps]
+        new = [
+            Removal(step=entry.step, manifest_sha256=entry.manifest_sha256, delete_after=delete_after) for entry in gone
+        ]
+        removals = (*(known for known in self.removals if known.step not in {entry.step for entry in gone}), *new)
+        kept = tuple(entry for entry in self.checkpoints if entry.step not in steps)
+        return self.model_copy(update={"checkpoints": kept, "removals": removals})

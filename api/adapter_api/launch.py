@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from adapter_api.job import AdapterTrainingJob, S3Location
+from adapter_api.training import CheckpointConfig
 
 PROCESS_RESTARTS = 3
 """Times that torchrun restarts crashed processes in place before the node fails and the whole gang is replaced.
@@ -169,9 +170,19 @@ def _agent(job: AdapterTrainingJob, verb: str, attempt: int, place: NodePlace) -
                 argv.append(f"--resume-step={spec.resume_from.step}")
     else:
         argv.append(f"--listen={place.address}:{place.agent_port}")
-        if spec.training.checkpoint.keep_last is not None:
-            argv.append(f"--keep-last={spec.training.checkpoint.keep_last}")
+        argv += _retention(spec.training.checkpoint)
     return tuple(argv)
+
+
+def _retention(config: CheckpointConfig) -> list[str]:
+    if config.keep_last is None:
+        return []
+    options = [f"--keep-last={config.keep_last}", f"--deletion-delay-seconds={config.deletion_delay_seconds}"]
+    if config.keep_every is not None:
+        options.append(f"--keep-every={config.keep_every}")
+    if (best := config.keep_best) is not None:
+        options.append(f"--keep-best={best.metric}:{best.mode}:{best.count}")
+    return options
 
 
 def _location(role: str, location: S3Location) -> list[str]:

@@ -22,6 +22,7 @@ from adapter_api.base import (
     Real,
 )
 from adapter_api.messages import INCONSISTENT
+from adapter_api.progress import MetricName
 
 Null = Literal["learned", "zeros", "encoded"]
 """What stands in for a condition that is dropped, in training and in classifier-free guidance alike.
@@ -525,13 +526,47 @@ class OptimizationConfig(ConfigModel):
         return data
 
 
+class KeepBest(ConfigModel):
+    """The checkpoints whose metric is best; one without that metric is none of them, and of equals the earlier ones are."""
+
+    metric: MetricName
+    """A figure of the checkpoints' metrics.json: loss, or one that evaluation measures."""
+    mode: Literal["min", "max"] = "min"
+    """Whether the lowest or the highest is best."""
+    count: PositiveCount = 1
+    """How many of them."""
+
+
 class CheckpointConfig(ConfigModel):
     """When state is saved and how much of it is kept."""
 
     save_steps: PositiveCount = 500
     """Optimizer steps between checkpoints; one more is always saved at the end."""
     keep_last: PositiveCount | None = None
-    """Number of newest checkpoints to keep; all by default. The newest is never deleted before its successor stands."""
+    """Number of newest checkpoints to keep; all by default. The newest is never deleted before its successor stands, the
+    one that the running attempt started from not before the attempt ends, and a pinned one not at all."""
+    keep_every: PositiveCount | None = None
+    """Keep also every checkpoint whose step is a multiple of this; needs keep_last, and must be a multiple of save_steps."""
+    keep_best: KeepBest | None = None
+    """Keep also those whose metric is best; needs keep_last."""
+    deletion_delay_seconds: Annotated[Count, Field(le=604_800)] = 300
+    """How long the files of a checkpoint stay in storage after it was taken out of the index, so that a download of it that
+    has begun can end."""
+
+    @model_validator(mode="after")
+    def _policy(self) -> Self:
+        for name in ("keep_every", "keep_best"):
+            if self.keep_last is None and getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name} adds to keep_last, without which all are kept; set keep_last, or remove {name}"
+                )
+        if self.keep_every is not None and self.keep_every % self.save_steps:
+            fitting = -(-self.keep_every // self.save_steps) * self.save_steps
+            raise ValueError(
+                f"keep_every {self.keep_every} is not a multiple of save_steps {self.save_steps}, so that most such steps "
+                f"are never saved; use {fitting}"
+            )
+        return self
 
 
 class LoggingConfig(ConfigModel):

@@ -12,9 +12,10 @@ from adapter_agent import index, restore, upload
 from adapter_agent.commit import build_manifest, commit, receipts_of
 from adapter_agent.errors import ContentConflict, Damaged, Fenced
 from adapter_agent.index import Claim
-from adapter_agent.retention import retain
+from adapter_agent.retention import retire
 from adapter_agent.store import Store
 from adapter_api.checkpoint import CheckpointManifest, IndexEntry, Receipt
+from adapter_api.retention import Policy
 from tests.agent.faulty_proxy import Proxy, Request
 from tests.agent.node import Claims, committed_steps, safetensors, upload_and_commit, write_checkpoint
 from tests.agent.waiting import wait_until
@@ -120,7 +121,7 @@ def test_a_zombie_can_neither_commit_nor_replace_what_a_newer_attempt_wrote(
     with pytest.raises(Fenced):
         commit(store, old, [receipt], folder, 1, NOW)
     with pytest.raises(Fenced):
-        retain(store, old, 1)
+        retire(store, old, Policy(last=1), (), NOW)
     assert committed_steps(store) == [10]
     restore.fetch_checkpoint(store, 10, tmp_path / "back")
     assert (tmp_path / "back/unet/model.safetensors").read_bytes() == safetensors(b"newer")

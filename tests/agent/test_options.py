@@ -5,6 +5,8 @@ import pytest
 from adapter_agent import options
 from adapter_api.job import AdapterTrainingJob
 from adapter_api.launch import NodePlace, launch
+from adapter_api.retention import Policy
+from adapter_api.training import KeepBest
 
 TRAINING: dict[str, object] = {"model": {"params": {"token_conditioners": {"label_to_token": {}}}}}
 
@@ -20,6 +22,12 @@ def job(**spec: object) -> AdapterTrainingJob:
     )
 
 
+KEEP = {
+    "keep_last": 3,
+    "keep_every": 1000,
+    "keep_best": {"metric": "loss", "mode": "max", "count": 2},
+    "deletion_delay_seconds": 60,
+}
 PLACE = NodePlace(1, "127.0.0.1", 29500, "::1", "/work/node-1", "/data", agent_port=8080)
 
 
@@ -28,7 +36,7 @@ def test_everything_that_launch_can_write_is_understood() -> None:
     commands = launch(
         job(
             nodes=2,
-            training={**TRAINING, "checkpoint": {"keep_last": 3}},
+            training={**TRAINING, "checkpoint": KEEP},
             data={"s3": {"uri": "s3://datasets/digits", **location}},
             output={"s3": {"uri": "s3://bucket/run", **location}},
             resumeFrom={"uri": "s3://bucket/other", "step": 5, **location},
@@ -45,7 +53,8 @@ def test_everything_that_launch_can_write_is_understood() -> None:
     assert (str(restore.data_dir), restore.resume_step) == ("/data", 5)
     sync = options.parse(commands.sync.argv[3:])
     assert isinstance(sync, options.SyncOptions)
-    assert (sync.listen, sync.keep_last, sync.drain_seconds) == (("::1", 8080), 3, 600)
+    assert (sync.listen, sync.drain_seconds, sync.deletion_delay_seconds) == (("::1", 8080), 600, 60)
+    assert sync.keep == Policy(3, 1000, KeepBest(metric="loss", mode="max", count=2))
 
 
 def test_a_job_that_says_little_is_understood() -> None:
@@ -55,7 +64,7 @@ def test_a_job_that_says_little_is_understood() -> None:
     assert (restore.data, restore.resume, restore.output.endpoint_url) == (None, None, None)
     sync = options.parse(commands.sync.argv[3:])
     assert isinstance(sync, options.SyncOptions)
-    assert (sync.listen, sync.keep_last) == (("127.0.0.1", 0), None)
+    assert (sync.listen, sync.keep) == (("127.0.0.1", 0), Policy())
 
 
 @pytest.mark.parametrize(

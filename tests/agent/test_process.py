@@ -74,7 +74,7 @@ def test_killed_in_the_middle_of_an_upload_the_next_attempt_sweeps_and_goes_on(
 
     second = make_node(attempt=2)
     assert second.restore()[0] == 0
-    assert "checkpoint-20, which was never committed" in caplog.text
+    assert "checkpoint-20, which the index does not name" in caplog.text
     assert not [facts.key for facts in store.list("checkpoint-20/")]
     assert [path.name for path in second.output.glob("*checkpoint-*")] == ["checkpoint-10"]
     agent = second.sync()

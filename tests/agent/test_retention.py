@@ -1,6 +1,6 @@
-"""Retention: index first, then manifest, then data; never the newest."""
+"""Retention: index first; later manifest, then data. What a policy keeps is shown with the policy."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -9,6 +9,8 @@ from adapter_agent.errors import EndpointUnreachable, Fenced
 from adapter_agent.index import Claim
 from adapter_agent.store import Store
 from adapter_api.checkpoint import CheckpointIndex, IndexEntry
+from adapter_api.retention import Policy
+from adapter_api.training import KeepBest
 from tests.agent.faulty_proxy import Proxy
 from tests.agent.node import Claims, committed_steps
 
@@ -32,43 +34,99 @@ def owner(store: Store, claimed: Claims) -> Claim:
     return claim
 
 
-@pytest.mark.parametrize(("keep", "kept"), [(1, [40]), (2, [30, 40]), (9, [10, 20, 30, 40]), (0, [40])])
-def test_the_newest_are_kept_and_the_newest_of_all_always(keep: int, kept: list[int]) -> None:
-    current = CheckpointIndex(attempt=1, nonce="", checkpoints=entries(10, 20, 30, 40))
-    gone = {entry.step for entry in retention.expired(current, keep)}
-    assert sorted({10, 20, 30, 40} - gone) == kept
-
-
-def test_the_index_forgets_before_the_manifest_goes_and_the_manifest_before_the_data(
+def test_the_index_forgets_first_and_when_its_time_has_come_the_manifest_goes_before_the_data(
     store: Store, owner: Claim, proxy: Proxy, through: Store
 ) -> None:
-    assert retention.retain(through, owner, 3) == (10,)
+    retention.retire(through, owner, Policy(last=3), (), NOW)
+    assert committed_steps(store) == [20, 30, 40]
+    retention.delete_due(through, owner, NOW - timedelta(seconds=1))
+    assert len(list(store.list("checkpoint-10/"))) == 3
+    retention.delete_due(through, owner, NOW)
     writes = [request for request in proxy.log if request.method in {"PUT", "POST", "DELETE"}]
-    assert [request.method for request in writes] == ["PUT", "POST", "POST"]
-    assert writes[0].key.endswith("checkpoints.json")
+    assert [request.method for request in writes] == ["PUT", "POST", "POST", "PUT"]
+    assert [request.key.endswith("checkpoints.json") for request in writes] == [True, False, False, True]
     assert b"checkpoint-10/manifest.json" in writes[1].body
     assert b"checkpoint-10/a.safetensors" in writes[2].body
-    assert committed_steps(store) == [20, 30, 40]
     assert not list(store.list("checkpoint-10/"))
     assert len(list(store.list("checkpoint-20/"))) == 3
+    assert index.current(store, owner).removals == ()
 
 
-def test_interrupted_after_the_index_the_rest_is_swept_by_the_next_attempt(
-    store: Store, owner: Claim, proxy: Proxy, through: Store, claimed: Claims
+def test_interrupted_before_the_deletion_it_goes_on_where_it_was(
+    store: Store, owner: Claim, proxy: Proxy, through: Store
 ) -> None:
+    retention.retire(store, owner, Policy(last=2), (), NOW)
     proxy.rule = lambda request: "lose" if request.method == "GET" and "list-type" in request.query else "pass"
     with pytest.raises(EndpointUnreachable):
-        retention.retain(through, owner, 2)
-    assert committed_steps(store) == [30, 40]
+        retention.delete_due(through, owner, NOW)
     assert list(store.list("checkpoint-10/"))
-    assert retention.sweep(store, claimed(store, 2)) == (10, 20)
+    assert retention.delete_due(store, owner, NOW).removals == ()
     assert not [facts for step in (10, 20) for facts in store.list(f"checkpoint-{step}/")]
+
+
+def test_the_next_attempt_sweeps_what_was_removed_unless_it_may_still_be_fetched(
+    store: Store, owner: Claim, claimed: Claims
+) -> None:
+    retention.retire(store, owner, Policy(last=3), (), NOW)
+    retention.retire(store, owner, Policy(last=2), (), NOW + timedelta(minutes=5))
+    second = claimed(store, 2)
+    assert retention.sweep(store, second, NOW) == (10,)
+    assert [removal.step for removal in index.current(store, second).removals] == [20]
+    assert retention.delete_due(store, second, NOW + timedelta(minutes=5)).removals == ()
+    assert not list(store.list("checkpoint-20/"))
+
+
+def test_going_back_below_a_removed_step_sweeps_it_at_once(store: Store, owner: Claim, claimed: Claims) -> None:
+    index.change(store, owner, lambda current: current.without([30], NOW + timedelta(minutes=5)))
+    second = claimed(store, 2)
+    retention.forget(store, second, [40])
+    assert retention.sweep(store, second, NOW) == (30, 40)
+    assert index.current(store, second).removals == ()
+
+
+def test_pinned_checkpoints_and_the_one_in_use_stay(store: Store, owner: Claim) -> None:
+    def pin(current: CheckpointIndex) -> CheckpointIndex:
+        pinned = tuple(entry.model_copy(update={"pinned": entry.step == 20}) for entry in current.checkpoints)
+        return current.model_copy(update={"checkpoints": pinned})
+
+    index.change(store, None, pin)
+    retention.retire(store, owner, Policy(last=1), {10}, NOW)
+    assert committed_steps(store) == [10, 20, 40]
+
+
+def test_a_step_that_is_committed_anew_is_not_deleted(store: Store, owner: Claim) -> None:
+    retention.retire(store, owner, Policy(last=3), (), NOW)
+    index.change(store, owner, lambda current: current.model_copy(update={"checkpoints": entries(10, 20, 30, 40)}))
+    assert retention.delete_due(store, owner, NOW).removals == ()
+    assert list(store.list("checkpoint-10/"))
+
+
+def test_a_zombie_deletes_nothing(store: Store, owner: Claim, claimed: Claims) -> None:
+    retention.retire(store, owner, Policy(last=3), (), NOW)
+    claimed(store, 2)
+    with pytest.raises(Fenced):
+        retention.delete_due(store, owner, NOW)
+    with pytest.raises(Fenced):
+        retention.retire(store, owner, Policy(last=1), (), NOW)
+    assert list(store.list("checkpoint-10/"))
+    assert committed_steps(store) == [20, 30, 40]
+
+
+def test_a_metric_that_no_checkpoint_has_is_named_with_those_that_are_there() -> None:
+    policy = Policy(last=1, best=KeepBest(metric="accuracy"))
+    scored = tuple(entry.model_copy(update={"metrics": {"loss": 1.0, "gain": 2.0}}) for entry in entries(10))
+    current = CheckpointIndex(attempt=1, nonce="", checkpoints=scored)
+    warning = retention.metric_missing(current, policy)
+    assert warning is not None
+    assert "no checkpoint has 'accuracy'" in warning
+    assert warning.endswith("there are: gain, loss")
+    assert retention.metric_missing(current, Policy(last=1, best=KeepBest(metric="loss"))) is None
 
 
 def test_the_sweep_leaves_what_is_committed_and_what_is_no_checkpoint(store: Store, owner: Claim) -> None:
     for key in ("checkpoint-50/a.safetensors", "checkpoint-best/a", "samples/step-1.png", "checkpoint-050/a"):
         store.put(key, b"x")
-    assert retention.sweep(store, owner) == (50,)
+    assert retention.sweep(store, owner, NOW) == (50,)
     folders = {facts.key.partition("/")[0] for facts in store.list()} - {"checkpoints.json"}
     committed = {f"checkpoint-{step}" for step in (10, 20, 30, 40)}
     assert folders == {*committed, "checkpoint-best", "samples", "checkpoint-050"}
@@ -78,5 +136,5 @@ def test_a_zombie_sweeps_nothing(store: Store, owner: Claim, claimed: Claims) ->
     store.put("checkpoint-50/a.safetensors", b"x")
     claimed(store, 2)
     with pytest.raises(Fenced):
-        retention.sweep(store, owner)
+        retention.sweep(store, owner, NOW)
     assert list(store.list("checkpoint-50/"))

@@ -62,6 +62,7 @@ def test_the_second_of_two_nodes_with_data_and_another_runs_checkpoint() -> None
     )  # fmt: skip
     assert commands.sync.argv == (
         "/opt/python", "-m", "adapter_agent", "sync", *agent, *output, "--listen=10.0.0.8:8080", "--keep-last=3",
+        "--deletion-delay-seconds=300",
     )  # fmt: skip
     assert commands.train.argv == (
         "/opt/python", "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=4", "--rdzv-backend=c10d",

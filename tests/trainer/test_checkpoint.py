@@ -1,5 +1,6 @@
 """A checkpoint folder is complete or absent, whatever interrupts its writing."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -13,6 +14,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from adapter_api.retention import Policy
+from adapter_api.training import KeepBest
 from adapter_trainer import checkpoint
 from adapter_trainer.errors import DamagedCheckpoint, DiskFull, TrainingError
 from adapter_trainer.processes import Processes
@@ -138,8 +141,17 @@ def test_other_names_are_no_checkpoints(tmp_path: Path) -> None:
 def test_retention_keeps_the_newest(tmp_path: Path, keep: int | None, kept: list[int]) -> None:
     for step in (1, 2, 3, 4):
         write(tmp_path, step)
-    checkpoint.retain(tmp_path, keep, 4, ALONE)
+    checkpoint.retain(tmp_path, Policy(last=keep), 4, ALONE)
     assert names(tmp_path) == {f"checkpoint-{step}" for step in kept}
+
+
+def test_retention_keeps_also_the_best_and_every_so_many_steps(tmp_path: Path) -> None:
+    for step, loss in ((2, 0.5), (3, 0.1), (4, 0.4), (5, 0.3), (6, 0.2)):
+        folder = write(tmp_path, step)
+        (folder / "metrics.json").write_text(json.dumps({"loss": loss}), encoding="utf-8")
+    policy = Policy(last=1, every=2, best=KeepBest(metric="loss", count=1))
+    checkpoint.retain(tmp_path, policy, 6, ALONE)
+    assert names(tmp_path) == {"checkpoint-2", "checkpoint-3", "checkpoint-4", "checkpoint-6"}
 
 
 def test_remains_of_an_interrupted_deletion_do_not_stop_the_next(tmp_path: Path) -> None:
@@ -147,7 +159,7 @@ def test_remains_of_an_interrupted_deletion_do_not_stop_the_next(tmp_path: Path)
     write(tmp_path, 2)
     (tmp_path / ".checkpoint-1.deleted").mkdir()
     (tmp_path / ".checkpoint-1.deleted" / "rest").touch()
-    checkpoint.retain(tmp_path, 1, 2, ALONE)
+    checkpoint.retain(tmp_path, Policy(last=1), 2, ALONE)
     assert names(tmp_path) == {"checkpoint-2"}
 
 

@@ -60,15 +60,16 @@ def commit(
     )  # fmt: skip
 
     def with_entry(current: CheckpointIndex) -> CheckpointIndex:
-        present = current.entry(step)
+        removal = next((removal for removal in current.removals if removal.step == step), None)
+        present = current.entry(step) or removal
+        # A commit whose reply was lost may have been removed by someone since.
         if present is not None and present.manifest_sha256 == entry.manifest_sha256:
             return current
         entries = sorted([*(e for e in current.checkpoints if e.step != step), entry], key=lambda e: e.step)
-        return current.model_copy(update={"checkpoints": tuple(entries)})
+        removals = tuple(each for each in current.removals if each.step != step)
+        return current.model_copy(update={"checkpoints": tuple(entries), "removals": removals})
 
-    committed = index.change(store, claim, with_entry).entry(step)
-    assert committed is not None  # noqa: S101 - it has just been put there
-    return committed
+    return index.change(store, claim, with_entry).entry(step) or entry
 
 
 def _existing_manifest(store: Store, claim: Claim, key: str) -> tuple[CheckpointManifest, bytes] | None:

@@ -19,6 +19,7 @@ from adapter_agent.errors import (
     Damaged,
     EndpointUnreachable,
     Fenced,
+    NothingThere,
     ObjectMissing,
     PreconditionFailed,
 )
@@ -115,8 +116,8 @@ def claim(store: Store, wanted: Claim) -> CheckpointIndex:
                 return held.index
             if held.index.attempt >= wanted.attempt:
                 raise fenced(held.index, wanted.attempt, store)
-        committed = () if held is None else held.index.checkpoints
-        body = encode(CheckpointIndex(attempt=wanted.attempt, nonce=wanted.nonce, checkpoints=committed))
+        before = CheckpointIndex(attempt=0, nonce="") if held is None else held.index
+        body = encode(before.model_copy(update={"attempt": wanted.attempt, "nonce": wanted.nonce}))
         try:
             _write(store, body, held)
         except (PreconditionFailed, EndpointUnreachable) as error:
@@ -124,15 +125,37 @@ def claim(store: Store, wanted: Claim) -> CheckpointIndex:
             deadline.pause()
 
 
-def change(store: Store, owner: Claim, wish: Callable[[CheckpointIndex], CheckpointIndex]) -> CheckpointIndex:
+def current(store: Store, owner: Claim | None) -> CheckpointIndex:
+    """The index, which carries the claim where `owner` is one.
+
+    Raises:
+        Fenced: it does not, or not any more.
+        NothingThere: there is no index, and no owner who could miss it.
+    """
+    return _held(store, owner).index
+
+
+def _held(store: Store, owner: Claim | None) -> Held:
+    if owner is not None:
+        return read_owned(store, owner)
+    held = read(store)
+    if held is None:
+        raise NothingThere(f"{store.uri} at {store.endpoint} holds no {INDEX_KEY}; correct the address")
+    return held
+
+
+def change(store: Store, owner: Claim | None, wish: Callable[[CheckpointIndex], CheckpointIndex]) -> CheckpointIndex:
     """Applies `wish`, which returns its argument when nothing is left to do; returns the index as it stands after.
+
+    Without an owner it is a person who changes the index: whoever owns it, and it stays theirs.
 
     Raises:
         Fenced: the index does not carry the claim any more.
+        NothingThere: there is no index.
     """
     deadline = Deadline(CHANGE_SECONDS, f"a chance to change {store.uri_of(INDEX_KEY)}")
     while True:
-        held = read_owned(store, owner)
+        held = _held(store, owner)
         wanted = wish(held.index)
         if wanted == held.index:
             return wanted

@@ -11,9 +11,12 @@ from adapter_agent.local import Folders
 from adapter_agent.store import Store
 from adapter_api.base import S3URI
 from adapter_api.launch import CREDENTIALS_PREFIX
+from adapter_api.retention import Policy
+from adapter_api.training import KeepBest
 
 DRAIN_SECONDS = 600.0
 TERMINATION_MESSAGE = "/dev/termination-log"
+KEEP_ALL = Policy()
 _S3_URI: TypeAdapter[str] = TypeAdapter(S3URI)
 
 
@@ -59,7 +62,8 @@ class SyncOptions(NodeOptions):
     """`sync`."""
 
     listen: tuple[str, int] = ("127.0.0.1", 0)
-    keep_last: int | None = None
+    keep: Policy = KEEP_ALL
+    deletion_delay_seconds: int = 0
     drain_seconds: float = DRAIN_SECONDS
 
 
@@ -98,7 +102,13 @@ def parse(argv: Sequence[str]) -> RestoreOptions | SyncOptions | TrainOptions:
         "output": _location(given, "output"),
     }
     if given.verb == "sync":
-        return SyncOptions(**common, listen=given.listen, keep_last=given.keep_last, drain_seconds=given.drain_seconds)
+        return SyncOptions(
+            **common,
+            listen=given.listen,
+            keep=Policy(given.keep_last, given.keep_every, given.keep_best),
+            deletion_delay_seconds=given.deletion_delay_seconds,
+            drain_seconds=given.drain_seconds,
+        )
     if (given.data_uri is None) != (given.data_dir is None):
         parser.error("--data-uri and --data-dir belong together")
     if given.resume_step is not None and given.resume_uri is None:
@@ -129,7 +139,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_location(restore, "resume")
     restore.add_argument("--resume-step", type=_count(0), help="by default the newest")
     sync.add_argument("--listen", type=_address, default=("127.0.0.1", 0), metavar="HOST:PORT")
-    sync.add_argument("--keep-last", type=_count(1), help="committed checkpoints to keep; by default all")
+    sync.add_argument("--keep-last", type=_count(1), help="newest committed checkpoints to keep; by default all")
+    sync.add_argument("--keep-every", type=_count(1), metavar="STEPS", help="keep also multiples of this")
+    sync.add_argument("--keep-best", type=_best, metavar="METRIC:min|max:COUNT", help="keep also the best by a metric")
+    sync.add_argument(
+        "--deletion-delay-seconds",
+        type=_count(0),
+        default=0,
+        help="from leaving the index to the deletion of the files",
+    )
     sync.add_argument("--drain-seconds", type=float, default=DRAIN_SECONDS, help="time to finish after SIGTERM")
     train = verbs.add_parser("train", help="in a pod: run the trainer, then wait for the commit of what it saved")
     train.add_argument("--node", type=_count(0), required=True, help="index of this node")
@@ -165,6 +183,15 @@ def _address(text: str) -> tuple[str, int]:
     if not separator or not port.isdecimal() or int(port) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
     return host.strip("[]"), int(port)
+
+
+def _best(text: str) -> KeepBest:
+    metric, _, rest = text.partition(":")
+    mode, _, count = rest.partition(":")
+    try:
+        return KeepBest.model_validate({"metric": metric, "mode": mode, "count": int(count)})
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not METRIC:min|max:COUNT") from None
 
 
 class _count:  # noqa: N801 - argparse shows the name of a type in its messages

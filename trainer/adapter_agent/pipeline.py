@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from adapter_agent import index, local, retention
 from adapter_agent.backoff import delays
@@ -17,7 +17,7 @@ from adapter_agent.restore import read_manifest
 from adapter_agent.start import Start
 from adapter_agent.store import Store
 from adapter_agent.upload import upload_checkpoint
-from adapter_api.checkpoint import IndexEntry, folder_name
+from adapter_api.checkpoint import CheckpointIndex, IndexEntry, folder_name
 
 OWNER_SECONDS = 20.0
 """How often a node asks whether the output is still its attempt's."""
@@ -46,6 +46,11 @@ class Pipeline:
         """Up to here nothing is to be committed any more."""
         self._uploaded: set[int] = set()
         self._expire: bool = False
+        source = begun.source
+        self._in_use = {source.step} if source is not None and source.uri == store.uri else set()
+        """What this attempt started from: a node that has to restore again needs it."""
+        self._deletion_due: datetime | None = None
+        self._warned = False
         self._known: dict[str, str] = {}
         """Content of the newest committed checkpoint: SHA-256 -> key."""
         self._looks = delays(FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS)
@@ -75,6 +80,7 @@ class Pipeline:
             index.read_owned(self._store, self._claim)
         if self._expire:
             self._clear_away()
+        self._delete_due()
         self._extras.send_samples(settled=last)
         if problem is not None:
             raise problem
@@ -129,7 +135,10 @@ class Pipeline:
 
     def _learn_commits(self) -> None:
         """What the index says; after a restart of this process, what it said before."""
-        newest = index.read_owned(self._store, self._claim).index.newest
+        current = index.read_owned(self._store, self._claim).index
+        if self._options.node == 0:
+            self._deletion_due = _first_deletion(current)
+        newest = current.newest
         if newest is None:
             return
         if not self._begun and newest.step == self._settled_step:
@@ -157,10 +166,27 @@ class Pipeline:
         self._expire = True
 
     def _clear_away(self) -> None:
-        """After a commit: storage keeps the newest few, this node the newest one, and logs follow."""
-        if self._options.node == 0 and self._options.keep_last is not None:
-            retention.retain(self._store, self._claim, self._options.keep_last)
+        """After a commit: storage keeps what the policy says, this node the newest one, and logs follow."""
+        if self._options.node == 0 and self._options.keep.last is not None:
+            self._retire()
         steps = local.complete_steps(self._folders.output)
         local.remove_folders(self._folders.checkpoint(step) for step in steps if step < self._settled_step)
         self._extras.send_logs()
         self._expire = False
+
+    def _retire(self) -> None:
+        keep, delay = self._options.keep, timedelta(seconds=self._options.deletion_delay_seconds)
+        current = retention.retire(self._store, self._claim, keep, self._in_use, self._now() + delay)
+        if (warning := retention.metric_missing(current, keep)) is not None and not self._warned:
+            self._warned = True
+            log.warning("%s", warning)
+        self._deletion_due = _first_deletion(current)
+
+    def _delete_due(self) -> None:
+        """What was removed long enough ago, if anything."""
+        if self._deletion_due is not None and self._now() >= self._deletion_due:
+            self._deletion_due = _first_deletion(retention.delete_due(self._store, self._claim, self._now()))
+
+
+def _first_deletion(current: CheckpointIndex) -> datetime | None:
+    return min((removal.delete_after for removal in current.removals), default=None)

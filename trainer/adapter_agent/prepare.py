@@ -2,6 +2,7 @@
 
 import logging
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 
 from adapter_agent import index, local, restore, retention, staging, start
@@ -46,7 +47,7 @@ def _lead(options: RestoreOptions, output: Store) -> Start:
     source = _restore_own(options, output, claim, current) or _restore_foreign(options)
     if not again:
         # Run again, another node's upload of this attempt may be under way, which must not be taken for a leftover.
-        retention.sweep(output, claim)
+        retention.sweep(output, claim, datetime.now(UTC))
     begun = Start(attempt=claim.attempt, nonce=claim.nonce, source=source)
     start.announce(output, begun)
     _stage(options)

@@ -1,66 +1,113 @@
-"""Which checkpoints go, and how: first out of the index, then the manifest, then the data; the newest never."""
+"""How checkpoints go: first out of the index; when nobody can be reading them any more, the manifest, then the data."""
 
 import logging
 import re
 from collections.abc import Collection
+from datetime import datetime
 
 from adapter_agent import index, start
 from adapter_agent.index import Claim
 from adapter_agent.store import Store
-from adapter_api.checkpoint import MANIFEST_NAME, CheckpointIndex, IndexEntry, folder_name, step_of
+from adapter_api.checkpoint import MANIFEST_NAME, CheckpointIndex, folder_name, step_of
+from adapter_api.retention import Candidate, Policy, kept
 
 log = logging.getLogger(__name__)
 
 
-def expired(current: CheckpointIndex, keep_last: int) -> tuple[IndexEntry, ...]:
-    """The entries that are not among the newest `keep_last`, which counts at least one."""
-    return current.checkpoints[: -max(keep_last, 1)]
+def expired(current: CheckpointIndex, policy: Policy, in_use: Collection[int] = ()) -> frozenset[int]:
+    """Steps that the policy does not keep; `in_use` are those that someone restores from."""
+    candidates = [Candidate(entry.step, entry.metrics, entry.pinned) for entry in current.checkpoints]
+    return frozenset(candidate.step for candidate in candidates) - kept(candidates, policy, in_use)
 
 
-def retain(store: Store, claim: Claim, keep_last: int) -> tuple[int, ...]:
-    """Removes all but the newest `keep_last` checkpoints; returns the steps that went.
+def metric_missing(current: CheckpointIndex, policy: Policy) -> str | None:
+    """A warning where no checkpoint has the metric that the best are chosen by."""
+    if policy.best is None or not current.checkpoints:
+        return None
+    names = {name for entry in current.checkpoints for name in entry.metrics}
+    if policy.best.metric in names:
+        return None
+    there = ", ".join(sorted(names)) or "none"
+    return f"checkpoint.keep_best.metric: no checkpoint has {policy.best.metric!r}, so none is kept for it; there are: {there}"
 
-    An interruption leaves data that the index does not name, which the next attempt's sweep removes.
-    """
-    dropped: list[int] = []
+
+def retire(
+    store: Store, claim: Claim, policy: Policy, in_use: Collection[int], delete_after: datetime
+) -> CheckpointIndex:
+    """Takes the checkpoints that the policy does not keep out of the index, which remembers them for `delete_due`."""
 
     def without_expired(current: CheckpointIndex) -> CheckpointIndex:
-        # Gathered over tries: a change whose reply was lost has happened, and shows nothing to drop the next time.
-        dropped.extend(entry.step for entry in expired(current, keep_last) if entry.step not in dropped)
-        return _without(current, dropped)
+        gone = expired(current, policy, in_use)
+        return current.without(gone, delete_after) if gone else current
 
-    index.change(store, claim, without_expired)
-    for step in dropped:
-        remove_data(store, step)
-        log.info("removed checkpoint %d: the newest %d are kept", step, keep_last)
-    return tuple(dropped)
+    return index.change(store, claim, without_expired)
+
+
+def delete_due(store: Store, owner: Claim | None, now: datetime) -> CheckpointIndex:
+    """Deletes the objects of removed checkpoints whose time has come, then forgets them. May be repeated.
+
+    Args:
+        store: The output.
+        owner: The attempt that deletes; None for a person, who deletes whoever owns the output.
+        now: Removals up to then are due.
+    """
+    current = index.current(store, owner)
+    due = [removal for removal in current.removals if removal.delete_after <= now]
+    if not due:
+        return current
+    for removal in due:
+        # Read for each: a newer attempt may have committed this step anew a moment ago.
+        if index.current(store, owner).entry(removal.step) is None:
+            remove_data(store, removal.step)
+            log.info("deleted checkpoint %d, which left the index before", removal.step)
+
+    def without_due(held: CheckpointIndex) -> CheckpointIndex:
+        return held.model_copy(update={"removals": tuple(each for each in held.removals if each not in due)})
+
+    return index.change(store, owner, without_due)
 
 
 def forget(store: Store, claim: Claim, steps: Collection[int]) -> CheckpointIndex:
     """Takes checkpoints that cannot be used out of the index."""
-    return index.change(store, claim, lambda current: _without(current, steps))
+
+    def without_unusable(current: CheckpointIndex) -> CheckpointIndex:
+        usable = tuple(entry for entry in current.checkpoints if entry.step not in steps)
+        return current.model_copy(update={"checkpoints": usable})
+
+    return index.change(store, claim, without_unusable)
 
 
-def _without(current: CheckpointIndex, steps: Collection[int]) -> CheckpointIndex:
-    kept = tuple(entry for entry in current.checkpoints if entry.step not in steps)
-    return current.model_copy(update={"checkpoints": kept})
-
-
-def sweep(store: Store, claim: Claim) -> tuple[int, ...]:
+def sweep(store: Store, claim: Claim, now: datetime) -> tuple[int, ...]:
     """Removes checkpoint folders that the index does not name: what older attempts left unfinished.
 
-    Called before this attempt writes its first checkpoint, so nothing unnamed is its own.
+    Called before this attempt writes its first checkpoint, so nothing unnamed is its own. Removed checkpoints that may
+    still be fetched stay; but not those that training will reach once more, after it had to go back.
     """
     swept = []
     for step in sorted(step for name in store.folders() if (step := step_of(name)) is not None):
         # Read for each folder: a newer attempt may have claimed, and committed this step, a moment ago.
         # Some stores go on listing a folder that has just become empty, so that nothing is removed.
-        if index.read_owned(store, claim).index.entry(step) is None and remove_data(store, step):
+        current = index.read_owned(store, claim).index
+        if current.entry(step) is None and not _may_be_fetched(current, step, now) and remove_data(store, step):
             swept.append(step)
-            log.info("removed %s, which was never committed", store.uri_of(folder_name(step)))
+            log.info("removed %s, which the index does not name", store.uri_of(folder_name(step)))
+    index.change(store, claim, lambda current: _still_fetched(current, now))
     store.abort_uploads("checkpoint-")
     store.delete(*_marks_before(store, claim.attempt))
     return tuple(swept)
+
+
+def _may_be_fetched(current: CheckpointIndex, step: int, now: datetime) -> bool:
+    newest = current.newest
+    return any(
+        removal.step == step and removal.delete_after > now and newest is not None and step < newest.step
+        for removal in current.removals
+    )
+
+
+def _still_fetched(current: CheckpointIndex, now: datetime) -> CheckpointIndex:
+    removals = tuple(removal for removal in current.removals if _may_be_fetched(current, removal.step, now))
+    return current.model_copy(update={"removals": removals})
 
 
 def _marks_before(store: Store, attempt: int) -> list[str]:

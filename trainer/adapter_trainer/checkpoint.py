@@ -20,10 +20,12 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from adapter_api.checkpoint import folder_name, step_of
+from adapter_api.retention import Candidate, Policy, kept
 from adapter_trainer.errors import DamagedCheckpoint, DiskFull, TrainingError
 from adapter_trainer.files import fsync_path
 from adapter_trainer.processes import Processes
 
+METRICS_FILE = "metrics.json"
 STATE_FILE = "trainer_state.json"
 """Present in the folder that has the model: rank 0's, or any that was restored from storage."""
 
@@ -137,18 +139,36 @@ def clear_remains(output: Path, processes: Processes) -> None:
             shutil.rmtree(remains, ignore_errors=True)
 
 
-def retain(output: Path, keep_last: int | None, newest: int, processes: Processes) -> None:
-    """Deletes all but the newest `keep_last` checkpoints, after the newest stands; collective.
+def retain(output: Path, policy: Policy, newest: int, processes: Processes) -> None:
+    """Deletes the checkpoints that the policy does not keep, after the newest stands; collective.
 
-    Every folder's leader deletes in its own folder, so no two processes race for one.
+    Every folder's leader deletes in its own folder, so no two processes race for one. Rank 0's has the metrics.
     """
     processes.barrier()
-    if keep_last is None or not processes.is_leader:
+    if policy.last is None:
         return
-    steps = sorted(step for path in output.glob("checkpoint-*") if (step := step_of(path.name)) is not None)
-    for step in [step for step in steps if step < newest][: -(keep_last - 1) or None]:
+    metrics = processes.gather(_metrics_of(output) if processes.is_main and policy.best is not None else {})[0]
+    if not processes.is_leader:
+        return
+    steps = [step for path in output.glob("checkpoint-*") if (step := step_of(path.name)) is not None]
+    candidates = [Candidate(step, metrics.get(step, {})) for step in steps if step <= newest]
+    for step in {candidate.step for candidate in candidates} - kept(candidates, policy, in_use={newest}):
         doomed = output / f".{folder_name(step)}.deleted"
         # Renamed first: a folder that is half deleted must not look like a checkpoint.
         shutil.rmtree(doomed, ignore_errors=True)
         (output / folder_name(step)).replace(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _metrics_of(output: Path) -> dict[int, dict[str, float]]:
+    """The figures of each checkpoint by step; of one whose file cannot be read, none."""
+    found = {}
+    for file in output.glob(f"checkpoint-*/{METRICS_FILE}"):
+        step = step_of(file.parent.name)
+        try:
+            figures = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if step is not None and isinstance(figures, dict):
+            found[step] = {name: value for name, value in figures.items() if isinstance(value, int | float)}
+    return found

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from adapter_api.retention import Policy
 from adapter_trainer import checkpoint, objective
 from adapter_trainer.control import StopRequest
 from adapter_trainer.data import Batch, Batches
@@ -158,7 +159,7 @@ def save(run: Training, *, stopping: bool) -> None:
     run.report.phase("saving", run.state.step)
     checkpoint.write(run.output, run.state.step, lambda folder: run.state.fill(folder, run.processes), run.processes)
     run.report.saved_step = run.state.step
-    checkpoint.retain(run.output, run.state.config.checkpoint.keep_last, run.state.step, run.processes)
+    checkpoint.retain(run.output, Policy.of(run.state.config.checkpoint), run.state.step, run.processes)
     if not stopping:
         draw(run)
     run.report.phase("training", run.state.step)

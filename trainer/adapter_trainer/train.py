@@ -65,6 +65,9 @@ def overridden(document: Document, arguments: argparse.Namespace) -> Document:
         if given is None:
             continue
         data = _with(data, path, _value(flag, given))
+        if flag == "keep_last" and given == "all":
+            for field in ("keep_every", "keep_best"):  # they add to keep_last
+                data = _with(data, ("checkpoint", field), None)
         if flag == "num_train_epochs" and arguments.max_train_steps is None:
             data = _with(data, ("optimization", "max_train_steps"), None)
     return Document(document.source, data, document.lines, document.faults)
