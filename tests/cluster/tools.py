@@ -28,6 +28,7 @@ SOURCES = {
     "kwok": ("kwok", "sigs.k8s.io/kwok/cmd/kwok"),
     "coredns": ("coredns", "github.com/coredns/coredns"),
     "helm": ("helm", "helm.sh/helm/v3/cmd/helm"),
+    "versitygw": ("versitygw", "github.com/versity/versitygw/cmd/versitygw"),
 }
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kwok")
 KUBELET = (*CONTROL_PLANE, "kubelet", "kube-proxy", "coredns", "helm")
