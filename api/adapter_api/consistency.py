@@ -12,7 +12,7 @@ Fault = tuple[Location, str]
 
 def inconsistencies(config: TrainingConfig) -> list[Fault]:
     """Every rule that the configuration breaks; empty when it is consistent."""
-    rules = (_columns, _modules, _trained, _first_stage, _resolution, _cache, _text, _sampling, _schedule)
+    rules = (_columns, _modules, _trained, _first_stage, _resolution, _cache, _optimizer, _text, _sampling, _schedule)
     return [fault for rule in rules for fault in rule(config)]
 
 
@@ -73,13 +73,18 @@ def _modules(config: TrainingConfig) -> Iterator[Fault]:
             yield (*at, "projector", "target"), message
 
 
-def _trained(config: TrainingConfig) -> Iterator[Fault]:
+def trainable_modules(config: TrainingConfig) -> dict[Location, Trainable]:
+    """Everything with a `train` flag, by its path below model.params."""
     params = config.model.params
     modules: dict[Location, Trainable] = {("unet_config",): params.unet_config}
     modules |= {("text_config", "encoders", i): encoder for i, encoder in enumerate(params.text_config.encoders)}
     if params.image_encoder_config is not None:
         modules["image_encoder_config",] = params.image_encoder_config
-    modules |= {tuple(path.split(".")): module for path, module in config.model.conditioned.items()}
+    return modules | {tuple(path.split(".")): module for path, module in config.model.conditioned.items()}
+
+
+def _trained(config: TrainingConfig) -> Iterator[Fault]:
+    modules = trainable_modules(config)
     for path, module in modules.items():
         if not module.train and module.learning_rate is not None:
             at = ("model", "params", *path, "learning_rate")
@@ -149,6 +154,32 @@ def _cache(config: TrainingConfig) -> Iterator[Fault]:
             "auto, which then keeps text states and image features only"
         )
         yield ("data", "params", "random_crop"), message
+
+
+_OPTIMIZERS_WITH = {
+    "betas": {"AdamW", "AdamW8bit", "Prodigy"},
+    "eps": {"AdamW", "AdamW8bit", "Prodigy"},
+    "d_coef": {"Prodigy"},
+    "safeguard_warmup": {"Prodigy"},
+    "clip_threshold": {"Adafactor"},
+}
+
+
+def _optimizer(config: TrainingConfig) -> Iterator[Fault]:
+    optimization = config.optimization
+    target, params = optimization.optimizer.target, optimization.optimizer.params
+    at = ("optimization", "optimizer", "params")
+    for name, having in _OPTIMIZERS_WITH.items():
+        if target not in having and getattr(params, name) != getattr(type(params)(), name):
+            yield (*at, name), f"{target} has no such setting; remove it, or choose {' or '.join(sorted(having))}"
+    if target != "Prodigy":
+        return
+    if optimization.learning_rate < 0.1:
+        message = f"is {optimization.learning_rate:g}, but Prodigy finds the rate itself and multiplies it by this; set it to 1"
+        yield ("optimization", "learning_rate"), message
+    for path, module in trainable_modules(config).items():
+        if module.learning_rate is not None:
+            yield ("model", "params", *path, "learning_rate"), "Prodigy finds one rate for all modules; remove it"
 
 
 def _text(config: TrainingConfig) -> Iterator[Fault]:

@@ -464,20 +464,31 @@ Decay = Annotated[Fraction, Field(lt=1)]
 
 
 class OptimizerParams(ConfigModel):
-    """AdamW's settings (arXiv 1711.05101)."""
+    """Settings of the optimizer; each says which optimizers have it."""
 
     betas: tuple[Decay, Decay] = (0.9, 0.999)
-    """Decay rates of the averages."""
+    """Decay rates of the averages; not of Adafactor."""
     weight_decay: NonNegativeReal = 0.01
     """Decoupled weight decay."""
     eps: PositiveReal = 1e-8
-    """Added to denominators."""
+    """Added to denominators; not of Adafactor."""
+    d_coef: PositiveReal = 1.0
+    """Multiplies the rate that Prodigy finds; of Prodigy alone."""
+    safeguard_warmup: Flag = False
+    """Keep the warmup out of the rate that Prodigy finds: for lr_warmup_steps above 0; of Prodigy alone."""
+    clip_threshold: PositiveReal = 1.0
+    """Largest root mean square of an update; of Adafactor alone."""
 
 
 class OptimizerConfig(ConfigModel):
-    """The optimizer."""
+    """The optimizer.
 
-    target: Literal["AdamW"] = "AdamW"
+    AdamW: fused (arXiv 1711.05101). AdamW8bit: its averages in 8 bits, a quarter of the memory; by bitsandbytes, needs a
+    GPU (arXiv 2110.02861). Prodigy: finds the learning rate, so that optimization.learning_rate is 1 (arXiv 2306.06101).
+    Adafactor: keeps rows and columns of its averages alone (arXiv 1804.04235).
+    """
+
+    target: Literal["AdamW", "AdamW8bit", "Prodigy", "Adafactor"] = "AdamW"
     """Kind, by its name in the registry."""
     params: OptimizerParams = OptimizerParams()
 

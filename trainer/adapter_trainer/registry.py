@@ -1,7 +1,5 @@
 """The fixed table from `target:` names to classes; a configuration can name nothing that is not listed here."""
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import diffusers
@@ -37,5 +35,3 @@ PROJECTORS: dict[str, type[torch.nn.Module]] = {
     "MLP": projectors.MLPProjector,
     "PerceiverResampler": projectors.PerceiverResampler,
 }
-
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"AdamW": partial(torch.optim.AdamW, fused=True)}

@@ -15,7 +15,7 @@ from torch import nn
 
 from adapter_api.columns import columns_of
 from adapter_api.training import TrainingConfig
-from adapter_trainer import checkpoint, randomness, registry
+from adapter_trainer import checkpoint, optimizers, randomness
 from adapter_trainer.caching import Cache, layout_of, wants_contents
 from adapter_trainer.contents import Content, contents_of
 from adapter_trainer.control import StopRequest
@@ -213,7 +213,6 @@ def _cast_frozen(model: AdapterModel, dtype: torch.dtype) -> None:
 
 
 def _optimizer(config: TrainingConfig, model: AdapterModel) -> torch.optim.Optimizer:
-    settings = config.optimization.optimizer
     groups = []
     names = {parameter: name for name, parameter in model.named_parameters()}
     for _, module, part in model.trainable_parts():
@@ -223,9 +222,7 @@ def _optimizer(config: TrainingConfig, model: AdapterModel) -> torch.optim.Optim
             groups.append({"params": trained, "names": [names[parameter] for parameter in trained], "lr": rate})
     if not groups:
         raise InvalidConfig("model.params: nothing is trained; set train: true for a part")
-    return registry.OPTIMIZERS[settings.target](
-        groups, lr=config.optimization.learning_rate, **settings.params.model_dump()
-    )
+    return optimizers.optimizer(config.optimization.optimizer, groups, config.optimization.learning_rate)
 
 
 def _has_unused(config: TrainingConfig) -> bool:

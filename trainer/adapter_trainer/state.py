@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from adapter_api.compatibility import differences
 from adapter_api.document import InvalidDocument, dump, read, validate
 from adapter_api.training import TrainingConfig
-from adapter_trainer import checkpoint, randomness
+from adapter_trainer import checkpoint, optimizers, randomness
 from adapter_trainer.errors import DamagedCheckpoint, IncompatibleCheckpoint, InvalidConfig
 from adapter_trainer.model import AdapterModel
 from adapter_trainer.processes import Processes
@@ -79,10 +79,7 @@ class TrainingState:
             shadows = zip(self.trained(), self.ema.shadow_params, strict=True)
             _save({name: shadow for (name, _), shadow in shadows}, folder / "ema.safetensors")
         _save(self._optimizer_tensors(), folder / "optimizer.safetensors")
-        groups = [
-            {key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups
-        ]
-        _write_json(folder / "optimizer.json", groups)
+        _write_json(folder / "optimizer.json", optimizers.kept_of(self.optimizer.param_groups))
         schedule = {key: value for key, value in self.scheduler.state_dict().items() if key != "lr_lambdas"}
         _write_json(folder / "scheduler.json", schedule)
         scaler = self.accelerator.scaler
@@ -107,7 +104,7 @@ class TrainingState:
         return {
             f"{name}.{key}": value
             for name, parameter in self.trained()
-            for key, value in self.optimizer.state.get(parameter, {}).items()
+            for key, value in optimizers.as_tensors(self.optimizer.state.get(parameter, {})).items()
         }
 
     # --- in ---
@@ -177,7 +174,7 @@ class TrainingState:
             for (name, parameter), shadow in zip(self.trained(), self.ema.shadow_params, strict=True):
                 shadow.copy_(shadows.get(name, parameter.detach()))
             self.ema.optimization_step = int(records["trainer_state"]["ema_step"])
-        self._load_optimizer(_below(tensors, "optimizer"), folder)
+        self._load_optimizer(_below(tensors, "optimizer"), records["optimizer"], folder)
         self._load_scheduler(records["scheduler"])
         scaler = self.accelerator.scaler
         if scaler is not None and records["accelerate"]["grad_scaler"]:
@@ -185,7 +182,7 @@ class TrainingState:
         self.step = int(records["trainer_state"]["step"])
         self.seen = int(records["trainer_state"]["samples_seen"])
 
-    def _load_optimizer(self, tensors: dict[str, Tensor], folder: Path) -> None:
+    def _load_optimizer(self, tensors: dict[str, Tensor], groups: list[dict[str, Any]], folder: Path) -> None:
         saved: dict[str, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             name, _, kind = key.rpartition(".")
@@ -195,10 +192,20 @@ class TrainingState:
                 f"{folder}: optimizer.safetensors holds {min(unknown)}, which this configuration does not train; train "
                 "the same parts, or continue from the weights alone with another output folder"
             )
+        target = self.config.optimization.optimizer.target
+        if other := next((maker for each in saved.values() if (maker := optimizers.maker_of(each)) != target), None):
+            raise IncompatibleCheckpoint(
+                f"{folder}: optimizer.safetensors is of {other}, this configuration's optimizer is {target}; use the same"
+            )
         state = self.optimizer.state_dict()
         # A parameter that never had a gradient has no state.
-        found = {index: saved[name] for index, (name, _) in enumerate(self.trained()) if name in saved}
+        found = {
+            index: optimizers.from_tensors(saved[name])
+            for index, (name, _) in enumerate(self.trained())
+            if name in saved
+        }
         self.optimizer.load_state_dict({"state": found, "param_groups": state["param_groups"]})
+        optimizers.restore_progress(self.optimizer.param_groups, groups)
 
     def _load_scheduler(self, record: dict[str, Any]) -> None:
         progress = {key: record[key] for key in ("last_epoch", "_step_count")}
@@ -221,7 +228,7 @@ def _read(folder: Path) -> dict[str, Any]:
                 tensors |= {f"{stem}:{name}": value for name, value in load_file(path).items()}
         records = {
             name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-            for name in ("scheduler", "accelerate", "trainer_state")
+            for name in ("optimizer", "scheduler", "accelerate", "trainer_state")
         }
     except (OSError, ValueError, SafetensorError) as error:
         raise DamagedCheckpoint(f"{folder}: {error}; use another checkpoint") from None
