@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from pydantic import ValidationError
 
 from adapter_api.checkpoint import step_of
@@ -12,6 +14,40 @@ from atj.committed import Committed
 from atj.embedded_store import REGION, embedded_store
 from atj.errors import refusal
 from atj.output_folder import OutputFolder
+
+Address = Annotated[
+    str,
+    typer.Argument(
+        metavar="URI|DIR", help="An output address s3://…, or the output folder of an `atj run`.", show_default=False
+    ),
+]
+EndpointURL = Annotated[
+    str | None, typer.Option("--endpoint-url", help="Of an S3-compatible store; by default AWS.", show_default=False)
+]
+Region = Annotated[str | None, typer.Option(help="Of the bucket.", show_default=False)]
+
+
+def step_meant(address: str, named: int | None, given: int | None) -> int | None:
+    """The step that an address or an option names; None if neither does.
+
+    Raises:
+        CommandError: they name different ones.
+    """
+    if given is not None and named is not None and given != named:
+        raise refusal(f"{address} names step {named}, --step {given}; give one of them")
+    return named if given is None else given
+
+
+def step_required(address: str, named: int | None, given: int | None) -> int:
+    """The same, where one has to be named.
+
+    Raises:
+        CommandError: none is, or different ones are.
+    """
+    step = step_meant(address, named, given)
+    if step is None:
+        raise refusal(f"{address}: which checkpoint? Give --step")
+    return step
 
 
 @contextmanager

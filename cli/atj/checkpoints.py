@@ -1,4 +1,4 @@
-"""`atj checkpoints`: what is committed, and bringing it here."""
+"""`atj checkpoints list` and `get`: what is committed, and bringing it here."""
 
 import json
 from enum import StrEnum
@@ -6,27 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from adapter_api.checkpoint import MANIFEST_NAME, IndexEntry, folder_name
-from atj.address import located
+from atj.address import Address, EndpointURL, Region, located, step_meant
 from atj.checkpoint_table import checkpoint_table
 from atj.committed import Committed
 from atj.errors import refusal
-from atj.terminal import errors, results, say
-
-app = typer.Typer(no_args_is_help=True, help="List committed checkpoints, and fetch them.")
-
-Address = Annotated[
-    str,
-    typer.Argument(
-        metavar="URI|DIR", help="An output address s3://…, or the output folder of an `atj run`.", show_default=False
-    ),
-]
-EndpointURL = Annotated[
-    str | None, typer.Option("--endpoint-url", help="Of an S3-compatible store; by default AWS.", show_default=False)
-]
-Region = Annotated[str | None, typer.Option(help="Of the bucket.", show_default=False)]
+from atj.terminal import results, say, transfer
 
 
 class OutputFormat(StrEnum):
@@ -36,12 +22,13 @@ class OutputFormat(StrEnum):
     json = "json"
 
 
-@app.command("list")
 def list_command(
     address: Address,
     endpoint_url: EndpointURL = None,
     region: Region = None,
-    output: Annotated[OutputFormat, typer.Option(help="For people, or for programs.")] = OutputFormat.table,
+    output: Annotated[
+        OutputFormat, typer.Option("--output", "-o", help="For people, or for programs.")
+    ] = OutputFormat.table,
 ) -> None:
     """List the committed checkpoints of an output, newest last.
 
@@ -58,7 +45,6 @@ def list_command(
             results().print(checkpoint_table(committed, entries))
 
 
-@app.command("get")
 def get_command(
     address: Address,
     step: Annotated[int | None, typer.Option(min=0, help="By default the newest.", show_default=False)] = None,
@@ -68,12 +54,10 @@ def get_command(
 ) -> None:
     """Fetch a checkpoint, with every byte verified.
 
-    The folder checkpoint-<step> appears when it is whole.
+    The folder checkpoint-<step> appears when it is whole. When a download breaks off, the same command goes on with it.
     """
     with located(address, endpoint_url, region) as (committed, named):
-        if step is not None and named is not None and step != named:
-            raise refusal(f"{address} names step {named}, --step {step}; give one of them")
-        entry = committed.entry(named if step is None else step)
+        entry = committed.entry(step_meant(address, named, step))
         folder = to / folder_name(entry.step)
         if folder.exists() and not (folder / MANIFEST_NAME).is_file():
             raise refusal(f"{folder}: exists and is no fetched checkpoint; move it away, or choose another --to")
@@ -83,12 +67,8 @@ def get_command(
 
 def fetch(committed: Committed, entry: IndexEntry, folder: Path) -> int:
     """Downloads a checkpoint with a progress bar on standard error; returns its number of files."""
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    console = errors()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(folder.name, total=entry.bytes)
-        manifest = committed.fetch(entry.step, folder, lambda count: progress.advance(task, count))
-    return len(manifest.files)
+    with transfer(folder.name, entry.bytes) as on_bytes:
+        return len(committed.fetch(entry.step, folder, on_bytes).files)
 
 
 def _plain(committed: Committed, entry: IndexEntry) -> dict[str, Any]:
@@ -99,5 +79,6 @@ def _plain(committed: Committed, entry: IndexEntry) -> dict[str, Any]:
         "files": len(committed.manifest(entry).files),
         "committedAt": entry.committed_at.isoformat(),
         "attempt": entry.attempt,
+        "pinned": entry.pinned,
         "metrics": entry.metrics,
     }

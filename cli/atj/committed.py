@@ -1,13 +1,19 @@
-"""What is committed at an output address, read through the agent's library."""
+"""What is committed at an output address, read and changed through the agent's library."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from datetime import UTC, datetime
 from pathlib import Path
 
-from adapter_agent import index, restore
+from adapter_agent import index, restore, retention, start, tensors, verify
 from adapter_agent.errors import NothingThere
 from adapter_agent.store import Store
-from adapter_api.checkpoint import CheckpointIndex, CheckpointManifest, IndexEntry, folder_name
+from adapter_agent.tensors import Tensor
+from adapter_agent.verify import Fault
+from adapter_api.checkpoint import CheckpointIndex, CheckpointManifest, FileEntry, IndexEntry, folder_name
 from adapter_api.job import S3Location
+
+FOR_EVER = datetime.max.replace(tzinfo=UTC)
+"""A time at which everything that has been removed is due."""
 
 
 class Committed:
@@ -60,4 +66,53 @@ class Committed:
 
     def fetch(self, step: int, folder: Path, on_bytes: Callable[[int], None]) -> CheckpointManifest:
         """Downloads a checkpoint, every byte verified, to `folder`, which appears when it is whole."""
-        return restore.fetch_checkpoint(self.store, step, folder, on_bytes)
+        return restore.fetch_checkpoint(self.store, step, folder, on_bytes, resume=True)
+
+    def faults(self, entry: IndexEntry, on_bytes: Callable[[int], None]) -> list[Fault]:
+        """What of a checkpoint is not as it was committed, every byte read."""
+        return verify.verify(self.store, entry, on_bytes)
+
+    def tensors(
+        self, entry: IndexEntry, file: FileEntry, on_bytes: Callable[[int], None] | None = None
+    ) -> dict[str, Tensor]:
+        """The tensors of a file; with `on_bytes` its bytes are read and digested, too."""
+        return tensors.tensors(self.store, f"{folder_name(entry.step)}/{file.path}", file.size, on_bytes)
+
+    def pin(self, step: int, *, pinned: bool) -> bool:
+        """Sets or takes away the pin of a checkpoint; returns whether that changed anything.
+
+        Raises:
+            NothingThere: there is no such checkpoint.
+        """
+        before = self.entry(step)
+
+        def with_pin(current: CheckpointIndex) -> CheckpointIndex:
+            entries = tuple(
+                entry.model_copy(update={"pinned": pinned}) if entry.step == step else entry
+                for entry in current.checkpoints
+            )
+            return current.model_copy(update={"checkpoints": entries})
+
+        after = index.change(self.store, None, with_pin).entry(step)
+        if after is None:
+            raise NothingThere(f"{self.uri_of(step)} was removed meanwhile")
+        return before.pinned != after.pinned
+
+    def in_use(self) -> int | None:
+        """The checkpoint that the attempt which owns the output has started from, as it has announced."""
+        current = self.index()
+        source = None if current is None else start.announced_source(self.store, current)
+        return None if source is None or source.uri != self.uri else source.step
+
+    def delete(self, steps: Collection[int], now: datetime) -> None:
+        """Deletes checkpoints: out of the index, then manifest, then data. Interrupted, the next call goes on with it."""
+        index.change(self.store, None, lambda current: current.without(steps, now))
+        self.delete_due(now)
+
+    def delete_due(self, now: datetime) -> tuple[int, ...]:
+        """Deletes what left the index before, and may not be fetched any more at `now`; returns the steps."""
+        current = index.current(self.store, None)
+        due = tuple(removal.step for removal in current.removals if removal.delete_after <= now)
+        if due:
+            retention.delete_due(self.store, None, now)
+        return due

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from atj import checkpoints, jobs
+from atj import checkpoint_changes, checkpoint_checks, checkpoints, jobs
 from atj.boundary import explain
 from atj.job_logs import logs_command
 from atj.job_wait import wait_command
@@ -26,6 +26,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 something failed, 2 something for you to change, 130 interrupted.",
 )
+stored = typer.Typer(no_args_is_help=True, help="List, fetch, verify, compare, pin and delete committed checkpoints.")
+stored.command("list")(checkpoints.list_command)
+stored.command("get")(checkpoints.get_command)
+stored.command("verify")(checkpoint_checks.verify_command)
+stored.command("diff")(checkpoint_checks.diff_command)
+stored.command("pin")(checkpoint_changes.pin_command)
+stored.command("unpin")(checkpoint_changes.unpin_command)
+stored.command("delete")(checkpoint_changes.delete_command)
+stored.command("prune")(checkpoint_changes.prune_command)
+
 HERE, ON_A_CLUSTER, RESULTS = "On this machine", "On a cluster", "Results"
 
 app.command("run", rich_help_panel=HERE)(run_command)
@@ -40,7 +50,7 @@ app.command("suspend", rich_help_panel=ON_A_CLUSTER)(jobs.suspend_command)
 app.command("resume", rich_help_panel=ON_A_CLUSTER)(jobs.resume_command)
 app.command("scale", rich_help_panel=ON_A_CLUSTER)(jobs.scale_command)
 app.command("delete", rich_help_panel=ON_A_CLUSTER)(jobs.delete_command)
-app.add_typer(checkpoints.app, name="checkpoints", rich_help_panel=RESULTS)
+app.add_typer(stored, name="checkpoints", rich_help_panel=RESULTS)
 app.command("sample", rich_help_panel=RESULTS)(sample_command)
 
 

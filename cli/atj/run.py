@@ -14,7 +14,7 @@ from adapter_api.job import MAX_NODES, AdapterTrainingJob
 from adapter_api.progress import ExitCode
 from atj import embedded_store
 from atj.checkpoint_table import ROWS, checkpoint_table
-from atj.committed import Committed
+from atj.committed import FOR_EVER, Committed
 from atj.local_run import Ending, run_job
 from atj.output_folder import OutputFolder
 from atj.progress_display import display_on
@@ -92,6 +92,7 @@ def report(console: Console, ending: Ending, committed: Committed, folder: Outpu
     for picture in folder.pictures():
         say(console, f"Pictures: {picture}")
     if is_embedded:
+        committed.delete_due(FOR_EVER)  # the store ends with the run, so that nobody is still fetching
         place = shlex.quote(str(folder.path))
         say(console, f"These addresses are in the embedded store of {place}. To read it:")
         say(console, f"  atj checkpoints list {place}\n  atj checkpoints get {place} --to FOLDER\n  atj sample {place}")

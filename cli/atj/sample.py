@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from adapter_api.checkpoint import folder_name
-from atj.address import located
-from atj.checkpoints import EndpointURL, Region, fetch
+from atj.address import EndpointURL, Region, located
+from atj.checkpoints import fetch
 from atj.conditions import rows_of
 from atj.errors import CommandError, refusal
 from atj.terminal import results, say

@@ -1,9 +1,12 @@
-"""Consoles that results and errors are written to, and how sizes and durations read."""
+"""Consoles that results and errors are written to, progress bars, and how sizes and durations read."""
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.filesize import decimal
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 _WIDTH_WITHOUT_TERMINAL = 160
 """Columns for tables in files and pipes, so that addresses stay on one line."""
@@ -22,6 +25,16 @@ def errors() -> Console:
 def say(console: Console, message: str, style: str | None = None) -> None:
     """Prints a message as it stands: square brackets in field paths are no markup, and nothing is wrapped."""
     console.print(message, style=style, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def transfer(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error, where that is a terminal; what it yields is told of bytes as they pass."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    console = errors()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda count: progress.advance(task, count)
 
 
 def size(count: int) -> str:

@@ -21,7 +21,7 @@ class Request:
 
 
 class Proxy:
-    """Stands before the store. `rule` says of each request: pass it on, lose the reply, accept it falsely, or hang."""
+    """Stands before the store. `rule` says of each request: pass it on, lose the reply, cut it in two, accept it falsely, or hang."""
 
     def __init__(self, target: str) -> None:
         self.rule: Callable[[Request], str] = lambda _: "pass"
@@ -72,7 +72,8 @@ class Proxy:
                     if name.lower() not in {"connection", "transfer-encoding", "date", "server"}:
                         self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(content)
+                self.wfile.write(content[: len(content) // 2] if verdict == "cut" else content)
+                self.close_connection = self.close_connection or verdict == "cut"
 
             do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = handle_any  # noqa: N815 - http.server's names
 

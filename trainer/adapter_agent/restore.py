@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from adapter_agent import content, index, local, parallel
+from adapter_agent import content, download, index, local, parallel
 from adapter_agent.errors import Damaged, NothingThere, ObjectMissing, disk_error
 from adapter_agent.multipart import OnBytes, ignore_bytes
 from adapter_agent.store import Store
@@ -58,8 +58,12 @@ def read_manifest(store: Store, entry: IndexEntry) -> Verified:
     return Verified(manifest, body)
 
 
-def fetch(store: Store, verified: Verified, folder: Path, on_bytes: OnBytes = ignore_bytes) -> None:
+def fetch(
+    store: Store, verified: Verified, folder: Path, on_bytes: OnBytes = ignore_bytes, *, resume: bool = False
+) -> None:
     """Downloads a checkpoint to `folder`, which appears when it is whole; a folder that already equals it is kept.
+
+    With `resume`, what a broken download has left beside it is gone on with, and left there again if this one breaks off.
 
     Raises:
         Damaged: a file is not what the manifest says, also on a second look.
@@ -71,15 +75,21 @@ def fetch(store: Store, verified: Verified, folder: Path, on_bytes: OnBytes = ig
         log.info("%s is already there and whole", folder)
         return
     partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    if not resume:
+        shutil.rmtree(partial, ignore_errors=True)
 
-    def download(file: FileEntry) -> None:
+    def fetch_file(file: FileEntry) -> None:
         key = f"{folder_name(manifest.step)}/{file.path}"
+        if resume:
+            download.receive(store, key, partial / file.path, file, on_bytes)
+            return
         receive(store, key, partial / file.path, file.size, file.sha256, only_safe=True, on_bytes=on_bytes)
 
     try:
-        partial.mkdir(parents=True)
-        parallel.each(download, manifest.files, PARALLEL_FILES)
+        partial.mkdir(parents=True, exist_ok=resume)
+        if resume:
+            _remove_unnamed(partial, manifest)
+        parallel.each(fetch_file, manifest.files, PARALLEL_FILES)
         local.write_whole(partial / MANIFEST_NAME, verified.body)
         for parent in {(partial / file.path).parent for file in manifest.files}:
             local.sync_folder(parent)
@@ -90,11 +100,20 @@ def fetch(store: Store, verified: Verified, folder: Path, on_bytes: OnBytes = ig
     except OSError as error:
         raise disk_error(error, f"restoring {folder}") from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if not resume:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _remove_unnamed(partial: Path, manifest: CheckpointManifest) -> None:
+    """What a broken download of another checkpoint of the same step has left would go into the folder."""
+    named = {partial / file.path for file in manifest.files}
+    named |= {path.with_name(f".{path.name}.partial") for path in named}
+    for path in [path for path in partial.rglob("*") if not path.is_dir() and path not in named]:
+        path.unlink()
 
 
 def fetch_checkpoint(
-    store: Store, step: int | None, folder: Path, on_bytes: OnBytes = ignore_bytes
+    store: Store, step: int | None, folder: Path, on_bytes: OnBytes = ignore_bytes, *, resume: bool = False
 ) -> CheckpointManifest:
     """Downloads the committed checkpoint of `step`, by default the newest, to `folder`.
 
@@ -103,7 +122,7 @@ def fetch_checkpoint(
         Damaged, ObjectMissing, StorageFull: as `fetch`.
     """
     verified = read_manifest(store, committed_entry(store, step))
-    fetch(store, verified, folder, on_bytes)
+    fetch(store, verified, folder, on_bytes, resume=resume)
     return verified.manifest
 
 

@@ -16,7 +16,7 @@ from adapter_agent.errors import NothingThere, ObjectMissing
 from adapter_agent.index import Claim
 from adapter_agent.store import Store
 from adapter_api.base import Count, ResourceModel
-from adapter_api.checkpoint import Sha256
+from adapter_api.checkpoint import CheckpointIndex, Sha256
 
 START_WAIT_SECONDS = 3600.0
 """How long other nodes wait for node 0 to have restored."""
@@ -68,6 +68,15 @@ def await_start(store: Store, claim: Claim) -> Start:
         if start is not None and start.claim == claim:
             return start
         deadline.pause()
+
+
+def announced_source(store: Store, current: CheckpointIndex) -> Source | None:
+    """What the attempt that owns the output has started from, as far as it has been announced."""
+    try:
+        start = Start.model_validate_json(store.get(_key(current.attempt))[0])
+    except (ObjectMissing, ValidationError):
+        return None
+    return start.source if start.nonce == current.nonce else None
 
 
 FOLDER = "attempts/"
