@@ -340,6 +340,10 @@ class Pod(ResourceModel):
         return self
 
 
+DEFAULT_GRACE_SECONDS = 120
+"""To save and upload when told to stop, before either has been measured."""
+
+
 class JobSpec(ResourceModel):
     """What is trained, on what, and where results go."""
 
@@ -367,8 +371,9 @@ class JobSpec(ResourceModel):
     """Seconds from the first start after which the job fails if it is not complete."""
     ttl_seconds_after_finished: Count | None = None
     """Seconds after its end when the job is deleted; what it stored stays."""
-    termination_grace_period_seconds: Annotated[PositiveCount, Field(le=86_400)] = 120
-    """Seconds that a pod gets to save and upload when it is told to stop."""
+    termination_grace_period_seconds: Annotated[PositiveCount, Field(le=86_400)] | None = None
+    """Seconds that a pod gets to save and upload when it is told to stop. By default 120, and in later attempts longer if
+    saving and uploading were measured to take longer."""
     scheduling: Scheduling = Scheduling()
     """Where pods may run."""
     pod: Pod = Pod()
@@ -458,6 +463,29 @@ class CheckpointStatus(ResourceModel):
     """When it was committed."""
     bytes: Count
     """Its size."""
+    save_seconds: Real | None = None
+    """How long writing it took on node 0."""
+    commit_seconds: Real | None = None
+    """How long it took from the start of its upload until it was committed."""
+
+
+class Interruption(ResourceModel):
+    """The end of an attempt that another one followed, and what it cost."""
+
+    attempt: Count
+    """The attempt that ended."""
+    reason: ShortText
+    """Why, in one word."""
+    at: datetime
+    """When that was seen."""
+    message: ShortText = ""
+    """What was not saved or not committed in the time that the stop had, and what would help."""
+    step: Count | None = None
+    """Last step that was reported of it; absent if it never trained."""
+    resumed_step: Count | None = None
+    """Step that the next attempt went on from; absent until it trains."""
+    lost_steps: Count | None = None
+    """Steps that were trained and have to be trained again; absent until the next attempt trains."""
 
 
 class LastFailure(ResourceModel):
@@ -481,6 +509,8 @@ class LastFailure(ResourceModel):
     """The last lines that the failed container wrote."""
 
 
+MAX_INTERRUPTIONS = 10
+"""Kept in the status."""
 JobState = Literal[
     "Pending", "Queued", "Starting", "Running", "Suspended", "Restarting", "Complete", "Failed", "Invalid"
 ]  # fmt: skip
@@ -509,6 +539,13 @@ class JobStatus(ResourceModel):
     """The newest committed checkpoint."""
     last_failure: LastFailure | None = None
     """Why the last attempt that failed did."""
+    interruptions: Annotated[tuple[Interruption, ...], Field(max_length=MAX_INTERRUPTIONS)] = ()
+    """Attempts that were followed by another, the newest last."""
+    lost_steps: Count | None = None
+    """Steps that all interruptions so far have cost."""
+    termination_grace_period_seconds: Count | None = None
+    """Seconds that pods of the next attempt get to save and upload when they are told to stop: derived from how long both
+    took. Absent before the first commit, and if the specification sets it."""
     start_time: datetime | None = None
     """When the first attempt was launched."""
     completion_time: datetime | None = None
@@ -530,3 +567,9 @@ class AdapterTrainingJob(ResourceModel):
     """What is trained, on what, and where results go."""
     status: JobStatus = JobStatus()
     """What the operator has seen."""
+
+    @property
+    def grace_seconds(self) -> int:
+        """Seconds that a pod of the next attempt gets to save and upload when it is told to stop."""
+        given = self.spec.termination_grace_period_seconds
+        return given or self.status.termination_grace_period_seconds or DEFAULT_GRACE_SECONDS

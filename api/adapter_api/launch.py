@@ -95,13 +95,17 @@ def epoch(created: datetime, attempt: int) -> int:
     return int(created.timestamp()) * 100_000 + attempt
 
 
-def supervised(train: Command, place: NodePlace) -> Command:
-    """The command of a pod's main container: the agent runs the trainer, and ends only after the commit."""
+def supervised(train: Command, place: NodePlace, grace_seconds: int) -> Command:
+    """The command of a pod's main container: the agent runs the trainer, and ends only after the commit.
+
+    Told to stop, it ends within `grace_seconds` and says what had not been committed by then.
+    """
     argv = (
         place.python, "-m", "adapter_agent", "train",
         f"--node={_index(place)}",
         f"--work={place.work}",
         f"--rendezvous={place.rendezvous_host}:{place.rendezvous_port}",
+        f"--grace-seconds={grace_seconds}",
         "--",
         *train.argv,
     )  # fmt: skip
@@ -140,7 +144,7 @@ def _torchrun(job: AdapterTrainingJob, run_id: str, attempt: int, place: NodePla
         f"--local-addr={place.address}",
         f"--max-restarts={PROCESS_RESTARTS}",
         # Its own limit would kill the processes while they still save what a stop is given time for.
-        f"--shutdown-timeout={job.spec.termination_grace_period_seconds}",
+        f"--shutdown-timeout={job.grace_seconds}",
         "-m", "adapter_trainer.train",
         "--config", f"{place.work}/{TRAINING_FILE}",
         "--output_dir", f"{place.work}/{OUTPUT_FOLDER}",

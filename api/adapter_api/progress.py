@@ -28,7 +28,7 @@ class ExitCode(IntEnum):
     FENCED = 74
     """A newer attempt owns the output."""
     STOPPED = 75
-    """Asked to stop, and saved: running again continues."""
+    """Asked to stop, and saved if there was time for it: running again continues."""
     INTERRUPTED = 130
 
 
@@ -57,8 +57,18 @@ class Progress(ResourceModel):
     """Share of the time since the last report that was spent waiting for data."""
     updated_at: datetime
     world_size: PositiveCount = 1
+    resumed_step: Count | None = None
+    """Step that this start of the trainer went on from; 0 for a new run, absent until it is known."""
     saved_step: Count | None = None
     """Step of the newest complete local checkpoint."""
+    save_seconds: NonNegativeReal | None = None
+    """How long that took, from the step's end until the folder was complete."""
+    commit_seconds: NonNegativeReal | None = None
+    """How long it took from the start of the newest checkpoint's upload until all nodes' parts were committed."""
+    upload_bytes_per_second: NonNegativeReal | None = None
+    """How fast this node's last checkpoint went up."""
+    pending_bytes: Count | None = None
+    """Bytes of this node's checkpoint under way that have not been sent yet."""
     checkpoint: CheckpointMark | None = None
     metrics: Annotated[dict[MetricName, Real], Field(max_length=MAX_METRICS)] = {}
     """Figures of the newest evaluation, by name."""

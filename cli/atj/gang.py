@@ -64,7 +64,7 @@ class Gang:
         self.run_id = run_id
         self.attempt = attempt
         self._training = job.spec.training
-        self._grace_seconds = float(job.spec.termination_grace_period_seconds)
+        self._grace_seconds = float(job.grace_seconds)
         self._launches = [launch(job, run_id, attempt, place) for place in places(job, folder)]
         self._agent_env = dict(agent_env)
         self._train_env = dict(train_env)

@@ -25,6 +25,7 @@ def description(job: Plain, pods: list[Plain], events: list[Plain], now: datetim
         _overview(job, status, now),
         _conditions(status, now),
         _last_failure(status, now),
+        _interruptions(status, now),
         _pods(pods, now),
         _events(events, now),
     )
@@ -78,6 +79,17 @@ def _last_failure(status: Plain, now: datetime) -> Iterator[str]:
     if failure.get("logTail"):
         yield "  Its log ended with:"
         yield from _indented(failure["logTail"], 4)
+
+
+def _interruptions(status: Plain, now: datetime) -> Iterator[str]:
+    interruptions = status.get("interruptions") or []
+    if interruptions:
+        yield f"Interruptions (steps trained again: {status.get('lostSteps', 0)})"
+    for each in interruptions:
+        lost = f"{each['lostSteps']} steps lost" if "lostSteps" in each else "not known yet what it cost"
+        reached = f" at step {each['step']}" if "step" in each else ""
+        yield f"  attempt {each['attempt']}: {each['reason']}{reached}, {age(each['at'], now)} ago, {lost}"
+        yield from _indented(each.get("message", ""), 4)
 
 
 def _pods(pods: list[Plain], now: datetime) -> Iterator[str]:

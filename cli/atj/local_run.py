@@ -204,7 +204,7 @@ class _Run:
 
     @property
     def _grace(self) -> float:
-        return float(self.job.spec.termination_grace_period_seconds)
+        return float(self.job.grace_seconds)
 
     def _show(self, attempt: int, waiting_for: str) -> None:
         if time.monotonic() - self.asked_at >= _PROGRESS_SECONDS:

@@ -13,6 +13,7 @@ from adapter_api.job import (
 )
 from adapter_api.progress import CheckpointMark, Progress
 from adapter_operator.decide import Decision, State
+from adapter_operator.interruptions import grace_seconds, losses
 from adapter_operator.observed import Observed, ObservedPod
 
 Facts = dict[str, tuple[str, str, str]]
@@ -38,6 +39,7 @@ def status(
     if log_tail and last_failure is not None:
         last_failure = last_failure.model_copy(update={"log_tail": log_tail})
     progress = _progress(before.progress, observed.progress, pods, is_complete=decision.state is State.COMPLETE)
+    lost = losses(before, observed, decision, now)
     return JobStatus(
         observed_generation=generation,
         state=decision.state.value,
@@ -48,6 +50,9 @@ def status(
         progress=progress,
         checkpoint=_checkpoint(before.checkpoint, observed.progress, observed.pods),
         last_failure=last_failure,
+        interruptions=lost.interruptions,
+        lost_steps=lost.lost_steps,
+        termination_grace_period_seconds=grace_seconds(job, observed.progress),
         start_time=decision.start_time,
         completion_time=(before.completion_time or now) if finished else None,
         goodput_percent=_goodput(before, observed.progress, decision, now),
@@ -207,7 +212,20 @@ def _checkpoint(
     newest = max(marks, key=lambda mark: mark.step, default=None)
     if newest is None or (before is not None and before.step >= newest.step):
         return before
-    return CheckpointStatus(step=newest.step, uri=newest.uri, committed_at=newest.committed_at, bytes=newest.bytes)
+    # What another attempt committed was measured by that one.
+    measured = seen if seen is not None and seen.checkpoint == newest else None
+    return CheckpointStatus(
+        step=newest.step,
+        uri=newest.uri,
+        committed_at=newest.committed_at,
+        bytes=newest.bytes,
+        save_seconds=None if measured is None else _rounded(measured.save_seconds),
+        commit_seconds=None if measured is None else _rounded(measured.commit_seconds),
+    )
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else float(f"{seconds:.3g}")
 
 
 def _goodput(before: JobStatus, seen: Progress | None, decision: Decision, now: datetime) -> float | None:

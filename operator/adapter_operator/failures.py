@@ -120,7 +120,9 @@ def _by_container(pod: ObservedPod, end: ContainerEnd, *, is_restore: bool) -> F
     ending = None if is_restore else end.ending
     if ending is not None:
         if ending.exit_code == ExitCode.STOPPED:
-            return _failure(pod, end, "Stopped", "the trainer was told to stop, and saved", is_charged=False)
+            saved = ending.reason == "Stopped"
+            message = "the trainer was told to stop, and saved" if saved else ending.message
+            return _failure(pod, end, "Stopped", message, is_charged=False)
         final = ending.reason in _USERS or ending.exit_code == ExitCode.INVALID
         return _failure(pod, end, ending.reason, ending.message, is_final=final)
     if end.exit_code in _BY_CODE:

@@ -77,7 +77,7 @@ def pod_template(
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }  # fmt: skip
     trainer: Plain = {
-        "name": TRAINER, **image, **_trainer(supervised(node.train, place), _user_environment(job)),
+        "name": TRAINER, **image, **_trainer(supervised(node.train, place, job.grace_seconds), _user_environment(job)),
         "resources": _resources(job), "securityContext": _SECURITY, "volumeMounts": _mounts(job, trainer=True),
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }  # fmt: skip
@@ -87,7 +87,7 @@ def pod_template(
         "subdomain": job.metadata.name,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": spec.termination_grace_period_seconds + SAVED_SECONDS,
+        "terminationGracePeriodSeconds": job.grace_seconds + SAVED_SECONDS,
         "securityContext": {
             "runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
             "fsGroupChangePolicy": "OnRootMismatch", "seccompProfile": {"type": "RuntimeDefault"},

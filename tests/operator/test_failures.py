@@ -21,6 +21,8 @@ from tests.operator.builders import NOW, failed, pod, said
         (failed(message=said("IncompatibleCheckpoint", 2), code=2), "IncompatibleCheckpoint", True, True),
         (failed(message=said("CommunicationFailed")), "CommunicationFailed", True, False),
         (failed(message=said("Stopped", 75), code=75), "Stopped", False, False),
+        (failed(message=said("NotCommitted", 75), code=75), "Stopped", False, False),
+        (failed(message=said("NotCommitted", 1), code=1), "NotCommitted", True, False),
         (failed(code=137, disruption="PreemptionByScheduler"), "Preempted", False, False),
         (failed(code=137, disruption="EvictionByEvictionAPI"), "Evicted", False, False),
         (failed(code=137, disruption="DeletionByTaintManager"), "NodeLost", False, False),

@@ -72,6 +72,11 @@ def files_below(folder: Path) -> Iterator[str]:
                 yield path.relative_to(folder).as_posix()
 
 
+def bytes_below(folder: Path) -> int:
+    """What those files hold in all."""
+    return sum((folder / path).stat().st_size for path in files_below(folder))
+
+
 def equals(folder: Path, manifest: CheckpointManifest) -> bool:
     """Whether a local folder holds exactly the files of a manifest."""
     expected = {entry.path: FileFacts(entry.size, entry.sha256) for entry in manifest.files}

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from adapter_agent.local import Folders
 from adapter_agent.store import Store
 from adapter_api.base import S3URI
+from adapter_api.job import DEFAULT_GRACE_SECONDS
 from adapter_api.launch import CREDENTIALS_PREFIX
 from adapter_api.retention import Policy
 from adapter_api.training import KeepBest
@@ -78,6 +79,8 @@ class TrainOptions:
     argv: tuple[str, ...]
     """torchrun and its arguments."""
     termination_message: Path
+    grace_seconds: float
+    """From the signal to stop until this node has ended."""
 
 
 def parse(argv: Sequence[str]) -> RestoreOptions | SyncOptions | TrainOptions:
@@ -89,7 +92,12 @@ def parse(argv: Sequence[str]) -> RestoreOptions | SyncOptions | TrainOptions:
             parser.error("train needs the trainer's command after --")
         folders = Folders(Path(given.work).resolve())
         return TrainOptions(
-            given.node, folders, given.rendezvous, tuple(given.command), Path(given.termination_message)
+            given.node,
+            folders,
+            given.rendezvous,
+            tuple(given.command),
+            Path(given.termination_message),
+            given.grace_seconds,
         )
     if given.node >= given.nodes:
         parser.error(f"--node={given.node} counts from 0 and must be below --nodes={given.nodes}")
@@ -153,6 +161,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--node", type=_count(0), required=True, help="index of this node")
     train.add_argument("--work", required=True, help="folder of this node")
     train.add_argument("--rendezvous", type=_address, required=True, metavar="HOST:PORT", help="where node 0 listens")
+    train.add_argument(
+        "--grace-seconds", type=float, default=DEFAULT_GRACE_SECONDS, help="time to save and commit after SIGTERM"
+    )
     train.add_argument("--termination-message", default=TERMINATION_MESSAGE, help="file that the kubelet reads")
     train.add_argument("command", nargs="*", help="after --: the trainer")
     return parser

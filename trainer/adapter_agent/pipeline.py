@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from adapter_agent import index, local, retention
+from adapter_agent import index, local, retention, stopping
 from adapter_agent.backoff import delays
 from adapter_agent.commit import commit, receipts_of
 from adapter_agent.errors import ContentConflict, Damaged, StorageError
@@ -45,6 +45,7 @@ class Pipeline:
         self._settled_step = -1 if begun.source is None else begun.source.step
         """Up to here nothing is to be committed any more."""
         self._uploaded: set[int] = set()
+        self._upload_began: dict[int, float] = {}
         self._expire: bool = False
         source = begun.source
         self._in_use = {source.step} if source is not None and source.uri == store.uri else set()
@@ -84,7 +85,7 @@ class Pipeline:
         self._extras.send_samples(settled=last)
         if problem is not None:
             raise problem
-        if not last or (self._options.node == 0 and self._uploaded):
+        if not last or self._to_upload() or (self._options.node == 0 and self._uploaded):
             return False
         self._extras.send_logs()
         return True
@@ -102,20 +103,32 @@ class Pipeline:
     def _upload_pending(self) -> StorageError | None:
         """A checkpoint that cannot be uploaded as it is does not hold up those after it; the fault is returned."""
         problem: StorageError | None = None
-        for step in self._pending():
-            if step not in self._uploaded:
-                try:
-                    self._upload(step)
-                except (Damaged, ContentConflict) as error:
-                    problem = problem or error
+        for step in self._to_upload():
+            try:
+                self._upload(step)
+            except (Damaged, ContentConflict) as error:
+                problem = problem or error
         return problem
 
+    def _to_upload(self) -> list[int]:
+        """All that is there, oldest first; but in the time that a stop leaves, only what is best to have."""
+        waiting = [step for step in self._pending() if step not in self._uploaded]
+        seconds = stopping.seconds_left(self._folders.agent)
+        if seconds is None:
+            return waiting
+        sizes = {step: local.bytes_below(self._folders.checkpoint(step)) for step in waiting}
+        chosen = stopping.next_upload(sizes, self._report.bytes_per_second, seconds)
+        return [] if chosen is None else [chosen]
+
     def _upload(self, step: int) -> None:
+        self._report.uploading(local.bytes_below(self._folders.checkpoint(step)))
+        self._upload_began[step] = time.monotonic()
         with self._report.upload_seconds.time():
             receipt = upload_checkpoint(
                 self._store, self._claim, self._options.node, step, self._folders.checkpoint(step), self._report.sent,
                 self._folders.agent / "uploads", self._known,
             )  # fmt: skip
+        self._report.uploaded()
         self._uploaded.add(step)
         self._looks, self._next_look = delays(FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS), 0.0
         log.info("uploaded this node's %d files of checkpoint %d", len(receipt.files), step)
@@ -162,7 +175,9 @@ class Pipeline:
         self._settled_step = entry.step
         self._learn_content(entry)
         self._uploaded = {step for step in self._uploaded if step > entry.step}
-        self._report.committed(entry)
+        began = self._upload_began.get(entry.step)
+        self._report.committed(entry, seconds=None if began is None else time.monotonic() - began)
+        self._upload_began = {step: began for step, began in self._upload_began.items() if step > entry.step}
         self._expire = True
 
     def _clear_away(self) -> None:

@@ -1,6 +1,7 @@
 """What the agent knows about a run: the trainer's progress completed with commits and upload errors, and metrics."""
 
 import threading
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,6 +24,10 @@ class Report:
         self._read = Progress(updated_at=datetime.now(UTC))
         self._checkpoint: CheckpointMark | None = None
         self._upload_error: str | None = None
+        self._upload_began = 0.0
+        self._upload_bytes = self._upload_sent = 0
+        self._speed_of_last: float | None = None
+        self._commit_seconds: float | None = None
         self._registry = CollectorRegistry()
         name = "adapter_training"
         self._step = Gauge(f"{name}_step", "Optimizer steps done", registry=self._registry)
@@ -39,12 +44,30 @@ class Report:
             buckets=(0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600),
         )  # fmt: skip
 
+    @property
+    def bytes_per_second(self) -> float | None:
+        """How fast the last whole checkpoint of this node went up."""
+        return self._speed_of_last
+
+    def uploading(self, count: int) -> None:
+        """The upload of `count` bytes, this node's part of a checkpoint, begins."""
+        with self._lock:
+            self._upload_began, self._upload_bytes, self._upload_sent = time.monotonic(), count, 0
+
+    def uploaded(self) -> None:
+        """It is done."""
+        with self._lock:
+            self._speed_of_last = self._upload_bytes / max(time.monotonic() - self._upload_began, 1e-6)
+            self._upload_bytes = self._upload_sent = 0
+
     def sent(self, count: int) -> None:
         """Bytes went to storage."""
         self._bytes.inc(count)
+        with self._lock:
+            self._upload_sent += count
 
-    def committed(self, entry: IndexEntry, *, now: bool = True) -> None:
-        """A checkpoint is committed: just now, or found to be at the start."""
+    def committed(self, entry: IndexEntry, *, now: bool = True, seconds: float | None = None) -> None:
+        """A checkpoint is committed: just now, `seconds` after its upload began, or found to be at the start."""
         mark = CheckpointMark(
             step=entry.step,
             uri=f"{self._uri}/{folder_name(entry.step)}",
@@ -53,6 +76,7 @@ class Report:
         )
         with self._lock:
             self._checkpoint = mark
+            self._commit_seconds = seconds if seconds is not None else self._commit_seconds
         self._last_commit.set(entry.committed_at.timestamp())
         if now:
             self._commits.inc()
@@ -77,7 +101,15 @@ class Report:
             read = None  # not written yet, or just being written: the one before it serves
         with self._lock:
             self._read = read or self._read
-            return self._read.model_copy(update={"checkpoint": self._checkpoint, "upload_error": self._upload_error})
+            return self._read.model_copy(
+                update={
+                    "checkpoint": self._checkpoint,
+                    "upload_error": self._upload_error,
+                    "commit_seconds": self._commit_seconds,
+                    "upload_bytes_per_second": self._speed_of_last,
+                    "pending_bytes": max(0, self._upload_bytes - self._upload_sent),
+                }
+            )
 
     def metrics(self) -> bytes:
         """Everything in Prometheus' text format."""

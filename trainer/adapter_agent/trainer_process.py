@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import signal
 import socket
@@ -11,10 +12,11 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Self
 
 from pydantic import ValidationError
 
-from adapter_agent import local
+from adapter_agent import local, stopping
 from adapter_agent.errors import WaitedTooLong
 from adapter_agent.options import TrainOptions
 from adapter_api.launch import RENDEZVOUS_TIMEOUT_SECONDS, resolved
@@ -34,30 +36,77 @@ def train(options: TrainOptions) -> int:
     """Runs the trainer to its end and returns the exit code of its outcome.
 
     SIGTERM and SIGINT are passed on. After a training that saved, it returns only when the agent beside it knows that
-    the checkpoint is committed, so that a pod that succeeded has lost nothing.
+    the checkpoint is committed, so that a pod that succeeded has lost nothing; told to stop, it returns in time to say
+    what was not.
 
     Raises:
         WaitedTooLong: node 0 does not listen for the rendezvous.
     """
     if options.node != 0:
         _await_rendezvous(*options.rendezvous)
+    stopping.withdraw(options.folders)
     argv = resolved(options.argv, options.node)
-    code = _run(argv)
-    outcome = _outcome(options.folders.output)
-    ending = _ending(code, outcome)
-    progress = _progress(options.folders)
-    if outcome is not None and outcome.reason in _SAVED:
-        progress = _await_commit(options.folders, outcome.step)
-        if not _has_committed(progress, outcome.step):
-            trouble = progress.upload_error if progress is not None else None
-            message = f"step {outcome.step} was saved but not committed: {trouble or 'the agent does not answer'}"
-            ending = ending.model_copy(
-                update={"exit_code": ExitCode.FAILED, "reason": "NotCommitted", "message": message[:MAX_MESSAGE]}
-            )
+    with _Stop(options) as stop:
+        code = stop.run(argv)
+        if code is None:
+            ending, progress = _unsaved(options, _progress(options.folders)), None
+        else:
+            ending, progress = _ended(options.folders, code, stop)
     if progress is not None:
         ending = ending.model_copy(update={"checkpoint": progress.checkpoint})
     _leave(options.termination_message, ending)
     return ending.exit_code
+
+
+def _ended(folders: local.Folders, code: int, stop: "_Stop") -> tuple[Ending, Progress | None]:
+    """What became of a trainer that has ended, and what the agent knew last."""
+    outcome = _outcome(folders.output)
+    ending, progress = _ending(code, outcome), _progress(folders)
+    if outcome is None or outcome.reason not in _SAVED:
+        return ending, progress
+    progress = _await_commit(folders, outcome.step, stop)
+    if _has_committed(progress, outcome.step):
+        return ending, progress
+    if stop.is_over:
+        told = {"exit_code": ExitCode.STOPPED, "message": _uncommitted(outcome.step, progress, stop.grace_seconds)}
+    else:
+        trouble = progress.upload_error if progress is not None else None
+        message = f"step {outcome.step} was saved but not committed: {trouble or 'the agent does not answer'}"
+        told = {"exit_code": ExitCode.FAILED, "message": message[:MAX_MESSAGE]}
+    return ending.model_copy(update={"reason": "NotCommitted", **told}), progress
+
+
+def _unsaved(options: TrainOptions, progress: Progress | None) -> Ending:
+    """The end of a stop whose time the trainer did not get by with."""
+    step = 0 if progress is None else progress.step
+    took = "" if progress is None or progress.save_seconds is None else f"; the save before took {progress.save_seconds:.0f} s"  # fmt: skip
+    message = (
+        f"not saved within the {options.grace_seconds:g} s that a stop has{took}; {_standing(progress)}. "
+        "Set spec.terminationGracePeriodSeconds higher"
+    )
+    checkpoint = None if progress is None else progress.checkpoint
+    return Ending(exit_code=ExitCode.STOPPED, reason="NotSaved", message=message, step=step, checkpoint=checkpoint)
+
+
+def _uncommitted(step: int, progress: Progress | None, grace_seconds: float) -> str:
+    message = f"step {step} was saved, but not committed within the {grace_seconds:g} s that a stop has"
+    if progress is None:
+        return f"{message}: the agent does not answer"
+    if progress.upload_error is not None:
+        return f"{message}: {progress.upload_error}; {_standing(progress)}"[:MAX_MESSAGE]
+    if not progress.pending_bytes or not progress.upload_bytes_per_second:
+        return f"{message}; {_standing(progress)}. Set spec.terminationGracePeriodSeconds higher"
+    rest = progress.pending_bytes / progress.upload_bytes_per_second
+    return (
+        f"{message}: {progress.pending_bytes} bytes were left, at {progress.upload_bytes_per_second:.3g} bytes a second; "
+        f"{_standing(progress)}. Set spec.terminationGracePeriodSeconds to {math.ceil(grace_seconds + rest)} or more"
+    )
+
+
+def _standing(progress: Progress | None) -> str:
+    if progress is None or progress.checkpoint is None:
+        return "nothing is committed yet"
+    return f"checkpoint {progress.checkpoint.step} stands"
 
 
 def _await_rendezvous(host: str, port: int) -> None:
@@ -76,21 +125,55 @@ def _await_rendezvous(host: str, port: int) -> None:
             time.sleep(POLL_SECONDS)
 
 
-def _run(argv: tuple[str, ...]) -> int:
-    """The exit code of a process that gets our signals; 128 + n for signal n, as shells say it."""
-    process = subprocess.Popen(argv)
+class _Stop:
+    """The request to stop, by SIGTERM or SIGINT: passed on to the trainer, told the agent, and limited in time."""
 
-    def pass_on(number: int, _frame: FrameType | None) -> None:
-        process.send_signal(number)
+    def __init__(self, options: TrainOptions) -> None:
+        self.grace_seconds = options.grace_seconds
+        self._folders = options.folders
+        self._process: subprocess.Popen[bytes] | None = None
+        self._end: float | None = None
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        code = process.wait()
-    finally:
-        for number in before:
-            # The kubelet's SIGTERM must not end the wait for the commit that follows.
-            signal.signal(number, signal.SIG_IGN)
-    return code if code >= 0 else 128 - code
+    def __enter__(self) -> Self:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGALRM, self._on_alarm)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether a stop was requested, and its time is up."""
+        return self._end is not None and time.monotonic() >= self._end
+
+    def run(self, argv: tuple[str, ...]) -> int | None:
+        """The exit code of a process that gets our signals; 128 + n for signal n, as shells say it.
+
+        None if it still ran when the time of a stop was up: it goes with the container.
+        """
+        self._process = subprocess.Popen(argv)
+        try:
+            code = self._process.wait()
+        except TimeoutError:
+            return None
+        finally:
+            # From now on a signal starts the clock only: it must not end the wait for the commit that follows.
+            self._process = None
+        return code if code >= 0 else 128 - code
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+        if self._end is None:
+            self._end = time.monotonic() + self.grace_seconds
+            signal.setitimer(signal.ITIMER_REAL, self.grace_seconds)
+            stopping.announce(self._folders, self.grace_seconds)
+
+    def _on_alarm(self, _number: int, _frame: FrameType | None) -> None:
+        if self._process is not None:
+            raise TimeoutError
 
 
 def _outcome(output: Path) -> Outcome | None:
@@ -115,11 +198,11 @@ def _ending(code: int, outcome: Outcome | None) -> Ending:
     )
 
 
-def _await_commit(folders: local.Folders, step: int) -> Progress | None:
+def _await_commit(folders: local.Folders, step: int, stop: _Stop) -> Progress | None:
     """The agent's progress when it knows of the commit, or the last one when time is up."""
     end, progress = time.monotonic() + COMMIT_WAIT_SECONDS, _progress(folders)
     told: Callable[[str], None] = log.info
-    while not _has_committed(progress, step) and time.monotonic() < end:
+    while not _has_committed(progress, step) and time.monotonic() < end and not stop.is_over:
         told(f"waiting until checkpoint {step} is committed")
         told = log.debug
         time.sleep(POLL_SECONDS)

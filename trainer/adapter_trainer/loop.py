@@ -157,8 +157,9 @@ def save(run: Training, *, stopping: bool) -> None:
     if not stopping:
         evaluate(run)
     run.report.phase("saving", run.state.step)
+    began = time.perf_counter()
     checkpoint.write(run.output, run.state.step, lambda folder: run.state.fill(folder, run.processes), run.processes)
-    run.report.saved_step = run.state.step
+    run.report.saved(run.state.step, time.perf_counter() - began)
     checkpoint.retain(run.output, Policy.of(run.state.config.checkpoint), run.state.step, run.processes)
     if not stopping:
         draw(run)

@@ -34,7 +34,9 @@ class Report:
         self.total_steps = total_steps
         self.clock = clock
         self.show = show
+        self.resumed_step: int | None = None
         self.saved_step: int | None = None
+        self.save_seconds: float | None = None
         self.evaluation: dict[str, float] = {}
         """Figures of the newest evaluation."""
         self.last = Progress(total_steps=total_steps, updated_at=_now(), world_size=processes.world_size)
@@ -52,11 +54,16 @@ class Report:
             self.accelerator.init_trackers(
                 config.logging.project_name, config=settings, init_kwargs={"wandb": {"dir": str(self.output / "logs")}}
             )
+        self.resumed_step = step
         self.phase("training", step)
+
+    def saved(self, step: int, seconds: float) -> None:
+        """Notes that the checkpoint of a step is complete, after so many seconds."""
+        self.saved_step, self.save_seconds = step, seconds
 
     def phase(self, phase: str, step: int) -> None:
         """Says what the run is doing now."""
-        self._progress(self.last.model_copy(update={"phase": phase, "step": step, "saved_step": self.saved_step}))
+        self._progress(self.last.model_copy(update={"phase": phase, "step": step}))
 
     def encoding(self, encoded: int) -> None:
         """Says how much of the cache is there."""
@@ -87,7 +94,6 @@ class Report:
             data_wait_percent=min(100.0, 100 * self.waited / elapsed),
             updated_at=_now(),
             world_size=self.processes.world_size,
-            saved_step=self.saved_step,
             metrics=self.evaluation,
         )
         self._progress(progress)
@@ -115,7 +121,8 @@ class Report:
         self.accelerator.log({f"evaluation/{name}": value for name, value in figures.items()}, step=step)
 
     def _progress(self, progress: Progress) -> None:
-        self.last = progress.model_copy(update={"updated_at": _now()})
+        kept = {"resumed_step": self.resumed_step, "saved_step": self.saved_step, "save_seconds": self.save_seconds}
+        self.last = progress.model_copy(update={"updated_at": _now(), **kept})
         if self.processes.is_leader:
             replace_text(self.output / PROGRESS_FILE, self.last.model_dump_json(by_alias=True))
 
