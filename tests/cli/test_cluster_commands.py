@@ -116,10 +116,13 @@ def test_describe_tells_why_a_job_failed_and_how_its_log_ended(there: Atj, plane
         "reason": "OutOfMemory", "node": 1, "exitCode": 137, "message": "raise resources.limits.memory", "at": NOW,
         "attempt": 2, "charged": True, "logTail": "step 12\nKilled",
     }  # fmt: skip
-    set_status(plane, "broken", "Failed", lastFailure=failure)
+    interruption = {"attempt": 1, "reason": "Preempted", "at": NOW, "message": "9 bytes were left", "step": 87, "resumedStep": 60, "lostSteps": 27}  # fmt: skip
+    set_status(plane, "broken", "Failed", lastFailure=failure, interruptions=[interruption], lostSteps=27)
     told = there("describe", "broken", "-n", plane.namespace).stdout
     assert "Failed=True" in told
     assert "Last failure: OutOfMemory on node 1, exit code 137, attempt 2" in told
+    assert "Interruptions (steps trained again: 27)\n  attempt 1: Preempted at step 87" in told
+    assert "27 steps lost\n    9 bytes were left" in told
     assert "  raise resources.limits.memory\n  Its log ended with:\n    step 12\n    Killed" in told
 
 
