@@ -42,7 +42,6 @@ def seconds_to_first_step(job: dict[str, object], limit: float = 300) -> float:
     with tempfile.TemporaryDirectory() as folder:
         file, output = Path(folder) / "job.yaml", Path(folder) / "output"
         file.write_text(yaml.safe_dump(job), encoding="utf-8")
-        history = output / "node-0" / "output" / "metrics.jsonl"
         started = time.monotonic()
         run = subprocess.Popen(
             [sys.executable, "-m", "atj.main", "run", str(file), "--output", str(output)],
@@ -52,7 +51,7 @@ def seconds_to_first_step(job: dict[str, object], limit: float = 300) -> float:
         try:
             while time.monotonic() - started < limit:
                 nodes = output.glob("node-*/output/metrics.jsonl")
-                if history.exists() or any(path.stat().st_size for path in nodes):
+                if any('"loss"' in path.read_text(encoding="utf-8") for path in nodes):
                     return time.monotonic() - started
                 if run.poll() is not None:
                     raise RuntimeError(f"atj run ended with {run.returncode}: {(run.stderr or sys.stderr).read()!r}")

@@ -124,7 +124,7 @@ def compare(config: TrainingConfig) -> StepFigures:
             if number >= WARM_UP:
                 ours.append(middle - started)
                 theirs.append(ended - middle)
-                waits.append(100 * run.report.waited / (middle - started))
+                waits.append(100 * run.report.times.seconds()["data"] / (middle - started))
     low, middle_ratio, high = quantiles((mine / other for mine, other in zip(ours, theirs, strict=True)), n=4)
     return StepFigures(1000 * median(ours), 1000 * median(theirs), middle_ratio, low, high, median(waits))
 

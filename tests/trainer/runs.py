@@ -130,7 +130,7 @@ def history(output: Path) -> list[dict[str, Any]]:
 
 def losses(output: Path) -> dict[int, float]:
     """Reported losses by step."""
-    return {line["step"]: line["loss"] for line in history(output)}
+    return {line["step"]: line["loss"] for line in history(output) if "loss" in line}
 
 
 def tensors_of(checkpoint: Path) -> dict[str, bytes]:

@@ -75,7 +75,7 @@ def start(config: Path, output: Path, processes: int, *more: str) -> subprocess.
 
 def history(output: Path) -> dict[int, float]:
     lines = (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return {line["step"]: line["loss"] for line in map(json.loads, lines)}
+    return {line["step"]: line["loss"] for line in map(json.loads, lines) if "loss" in line}
 
 
 def tensors(output: Path) -> dict[str, Any]:

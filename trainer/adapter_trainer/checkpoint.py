@@ -1,7 +1,7 @@
 """A local checkpoint folder: complete or absent, verified before it is used.
 
     checkpoint-<step>/
-        training.yaml trainer_state.json metrics.json versions.json    what made it, and where it stands
+        training.yaml trainer_state.json metrics.json versions.json history.jsonl   what made it, and where it stands
         model/<part>.safetensors   ema.safetensors                      weights
         optimizer.safetensors optimizer.json scheduler.json accelerate.json
         random-rank-<rank>.safetensors

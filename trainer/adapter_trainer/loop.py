@@ -92,29 +92,33 @@ def train(run: Training) -> bool:
 
 def take_step(run: Training) -> Tensor:
     """One optimizer step; returns this process's mean loss, a scalar on the device."""
-    state, accelerator = run.state, run.state.accelerator
-    losses, samples, waited = [], 0, 0.0
+    state, accelerator, times = run.state, run.state.accelerator, run.report.times
+    losses, samples = [], 0
+    times.begin_step()
     for _ in range(accelerator.gradient_accumulation_steps):
-        started = time.perf_counter()
         batch = next(run.batches).to(accelerator.device)
-        waited += time.perf_counter() - started
+        times.end("data")
         with accelerator.accumulate(run.module):
             loss = loss_of(run.module, state.model, run.schedule, batch, run.nulls)
+            times.end("forward")
             run.batches.read_ahead()
             accelerator.backward(loss)
+            times.end("backward")
             if accelerator.sync_gradients and state.config.optimization.max_grad_norm is not None:
                 accelerator.clip_grad_norm_((p for _, p in state.trained()), state.config.optimization.max_grad_norm)
             state.optimizer.step()
             if accelerator.sync_gradients:
                 state.scheduler.step()
             state.optimizer.zero_grad()
+        times.end("optimizer")
         losses.append(loss.detach())
         samples += len(batch.timesteps)
     if state.ema is not None:
         state.ema.step(parameter for _, parameter in state.trained())
+    times.end_step()
     state.step += 1
     state.seen += samples * run.processes.world_size
-    run.report.count(samples * run.processes.world_size, waited)
+    run.report.count(samples * run.processes.world_size)
     return torch.stack(losses).mean()
 
 

@@ -181,6 +181,15 @@ class AdapterModel(nn.Module):
             parts["first_stage"] = self.first_stage
         return parts
 
+    def encoders(self) -> Iterator[nn.Module]:
+        """What turns pictures and captions into what the UNet reads; in every step, where nothing was encoded before."""
+        if isinstance(self.first_stage, Autoencoder):
+            yield self.first_stage.vae.encoder
+        if self.text_encoders is not None:
+            yield self.text_encoders
+        if self.image_encoder is not None:
+            yield self.image_encoder
+
     def condition_dropouts(self) -> dict[str, float]:
         """Share of dropped samples by module path; the keys of `Conditions.dropped`."""
         dropouts = {"text": self.params.text_config.dropout} if self.text_encoders is not None else {}

@@ -1,19 +1,27 @@
 """What a run says while it goes on: progress.json for the agent, metrics.jsonl and trackers for people."""
 
 import json
+import os
+import platform
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 
 from adapter_api.progress import PROGRESS_FILE, Progress
 from adapter_api.training import TrainingConfig
 from adapter_trainer.files import replace_text
+from adapter_trainer.history import History, Line
 from adapter_trainer.processes import Processes
+from adapter_trainer.state import versions
+from adapter_trainer.step_times import StepTimes, clock_of
+from adapter_trainer.utilization import Utilization
 
-METRICS_FILE = "metrics.jsonl"
+PAUSES = ("encoding", "evaluating", "saving", "sampling")
+"""Phases in which no step is taken."""
 
 
 class Report:
@@ -40,15 +48,22 @@ class Report:
         self.evaluation: dict[str, float] = {}
         """Figures of the newest evaluation."""
         self.last = Progress(total_steps=total_steps, updated_at=_now(), world_size=processes.world_size)
+        self.history = History(output)
+        self.times = StepTimes(clock_of(accelerator.device))
+        self.utilization: Utilization | None = None
+        """Set where the device's peak is known."""
         self.since = clock()
         self.samples = 0
         self.steps = 0
-        self.waited = 0.0
+        self.phase_since = clock()
+        self.pauses: dict[str, float] = {}
+        """Seconds since the last step, by phase."""
 
-    def start(self, config: TrainingConfig, step: int) -> None:
-        """Opens the trackers, and cuts the history back to `step`: what came after it is about to be repeated."""
+    def start(self, config: TrainingConfig, step: int, checkpoint: Path | None) -> None:
+        """Opens the trackers and the history, that of this run's own checkpoint if it goes on from one."""
         if self.processes.is_main:
-            _cut(self.output / METRICS_FILE, step)
+            self.history.resume(step, checkpoint)
+            self.history.add({"step": step, "start": self._circumstances(config)})
         if config.logging.report_to:
             settings = _flat(config.model_dump(mode="json"))
             self.accelerator.init_trackers(
@@ -63,26 +78,32 @@ class Report:
 
     def phase(self, phase: str, step: int) -> None:
         """Says what the run is doing now."""
+        self._leave()
+        if phase in ("training", "ended") and self.pauses:
+            self._paused(step)
         self._progress(self.last.model_copy(update={"phase": phase, "step": step}))
 
     def encoding(self, encoded: int) -> None:
         """Says how much of the cache is there."""
+        self._leave()
         self._progress(self.last.model_copy(update={"phase": "encoding", "encoded": encoded}))
 
     def begin_interval(self) -> None:
         """Starts to count anew: what came before (a save, the start) is not training speed."""
-        self.since, self.samples, self.steps, self.waited = self.clock(), 0, 0, 0.0
+        self.since, self.samples, self.steps = self.clock(), 0, 0
+        self.times.restart()
 
-    def count(self, samples: int, waited: float) -> None:
-        """Counts one optimizer step of `samples` samples that waited `waited` seconds for its data."""
+    def count(self, samples: int) -> None:
+        """Counts one optimizer step of `samples` samples."""
         self.samples += samples
         self.steps += 1
-        self.waited += waited
 
     def step(self, step: int, epoch: int, loss: float, learning_rate: float) -> dict[str, float]:
         """Reports a step's loss and the speed since the last report; returns the figures."""
         elapsed = max(self.clock() - self.since, 1e-9)
         speed, seconds_per_step = self.samples / elapsed, elapsed / max(self.steps, 1)
+        parts = self.times.seconds()
+        seconds = {part: taken / max(self.steps, 1) for part, taken in parts.items()}
         progress = Progress(
             phase="training",
             step=step,
@@ -91,21 +112,27 @@ class Report:
             loss=loss,
             images_per_second=speed,
             eta_seconds=round(seconds_per_step * (self.total_steps - step)),
-            data_wait_percent=min(100.0, 100 * self.waited / elapsed),
+            data_wait_percent=min(100.0, 100 * parts["data"] / elapsed),
             updated_at=_now(),
             world_size=self.processes.world_size,
             metrics=self.evaluation,
         )
         self._progress(progress)
         figures = {"loss": loss, "learning_rate": learning_rate}
+        share = None if self.utilization is None else self.utilization.share(speed)
+        utilization = {} if share is None else {"mfu": share}
         if self.processes.is_main:
-            line = {"step": step, "epoch": epoch, **figures, "images_per_second": round(speed, 3)}
-            with (self.output / METRICS_FILE).open("a", encoding="utf-8") as history:
-                history.write(json.dumps(line) + "\n")
+            line: Line = {"step": step, "epoch": epoch, **figures, "images_per_second": round(speed, 3)}
+            line["seconds"] = {part: round(taken, 6) for part, taken in seconds.items()}
+            line |= {name: round(share, 4) for name, share in utilization.items()}
+            self.history.add(line)
             self.show(
                 f"step {step}/{self.total_steps}  loss {loss:.4f}  {speed:.1f} images/s  ETA {progress.eta_seconds} s"
             )
-        self.accelerator.log({**figures, "images_per_second": speed, "epoch": epoch}, step=step)
+        tracked = {f"step_seconds/{part}": taken for part, taken in seconds.items()}
+        self.accelerator.log(
+            {**figures, "images_per_second": speed, "epoch": epoch, **utilization, **tracked}, step=step
+        )
         self.begin_interval()
         return figures
 
@@ -114,11 +141,38 @@ class Report:
         self.evaluation = {name: float(f"{value:.5g}") for name, value in figures.items()}
         self._progress(self.last.model_copy(update={"metrics": self.evaluation}))
         if self.processes.is_main:
-            with (self.output / METRICS_FILE).open("a", encoding="utf-8") as history:
-                history.write(json.dumps({"step": step, "evaluation": self.evaluation}) + "\n")
+            self.history.add({"step": step, "evaluation": self.evaluation})
             told = "  ".join(f"{name} {value:.4g}" for name, value in self.evaluation.items())
             self.show(f"evaluation at step {step}: {told}")
         self.accelerator.log({f"evaluation/{name}": value for name, value in figures.items()}, step=step)
+
+    def _leave(self) -> None:
+        """Counts the time since the last change of phase, where no step was taken in it."""
+        now = self.clock()
+        if self.last.phase in PAUSES:
+            self.pauses[self.last.phase] = self.pauses.get(self.last.phase, 0.0) + now - self.phase_since
+        self.phase_since = now
+
+    def _paused(self, step: int) -> None:
+        """Reports what training has waited for since the last step."""
+        if self.processes.is_main:
+            self.history.add({"step": step, "pauses": {name: round(taken, 3) for name, taken in self.pauses.items()}})
+        self.accelerator.log({f"pause_seconds/{name}": taken for name, taken in self.pauses.items()}, step=step)
+        self.pauses = {}
+
+    def _circumstances(self, config: TrainingConfig) -> dict[str, Any]:
+        """What this part of the run, from one start to the next, is computed with."""
+        device = self.accelerator.device
+        return {
+            "at": _now().isoformat(timespec="seconds"),
+            "processes": self.processes.world_size,
+            "device": torch.cuda.get_device_name(device)
+            if device.type == "cuda"
+            else f"{os.cpu_count()} cores, {platform.machine()}",
+            "precision": config.optimization.mixed_precision,
+            "total_steps": self.total_steps,
+            "versions": versions(),
+        }
 
     def _progress(self, progress: Progress) -> None:
         kept = {"resumed_step": self.resumed_step, "saved_step": self.saved_step, "save_seconds": self.save_seconds}
@@ -129,19 +183,6 @@ class Report:
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-def _cut(history: Path, step: int) -> None:
-    if not history.is_file():
-        return
-    kept = []
-    for line in history.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, KeyError, TypeError):
-            continue  # the line that a killed process was writing
-    replace_text(history, "".join(f"{line}\n" for line in kept))
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -23,6 +23,7 @@ from adapter_trainer.data import Batches, Collate, Layout, Samples, SampleShape,
 from adapter_trainer.encodings import Encodings
 from adapter_trainer.errors import InvalidConfig, InvalidData, TrainingError
 from adapter_trainer.evaluate import Evaluation, plain_samples, read_held_out
+from adapter_trainer.history import METRICS_FILE
 from adapter_trainer.loop import Nulls, Training
 from adapter_trainer.model import AdapterModel
 from adapter_trainer.objective import NoiseSchedule
@@ -32,6 +33,7 @@ from adapter_trainer.report import Report
 from adapter_trainer.resting import Resting
 from adapter_trainer.state import TrainingState
 from adapter_trainer.table import Row, read_table
+from adapter_trainer.utilization import Utilization
 from adapter_trainer.verify import check_rows, resolve_widths
 
 WEIGHT_TYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -98,19 +100,25 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
         ema = EMAModel(trained, decay=optimization.ema.decay, min_decay=floor, foreach=True)
     module: nn.Module
     module, prepared_optimizer = accelerator.prepare(model, optimizer)
-    state = TrainingState(config, model, prepared_optimizer, scheduler, ema, accelerator)
+    state = TrainingState(config, model, prepared_optimizer, scheduler, ema, accelerator, options.output / METRICS_FILE)
     report = Report(options.output, accelerator, processes, total_steps, options.clock, show)
     randomness.seed(config.seed, 0, processes.rank)
+    history = None
     if (folder := _resume_folder(options, processes)) is not None:
         is_own = folder.resolve().parent == options.output.resolve()
         state.load(folder, processes, is_own=is_own)
         report.saved_step = state.step if is_own else None
+        history = folder if is_own else None
         show(f"resuming from {folder} at step {state.step} of {total_steps}")
-    report.start(config, state.step)
+    report.start(config, state.step, history)
     encodings = Cache(config, model, accelerator, processes, options.output, show).encodings(
         rows, contents, layout, total_steps * global_batch_of(config, processes.world_size), stop, report
     )
     report.phase("training", state.step)
+    for encoder in model.encoders():
+        report.times.watch(encoder)
+    if processes.is_main:
+        report.utilization = Utilization.on(accelerator.device, config, processes.world_size, encodes=encodings is None)
     nulls = [] if model.tokenizers is None else [ids.to(accelerator.device) for ids in model.tokenizers([""])]
     schedule = NoiseSchedule(config.model.params.scheduler_config.params, accelerator.device)
     samples = _samples(config, rows, model, layout, encodings)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from adapter_api.document import InvalidDocument, dump, read, validate
 from adapter_api.training import TrainingConfig
 from adapter_trainer import checkpoint, optimizers, randomness
 from adapter_trainer.errors import DamagedCheckpoint, IncompatibleCheckpoint, InvalidConfig
+from adapter_trainer.history import CHECKPOINT_FILE
 from adapter_trainer.model import AdapterModel
 from adapter_trainer.processes import Processes
 
@@ -39,6 +41,8 @@ class TrainingState:
     scheduler: LambdaLR
     ema: EMAModel | None
     accelerator: Accelerator
+    history: Path
+    """What the run has reported; a copy goes with every checkpoint."""
     step: int = 0
     """Optimizer steps taken."""
     seen: int = 0
@@ -93,7 +97,8 @@ class TrainingState:
             },
         )
         _write_json(folder / "metrics.json", self.metrics)
-        _write_json(folder / "versions.json", _versions())
+        (folder / CHECKPOINT_FILE).write_bytes(self.history.read_bytes())
+        _write_json(folder / "versions.json", versions())
         (folder / "training.yaml").write_text(dump(self.config), encoding="utf-8")
         ema_step = 0 if self.ema is None else self.ema.optimization_step
         _write_json(
@@ -247,7 +252,9 @@ def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1), encoding="utf-8")
 
 
-def _versions() -> dict[str, str]:
+@cache
+def versions() -> dict[str, str]:
+    """Of what decides what a run computes, by package."""
     found = {}
     for name in _VERSIONED:
         try:
