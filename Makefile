@@ -10,7 +10,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install check format test demo example-data bench crash-matrix cluster-up cluster-down e2e generate golden lock clean
+.PHONY: help install check format test demo example-data bench crash-matrix s3-servers cluster-up cluster-down e2e generate golden lock clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -39,8 +39,11 @@ example-data: $(INSTALLED) ## Write the data that configs/example.yaml trains on
 bench: $(INSTALLED) ## Measure against what others do, side by side; writes docs/benchmarks.md (ONLY="step start": these)
 	$(BIN)/python -m benchmarks $(ONLY)
 
-crash-matrix: $(INSTALLED) ## Kill agents and the object store at 200 writes of the protocol; half an hour
-	CRASH_RUNS=200 $(BIN)/python -m pytest tests/agent/test_crash_matrix.py
+crash-matrix: $(INSTALLED) ## Kill agents, trainers and object stores at 200 steps of the protocol; half an hour
+	CRASH_RUNS=200 FENCING_RUNS=20 $(BIN)/python -m pytest -s tests/agent/test_crash_matrix.py
+
+s3-servers: $(INSTALLED) ## Build versitygw, the second S3 server of the tests; five minutes, once
+	$(BIN)/python -c 'from tests.cluster.tools import *; Tools(default_cache()).path("versitygw")'
 
 cluster-up: $(INSTALLED) ## Start a Kubernetes on this machine, or use the one of KUBECONFIG
 	$(BIN)/python -m tests.cluster up

@@ -1,79 +1,87 @@
-"""A run of two nodes whose agents, or whose store, are killed at one write of the protocol; and what must hold afterwards.
+"""A run of two nodes in which one process, or the store, is killed at one step; and what must hold afterwards.
 
-The writes are not listed by hand: an undisturbed run counts them.
+Steps are not listed by hand: an undisturbed run counts every request that the agents make, and every change that agents
+and trainers make on disk. It has an attempt that is lost while it uploads, so that the one after it restores and sweeps,
+and more checkpoints than are kept, so that retention removes one.
 """
 
 import contextlib
 import hashlib
+import os
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from adapter_agent import index, restore
 from adapter_agent.errors import StorageError
 from adapter_agent.local import Folders
 from adapter_agent.store import Store
-from adapter_api.checkpoint import folder_name
+from adapter_api.checkpoint import folder_name, receipt_name
+from tests.agent import crash_processes
 from tests.agent.faulty_proxy import Proxy, Request
-from tests.agent.node import Node, safetensors, write_checkpoint
-from tests.agent.seaweed import Seaweed
+from tests.agent.node import Node, safetensors
 
-NODES, STEPS, LARGE_BYTES = 2, (10, 20), 11 * 2**20
+NODES, STEPS, LOST, LARGE_BYTES = 2, (10, 20, 30), 20, 11 * 2**20
 WRITES = ("PUT", "POST", "DELETE")
-PATIENCE = 90.0
+PATIENCE = 120.0
 
-Victim = Literal["agent", "both", "store"]
+Victim = Literal["agent", "trainer", "both", "agents", "store"]
+"""Of the node whose step it is: its agent, its trainer, both; or every node's agent; or the store."""
 Recovery = Literal["restart", "attempt"]
+
+
+class Server(Protocol):
+    """A store that can be killed and started again on what it has stored."""
+
+    url: str
+
+    def restart(self) -> None: ...
 
 
 @dataclass(frozen=True)
 class Crash:
-    """What is killed at which write, before or after the store has done it, and who goes on."""
+    """Who is killed at which step, before or after the store has done it, and who goes on."""
 
-    write: int
-    after: bool
+    place: str
+    """`requests`, or the process whose changes on disk are counted: <attempt>-<restore|sync|trainer>-<node>."""
+    step: int
     victim: Victim
     recovery: Recovery
+    after: bool = False
+    """Of a request: whether the store has done it, and only the reply is lost."""
 
     def __str__(self) -> str:
         moment = "after" if self.after else "before"
-        return f"{self.victim}-{moment}-write-{self.write}-then-{self.recovery}"
+        return f"{self.victim}-{moment}-{self.place}-{self.step}-then-{self.recovery}"
 
 
-NOTHING = Crash(0, after=False, victim="agent", recovery="restart")
-
-
-class SmallPartsNode(Node):
-    """A node whose large files go up in parts."""
-
-    def argv(self, verb: str, *more: str) -> list[str]:
-        argv = super().argv(verb, *more)
-        return [sys.executable, "-m", "tests.agent.small_parts", *argv[3:]]
+NOTHING = Crash("nowhere", 0, victim="agent", recovery="restart")
 
 
 @dataclass
 class Run:
-    """Two nodes of one attempt after the other, their stand-in for a trainer, and the crash."""
+    """Two nodes of one attempt after the other, their trainers, and the crash."""
 
     folder: Path
-    server: Seaweed
+    server: Server
     store: Store
     crash: Crash
+    requests: int = 0
     writes: int = 0
     attempt: int = 1
-    nodes: list[SmallPartsNode] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
     stage: dict[int, str] = field(default_factory=dict)
-    current: dict[int, subprocess.Popen[str]] = field(default_factory=dict)
+    current: dict[int, ForkServerProcess] = field(default_factory=dict)
+    trainers: dict[int, ForkServerProcess] = field(default_factory=dict)
     committed: dict[int, str] = field(default_factory=dict)
     """Every step that the index was ever seen to name, and the digest of its manifest."""
-    wrote: dict[int, dict[int, bytes]] = field(default_factory=dict)
-    """Attempt -> step -> weights that its trainer left."""
+    _struck: bool = False
+    _lost: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _proxies: list[Proxy] = field(default_factory=list)
     _told: set[int] = field(default_factory=set)
@@ -90,86 +98,130 @@ class Run:
             end = time.monotonic() + PATIENCE
             while not self._turn():
                 assert time.monotonic() < end, f"{self.crash}: {self.stage}, committed {self.committed}"
-                time.sleep(0.03)
+                time.sleep(0.02)
         finally:
             self._over = True
-            self._kill(range(NODES))
-            self._read_to_the_end()
+            self._kill_gang()
 
     def close(self) -> None:
         """Ends what stood before the store."""
         for proxy in self._proxies:
             proxy.close()
 
+    def local_steps(self) -> dict[str, int]:
+        """How many changes each process made on disk."""
+        return {file.name: file.stat().st_size for file in sorted((self.folder / "counters").iterdir())}
+
     def _begin_attempt(self) -> None:
         work = self.folder / f"attempt-{self.attempt}"
         self.nodes = [
-            SmallPartsNode(
-                Folders(work / str(node)), self.store.uri, self._proxies[node].url, node, NODES, self.attempt
-            )
+            Node(Folders(work / str(node)), self.store.uri, self._proxies[node].url, node, NODES, self.attempt)
             for node in range(NODES)
         ]
         self.stage = dict.fromkeys(range(NODES), "restore")
+        for folder in ("counters", "logs", f"allowed-{self.attempt}"):
+            (self.folder / folder).mkdir(exist_ok=True)
         for node in range(NODES):
-            self._start(node)
+            self._start_agent(node)
 
-    def _start(self, node: int) -> None:
-        self.nodes[node].address.unlink(missing_ok=True)
-        verb, more = self.stage[node], ("--listen=127.0.0.1:0", "--keep-last=1")
-        self.current[node] = self.nodes[node].start(verb, *(more if verb == "sync" else ()))
+    def _start_agent(self, node: int) -> None:
+        place = self.nodes[node]
+        place.address.unlink(missing_ok=True)
+        place.folders.work.mkdir(parents=True, exist_ok=True)
+        verb = self.stage[node]
+        more = ("--listen=127.0.0.1:0", "--keep-last=1") if verb == "sync" else ()
+        name = f"{self.attempt}-{verb}-{node}"
+        self.current[node] = crash_processes.start(
+            crash_processes.agent, place.argv(verb, *more)[3:], self.folder / "logs" / name, place.folders.work,
+            self.folder / "counters" / name, self._fatal(name),
+        )  # fmt: skip
+
+    def _start_trainer(self, node: int) -> None:
+        name = f"{self.attempt}-trainer-{node}"
+        weights = {step: weights_of(self.attempt, step) for step in STEPS}
+        self.trainers[node] = crash_processes.start(
+            crash_processes.trainer, self.nodes[node].output, node, weights, self.folder / f"allowed-{self.attempt}" / str(node),
+            self.folder / "counters" / name, self._fatal(name),
+        )  # fmt: skip
+
+    def _fatal(self, name: str) -> int:
+        """The change at which the process that is started now ends; the one that follows it has none."""
+        if self.crash.place != name or self._struck:
+            return 0
+        self._struck = True
+        return self.crash.step
 
     def _turn(self) -> bool:
         """Looks at every process once; returns whether the run is over."""
         self._observe()
-        for node, process in list(self.current.items()):
-            code = process.poll()
-            if code is None:
-                continue
-            _, said = process.communicate()
-            if code == 0 and self.stage[node] == "restore":
-                self.stage[node] = "sync"
-                self._start(node)
-            elif code == 0:
-                self.stage[node] = "ended"
-                del self.current[node]
-            elif code == -signal.SIGKILL and self.crash.recovery == "attempt":
-                self._kill(range(NODES))
-                self._read_to_the_end()
-                self.attempt += 1
-                self._begin_attempt()
+        for process, start in [
+            *self._ended(self.current, self._go_on),
+            *self._ended(self.trainers, self._start_trainer),
+        ]:
+            if process.exitcode == -signal.SIGKILL and self.crash.recovery == "attempt":
+                self._next_attempt()
                 return False
-            else:
-                # Of the errors that a storage outage leads to, none may be final.
-                assert code == -signal.SIGKILL or self.crash.victim == "store", f"{self.crash}: {said}"
-                self._start(node)
+            start()
         if set(self.stage.values()) == {"ended"}:
             return True
         if set(self.stage.values()) <= {"sync", "ended"}:
             self._train()
         return False
 
+    def _ended(
+        self, processes: dict[int, ForkServerProcess], then: Callable[[int], None]
+    ) -> Iterator[tuple[ForkServerProcess, Callable[[], None]]]:
+        for node, process in list(processes.items()):
+            if process.exitcode is not None:
+                yield process, lambda node=node: then(node)  # type: ignore[misc]
+
+    def _go_on(self, node: int) -> None:
+        code = self.current[node].exitcode
+        if code == 0 and self.stage[node] == "restore":
+            self.stage[node] = "sync"
+            self._start_trainer(node)
+        elif code == 0:
+            self.stage[node] = "ended"
+            del self.current[node]
+            return
+        else:
+            # Of the errors that a storage outage leads to, none may be final.
+            assert code == -signal.SIGKILL or self.crash.victim == "store", f"{self.crash}: {code}\n{self._logs()}"
+        self._start_agent(node)
+
+    def _logs(self) -> str:
+        return "\n".join(file.read_text()[-2000:] for file in sorted((self.folder / "logs").iterdir()))
+
+    def _next_attempt(self) -> None:
+        self._kill_gang()
+        self.attempt += 1
+        self._begin_attempt()
+
     def _train(self) -> None:
-        """What the trainers do: the next step as soon as the one before is committed, and at the end they stop."""
+        """Lets trainers save the next step as soon as the one before is committed; at the end they stop."""
         newest = max(self.committed, default=0)
         following = next((step for step in STEPS if step > newest), None)
         if following is None:
             for node, process in self.current.items():
                 # Before it listens, the signal would end it like any process.
                 if self.stage[node] == "sync" and process.pid not in self._told and self.nodes[node].address.exists():
+                    assert process.pid is not None
                     self._told.add(process.pid)
-                    process.send_signal(signal.SIGTERM)
+                    os.kill(process.pid, signal.SIGTERM)
             return
-        for place in self.nodes:
-            if not place.folders.checkpoint(following).exists():
-                values = self._weights(following) if place.node == 0 else None
-                write_checkpoint(place.output, following, place.node, values=values)
+        losing = following == LOST and not self._lost
+        for node in range(1 if losing else NODES):
+            allowed = self.folder / f"allowed-{self.attempt}" / str(node)
+            allowed.mkdir(exist_ok=True)
+            (allowed / str(following)).touch()
+        if losing and self._has_sent(following):
+            self._lost = True
+            self._next_attempt()
 
-    def _weights(self, step: int) -> bytes:
-        """Differs from attempt to attempt, so that a mixture would be seen."""
-        seed = hashlib.sha256(f"{self.attempt} {step}".encode()).digest()
-        values = seed * (LARGE_BYTES // len(seed))
-        self.wrote.setdefault(self.attempt, {})[step] = values
-        return values
+    def _has_sent(self, step: int) -> bool:
+        with contextlib.suppress(StorageError):
+            return self.store.head(f"{folder_name(step)}/{receipt_name(0)}") is not None
+        return False
 
     def _observe(self) -> None:
         with contextlib.suppress(StorageError):
@@ -180,12 +232,12 @@ class Run:
 
     def _rule(self, node: int) -> Callable[[Request], str]:
         def rule(request: Request) -> str:
-            if request.method not in WRITES or self._over:
+            if self._over:
                 return "pass"
             with self._lock:
-                self.writes += 1
-                request.number = self.writes
-            if request.number != self.crash.write:
+                self.requests += 1
+                request.number = self.requests
+            if self.crash.place != "requests" or request.number != self.crash.step:
                 return "pass"
             if self.crash.after:
                 return "lose"
@@ -196,35 +248,34 @@ class Run:
 
     def _after(self, node: int) -> Callable[[Request], None]:
         def after(request: Request) -> None:
-            if request.number == self.crash.write and self.crash.after:
+            if self.crash.place == "requests" and request.number == self.crash.step and self.crash.after:
                 self._strike(node)
 
         return after
 
     def _strike(self, node: int) -> None:
-        if self.crash.victim == "store":
+        victim = self.crash.victim
+        if victim == "store":
             self.server.restart()
-        else:
-            self._kill(range(NODES) if self.crash.victim == "both" else [node])
+        if victim in {"agent", "both"}:
+            send(signal.SIGKILL, [self.current.get(node)])
+        if victim in {"trainer", "both"}:
+            send(signal.SIGKILL, [self.trainers.get(node)])
+        if victim == "agents":
+            send(signal.SIGKILL, list(self.current.values()))
 
-    def _read_to_the_end(self) -> None:
-        """Closes the pipes of ended processes. Only the thread that starts them does; others merely kill."""
-        for process in self.current.values():
-            if process.stdout is not None and not process.stdout.closed:
-                process.communicate()
-
-    def _kill(self, nodes: "range | list[int]") -> None:
-        for node in nodes:
-            process = self.current.get(node)
-            if process is not None and process.poll() is None:
-                process.kill()
-                process.wait()
+    def _kill_gang(self) -> None:
+        gang = [process for process in (*self.current.values(), *self.trainers.values()) if process.exitcode is None]
+        send(signal.SIGKILL, gang)
+        for process in gang:
+            process.join()
+        self.current, self.trainers = {}, {}
 
     def check(self) -> Iterator[str]:
         """Every violation of what must hold, after a following attempt has swept."""
         newest = max(self.committed)
         if newest != STEPS[-1]:
-            yield f"the last step was not committed: {self.committed}"
+            yield f"lost-committed: the last step was not committed: {self.committed}"
         following = Node(Folders(self.folder / "following"), self.store.uri, self.server.url, attempt=self.attempt + 1)
         code, said = following.restore()
         if code:
@@ -233,7 +284,7 @@ class Run:
         folder = following.folders.checkpoint(newest)
         manifest = restore.read_manifest(self.store, restore.committed_entry(self.store, newest)).manifest
         weights = (folder / "unet" / "model.safetensors").read_bytes()
-        if weights != safetensors(self.wrote[manifest.attempt][newest]):
+        if weights != safetensors(weights_of(manifest.attempt, newest)):
             yield f"resumed-corrupt: the weights are not those of attempt {manifest.attempt}"
         if {entry.node for entry in manifest.files} != set(range(NODES)):
             yield f"resumed-corrupt: files of nodes {sorted({entry.node for entry in manifest.files})} only"
@@ -248,60 +299,22 @@ class Run:
             folder = folder_name(entry.step)
             expected |= {f"{folder}/manifest.json", *(f"{folder}/{file.path}" for file in manifest.files)}
             expected |= {f"{folder}/nodes/{node}.json" for node in range(NODES)}
-        for facts in self.store.list():
-            if facts.key not in expected and not facts.key.startswith("logs/"):
-                yield f"leaked: {facts.key}"
+        found = {facts.key for facts in self.store.list() if not facts.key.startswith("logs/")}
+        yield from (f"leaked: {key}" for key in sorted(found - expected))
+        yield from (f"lost-committed: {key} is gone" for key in sorted(expected - found))
         answer = self.store.client.list_multipart_uploads(Bucket=self.store.bucket, Prefix=self.store.full_key(""))
         yield from (f"leaked upload: {upload['Key']}" for upload in answer.get("Uploads", ()))
 
 
-@dataclass
-class Fencing(Run):
-    """Attempts that are stopped in the middle of a write instead of killed, and go on when a newer one has begun."""
+def weights_of(attempt: int, step: int) -> bytes:
+    """Differ from attempt to attempt, so that a mixture would be seen."""
+    seed = hashlib.sha256(f"{attempt} {step}".encode()).digest()
+    return seed * (LARGE_BYTES // len(seed))
 
-    pauses: tuple[tuple[int, float], ...] = ()
-    """Write at which an attempt is stopped -> seconds until it goes on, with that write still in flight."""
-    zombies: list[subprocess.Popen[str]] = field(default_factory=list)
-    _stopped: threading.Event = field(default_factory=threading.Event)
 
-    def _rule(self, node: int) -> Callable[[Request], str]:
-        lengths = dict(self.pauses)
-
-        def rule(request: Request) -> str:
-            if request.method not in WRITES or self._over:
-                return "pass"
-            with self._lock:
-                self.writes += 1
-                seconds = lengths.get(self.writes)
-                if seconds is None or self._stopped.is_set():
-                    return "pass"
-                stopped = [process for process in self.current.values() if process.poll() is None]
-                for process in stopped:
-                    process.send_signal(signal.SIGSTOP)
-                self._stopped.set()
-            time.sleep(seconds)
-            for process in stopped:
-                process.send_signal(signal.SIGCONT)
-            return "pass"
-
-        return rule
-
-    def _turn(self) -> bool:
-        if self._stopped.is_set():
-            self.zombies += self.current.values()
-            self.attempt += 1
-            self._begin_attempt()
-            self._stopped.clear()
-        return super()._turn()
-
-    def zombie_ends(self) -> list[int]:
-        """Exit codes of the older attempts' processes, once they have seen that they are fenced, or have been told."""
-        ends = []
-        for process in self.zombies:
-            try:
-                process.communicate(timeout=60)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.communicate()
-            ends.append(process.returncode)
-        return ends
+def send(number: int, processes: Iterable[ForkServerProcess | None]) -> None:
+    """A signal for those that run. Only the thread that started them looks at how they ended."""
+    for process in processes:
+        if process is not None and process.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, number)

@@ -1,12 +1,14 @@
-"""Whatever is killed at whichever write: no committed step is lost, none is corrupt, and nothing is left behind.
+"""Whoever is killed at whichever step: no committed step is lost, none is corrupt, and nothing is left behind.
 
-Every write of an undisturbed run is a place to be killed at. A few of the combinations run each time;
-`CRASH_RUNS=200` (make crash-matrix) takes as many as one likes.
+Every step of an undisturbed run is a place to be killed at. A few of the combinations run each time;
+`CRASH_RUNS=200` (make crash-matrix) takes as many as one likes, `CRASH_FROM=100` begins at the hundredth.
 """
 
 import itertools
+import json
 import os
 import random
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,74 +17,95 @@ from boto3.session import Session
 
 from adapter_agent.store import Store
 from adapter_api.progress import ExitCode
-from tests.agent.crash_matrix import NOTHING, Crash, Fencing, Recovery, Run, Victim
+from tests.agent.crash_matrix import NOTHING, Crash, Recovery, Run, Victim
+from tests.agent.fencing import Fencing
 from tests.agent.seaweed import BUCKET, Seaweed
+from tests.agent.servers import SERVERS, Kind, built
+from tests.agent.versity import Versity
 
-RUNS = int(os.environ.get("CRASH_RUNS", "8"))
-pytestmark = pytest.mark.timeout(0 if RUNS > 20 else 400)
+RUNS, FIRST = int(os.environ.get("CRASH_RUNS", "10")), int(os.environ.get("CRASH_FROM", "0"))
+FENCING_RUNS = int(os.environ.get("FENCING_RUNS", "2"))
+pytestmark = pytest.mark.timeout(0 if RUNS > 20 or FENCING_RUNS > 5 else 400)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
-    server = Seaweed(tmp_path_factory.mktemp("weed"))
+@pytest.fixture(scope="module", params=SERVERS)
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed | Versity]:
+    kind: Kind = built(request.param)
+    server = kind(tmp_path_factory.mktemp("server"))
     server.start()
     yield server
     server.kill()
 
 
-def run(crash: Crash, server: Seaweed, aws: Session, folder: Path) -> Run:
+def run(crash: Crash, server: Seaweed | Versity, aws: Session, folder: Path) -> Run:
     folder.mkdir()
     store = Store(f"s3://{BUCKET}/{folder.parent.name}/{folder.name}".replace("_", "-"), aws, server.url, None)
     made = Run(folder, server, store, crash)
-    made.go()
-    made.close()
+    try:
+        made.go()
+    finally:
+        made.close()
     return made
 
 
-def crashes(writes: int, count: int) -> list[Crash]:
-    """All combinations in a fixed random order, as many as asked for, every write as often as any other."""
+def crashes(undisturbed: Run) -> list[Crash]:
+    """All combinations in a fixed random order, in rounds: one for each step, then another way for each step, and so on."""
     ways: list[tuple[Victim, Recovery]] = [
-        ("agent", "restart"), ("agent", "attempt"), ("both", "restart"), ("both", "attempt"), ("store", "restart")
+        ("agent", "restart"), ("agent", "attempt"), ("trainer", "restart"), ("trainer", "attempt"),
+        ("both", "attempt"), ("both", "restart"), ("agents", "restart"), ("agents", "attempt"), ("store", "restart"),
     ]  # fmt: skip
     everything = [
-        Crash(write, after, *way) for write, after, way in itertools.product(range(1, writes + 1), (False, True), ways)
+        Crash("requests", step, *way, after)
+        for step, after, way in itertools.product(range(1, undisturbed.requests + 1), (False, True), ways)
     ]
-    order = random.Random(20_261_124)
-    order.shuffle(everything)
-    seen: dict[int, int] = {}
+    recoveries: tuple[Recovery, Recovery] = ("restart", "attempt")
+    for place, steps in undisturbed.local_steps().items():
+        victim: Victim = "trainer" if "trainer" in place else "agent"
+        everything += [
+            Crash(place, step, victim, recovery)
+            for step, recovery in itertools.product(range(1, steps + 1), recoveries)
+        ]
+    random.Random(20_261_124).shuffle(everything)
+    rounds: Counter[tuple[str, int]] = Counter()
     ranked = []
     for crash in everything:
-        seen[crash.write] = seen.get(crash.write, 0) + 1
-        ranked.append((seen[crash.write], crash))
-    first_rounds = [crash for _, crash in sorted(ranked, key=lambda each: each[0])]
-    return first_rounds[:count]
+        rounds[crash.place, crash.step] += 1
+        ranked.append((rounds[crash.place, crash.step], crash))
+    return [crash for _, crash in sorted(ranked, key=lambda each: each[0])]
 
 
 def test_nothing_is_lost_torn_or_left_behind_wherever_a_run_is_killed(
-    server: Seaweed, aws: Session, tmp_path: Path
+    server: Seaweed | Versity, aws: Session, tmp_path: Path
 ) -> None:
     undisturbed = run(NOTHING, server, aws, tmp_path / "undisturbed")
     assert list(undisturbed.check()) == []
-    assert undisturbed.writes > 30
-    found = {}
-    for crash in crashes(undisturbed.writes, RUNS):
+    # The attempt that was lost, and the one after it that restored, swept, and removed a checkpoint.
+    assert {place[0] for place in undisturbed.local_steps()} == {"1", "2"}
+    assert undisturbed.requests > 100
+    found, done = {}, Counter[str]()
+    for crash in crashes(undisturbed)[FIRST : FIRST + RUNS]:
         disturbed = run(crash, server, aws, tmp_path / str(crash))
+        done[f"{crash.victim} at {'a request' if crash.place == 'requests' else 'its disk'}"] += 1
         if violations := list(disturbed.check()):
             found[str(crash)] = violations
+    print(json.dumps({"requests": undisturbed.requests, "local": undisturbed.local_steps(), "runs": done}, indent=1))
     assert found == {}
 
 
-@pytest.mark.parametrize("seed", range(max(2, RUNS // 10)))
+@pytest.mark.parametrize("seed", range(FENCING_RUNS))
 def test_attempts_that_were_only_stopped_change_nothing_once_a_newer_one_has_the_output(
-    server: Seaweed, aws: Session, tmp_path: Path, seed: int
+    server: Seaweed | Versity, aws: Session, tmp_path: Path, seed: int
 ) -> None:
     chance = random.Random(seed)
     moments = sorted(chance.sample(range(14, 90), 3))
     pauses = tuple((moment, chance.uniform(0.5, 6)) for moment in moments)
     store = Store(f"s3://{BUCKET}/{tmp_path.parent.name}/{tmp_path.name}".replace("_", "-"), aws, server.url, None)
     made = Fencing(tmp_path, server, store, NOTHING, pauses=pauses)
-    made.go()
-    ends = made.zombie_ends()
-    made.close()
+    try:
+        made.go()
+        ends = made.zombie_ends()
+    finally:
+        made.close()
     assert list(made.check()) == []
+    assert made.attempt >= 4
     assert set(ends) <= {ExitCode.FENCED, ExitCode.COMPLETE}, pauses

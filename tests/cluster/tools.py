@@ -69,6 +69,10 @@ class Tools:
         for name in names:
             self.path(name)
 
+    def has(self, name: str) -> bool:
+        """Whether the program has been built."""
+        return self._target(name).exists()
+
     def can_provide(self, names: tuple[str, ...]) -> bool:
         """Whether these are built, or Go is there to build them."""
         return shutil.which("go") is not None or all(self._target(name).exists() for name in names)

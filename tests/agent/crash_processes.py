@@ -1,0 +1,119 @@
+"""Agents and trainers as real processes that can be killed at any of their requests and any of their writes to disk.
+
+They are forked from a server that has imported everything once: a run needs a dozen, and importing takes seconds.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+from adapter_agent import multipart
+from adapter_agent.__main__ import main
+from adapter_trainer import checkpoint
+from adapter_trainer.processes import Processes
+from tests.agent.node import safetensors
+
+PARTS = 5 * 2**20
+"""So small that a test's files go up in several."""
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload([__name__])
+
+
+def start(work: Callable[..., None], *arguments: Any) -> ForkServerProcess:
+    """Runs `work` in a process of its own, with the environment as it is now."""
+    process = _CONTEXT.Process(target=_run, args=(dict(os.environ), work, arguments), daemon=True)
+    process.start()
+    return process
+
+
+def _run(environment: dict[str, str], work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    work(*arguments)
+
+
+def agent(argv: list[str], log: Path, folder: Path, counter: Path, fatal: int) -> None:
+    """`python -m adapter_agent` with these arguments."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    multipart.SINGLE_PUT_BYTES = multipart.MIN_PART_BYTES = PARTS
+    sys.argv = ["adapter_agent", *argv]
+    kill_at(folder, counter, fatal)
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def trainer(output: Path, node: int, weights: dict[int, bytes], allowed: Path, counter: Path, fatal: int) -> None:
+    """Saves a checkpoint of each step of `weights` as soon as a file of `allowed` says so, as the real trainer saves."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    processes = Processes(rank=node)
+    output.mkdir(parents=True, exist_ok=True)
+    kill_at(output, counter, fatal)
+    checkpoint.clear_remains(output, processes)
+    latest = max(checkpoint.complete_steps(output), default=0)
+    for step in [step for step in sorted(weights) if step > latest]:
+        while not (allowed / str(step)).exists():
+            time.sleep(0.02)
+        checkpoint.write(output, step, lambda folder, step=step: fill(folder, step, node, weights[step]), processes)
+    signal.pause()
+
+
+def fill(folder: Path, step: int, node: int, weights: bytes) -> None:
+    """What one node has to save."""
+    files = {f"random-rank-{node:05d}.safetensors": safetensors(f"rng {node} {step}".encode())}
+    if node == 0:
+        files |= {
+            "unet/model.safetensors": safetensors(weights),
+            checkpoint.STATE_FILE: b"{}",
+            "metrics.json": f'{{"loss": {1 / step}}}'.encode(),
+            "versions.json": b'{"torch": "2"}',
+        }
+    for path, body in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(body)
+
+
+def kill_at(folder: Path, counter: Path, fatal: int) -> None:
+    """Counts everything that this process is about to change below `folder`; the `fatal`th change is its end (0: none).
+
+    Python announces each (https://docs.python.org/3/library/audit_events.html), so that none has to be listed by hand.
+    """
+    inside = f"{folder}{os.sep}"
+    tally = os.open(counter, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    lock = threading.Lock()
+    seen = 0
+
+    def changes(event: str, arguments: tuple[Any, ...]) -> bool:
+        if event == "open":
+            path, _, flags = arguments
+            return _is_below(path, inside) and isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR))
+        if event in {"os.remove", "os.rmdir"} and arguments[1] != -1:
+            return True  # relative to an open folder: the inside of a tree that is being removed
+        return event in {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree"} and _is_below(
+            arguments[0], inside
+        )
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal seen
+        if changes(event, arguments):
+            with lock:
+                seen += 1
+                os.write(tally, b".")
+                if seen == fatal:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
+def _is_below(path: Any, inside: str) -> bool:
+    return isinstance(path, str | os.PathLike) and os.fspath(path).startswith(inside)
