@@ -86,7 +86,9 @@ def test_nothing_is_lost_torn_or_left_behind_wherever_a_run_is_killed(
     for crash in crashes(undisturbed)[FIRST : FIRST + RUNS]:
         disturbed = run(crash, server, aws, tmp_path / str(crash))
         done[f"{crash.victim} at {'a request' if crash.place == 'requests' else 'its disk'}"] += 1
-        if violations := list(disturbed.check()):
+        violations = list(disturbed.check())
+        print(f"{crash}: {violations or 'held'}", flush=True)
+        if violations:
             found[str(crash)] = violations
     print(json.dumps({"requests": undisturbed.requests, "local": undisturbed.local_steps(), "runs": done}, indent=1))
     assert found == {}
