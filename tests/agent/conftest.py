@@ -13,13 +13,30 @@ from adapter_agent.local import Folders
 from adapter_agent.store import Store
 from tests.agent.faulty_proxy import Proxy
 from tests.agent.node import Node
-from tests.agent.seaweed import BUCKET, KEY, SECRET, seaweed
+from tests.agent.seaweed import BUCKET, KEY, SECRET
+from tests.agent.servers import SERVERS, built
+
+ON_BOTH = {
+    "test_store", "test_index", "test_commit", "test_retention", "test_multipart", "test_download",
+}  # fmt: skip
+"""Modules whose tests run on every server: what is conditional, created once, or sent in parts."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests that need a server get it from `server_kind`: SeaweedFS, or in these modules one after the other."""
+    if "server_kind" in metafunc.fixturenames:
+        module = metafunc.module.__name__.rpartition(".")[2]
+        metafunc.parametrize("server_kind", SERVERS if module in ON_BOTH else SERVERS[:1], scope="session")
 
 
 @pytest.fixture(scope="session")
-def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with seaweed(tmp_path_factory.mktemp("weed")) as url:
-        yield url
+def endpoint(server_kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    server = built(server_kind)(tmp_path_factory.mktemp("server"))
+    try:
+        server.start()
+        yield server.url
+    finally:
+        server.kill()
 
 
 @pytest.fixture(autouse=True)

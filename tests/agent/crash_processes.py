@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def trainer(output: Path, node: int, weights: dict[int, bytes], allowed: Path, c
     for step in [step for step in sorted(weights) if step > latest]:
         while not (allowed / str(step)).exists():
             time.sleep(0.02)
-        checkpoint.write(output, step, lambda folder, step=step: fill(folder, step, node, weights[step]), processes)
+        checkpoint.write(output, step, partial(fill, step=step, node=node, weights=weights[step]), processes)
     signal.pause()
 
 

@@ -23,8 +23,8 @@ from tests.agent.seaweed import BUCKET, Seaweed
 from tests.agent.servers import SERVERS, Kind, built
 from tests.agent.versity import Versity
 
-RUNS, FIRST = int(os.environ.get("CRASH_RUNS", "10")), int(os.environ.get("CRASH_FROM", "0"))
-FENCING_RUNS = int(os.environ.get("FENCING_RUNS", "2"))
+RUNS, FIRST = int(os.environ.get("CRASH_RUNS", "5")), int(os.environ.get("CRASH_FROM", "0"))
+FENCING_RUNS = int(os.environ.get("FENCING_RUNS", "1"))
 pytestmark = pytest.mark.timeout(0 if RUNS > 20 or FENCING_RUNS > 5 else 400)
 
 
