@@ -19,6 +19,7 @@ FREE_TO_CHANGE: tuple[tuple[str, ...], ...] = (
     ("data", "params", "cache"),
     ("data", "params", "verify"),
     ("model", "params", "unet_config", "gradient_checkpointing"),
+    ("model", "params", "unet_config", "compile"),
 )
 """Fields that may differ: they change how long, how grouped and how observed a run is, not what it computes."""
 

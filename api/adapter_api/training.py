@@ -149,6 +149,8 @@ class UNetConfig(Source, Trainable):
     params: UNetParams = UNetParams()
     gradient_checkpointing: Flag = False
     """Recompute activations in the backward pass: less memory, about a fifth slower."""
+    compile: Flag = False
+    """Compile each transformer block with torch.compile: the first step takes minutes, later ones are faster."""
 
 
 class FirstStageParams(ConfigModel):

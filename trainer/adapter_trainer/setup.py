@@ -15,7 +15,7 @@ from torch import nn
 
 from adapter_api.columns import columns_of
 from adapter_api.training import TrainingConfig
-from adapter_trainer import checkpoint, optimizers, randomness
+from adapter_trainer import checkpoint, compute, optimizers, randomness
 from adapter_trainer.caching import Cache, layout_of, wants_contents
 from adapter_trainer.contents import Content, contents_of
 from adapter_trainer.control import StopRequest
@@ -85,6 +85,7 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
     model = AdapterModel(config)
     _cast_frozen(model, WEIGHT_TYPES[optimization.mixed_precision])
     model.to(accelerator.device)
+    compute.tune(model, accelerator.device)
     optimizer = _optimizer(config, model)
     total_steps = total_steps_of(config, layout.order.length, processes.world_size)
     scheduler = get_scheduler(
