@@ -4,6 +4,7 @@
 <output uri>/checkpoint-<step>/...               plain files
 <output uri>/checkpoint-<step>/nodes/<n>.json    receipt of node n: what it uploaded
 <output uri>/checkpoint-<step>/manifest.json     every file of the checkpoint
+<output uri>/quarantine/...                      files of checkpoints that turned out to be damaged
 """
 
 import re
@@ -115,6 +116,19 @@ class Removal(ResourceModel):
     """Until then whoever had read the index before can still fetch it."""
 
 
+class Quarantined(ResourceModel):
+    """A checkpoint that was committed and turned out to be damaged. Nobody restores it; its files are kept aside."""
+
+    step: Count
+    attempt: Count
+    manifest_sha256: Sha256
+    uri: str
+    """Where its files are now."""
+    reason: str
+    """What was wrong with it."""
+    found_at: datetime
+
+
 class CheckpointIndex(ResourceModel):
     """The index, newest checkpoint last. A checkpoint that it does not name does not exist."""
 
@@ -126,6 +140,8 @@ class CheckpointIndex(ResourceModel):
     checkpoints: tuple[IndexEntry, ...] = ()
     removals: tuple[Removal, ...] = ()
     """What has been taken out, until its objects are gone; the manifest goes before the data."""
+    quarantined: tuple[Quarantined, ...] = ()
+    """What was committed and is damaged, kept for whoever looks into it."""
 
     @property
     def newest(self) -> IndexEntry | None:

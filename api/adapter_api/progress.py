@@ -74,6 +74,8 @@ class Progress(ResourceModel):
     """Figures of the newest evaluation, by name."""
     upload_error: Annotated[str, Field(max_length=2048)] | None = None
     """Why the last upload has not succeeded yet; training goes on meanwhile."""
+    restore_warning: Annotated[str, Field(max_length=2048)] | None = None
+    """Which checkpoints could not be used when this attempt began, and what is wrong with them."""
 
 
 class Outcome(ResourceModel):

@@ -66,7 +66,7 @@ class Committed:
 
     def fetch(self, step: int, folder: Path, on_bytes: Callable[[int], None]) -> CheckpointManifest:
         """Downloads a checkpoint, every byte verified, to `folder`, which appears when it is whole."""
-        return restore.fetch_checkpoint(self.store, step, folder, on_bytes, resume=True)
+        return restore.fetch_checkpoint(self.store, step, folder, on_bytes)
 
     def faults(self, entry: IndexEntry, on_bytes: Callable[[int], None]) -> list[Fault]:
         """What of a checkpoint is not as it was committed, every byte read."""

@@ -115,4 +115,5 @@ def _percent(progress: Progress) -> float:
 
 
 def _trouble(progress: Progress) -> list[str]:
-    return [] if progress.upload_error is None else [f"upload: {progress.upload_error}"]
+    told = (("upload", progress.upload_error), ("restore", progress.restore_warning))
+    return [f"{what}: {trouble}" for what, trouble in told if trouble is not None]

@@ -1,8 +1,11 @@
-"""Stands before the store and loses replies, or worse."""
+"""Stands before the store and loses replies, refuses, stalls, or damages what goes through."""
 
 import http.client
+import random
 import socket
+import struct
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,16 +21,32 @@ class Request:
     body: bytes
     number: int = 0
     """Of the request among those that a test counts."""
+    first: int = 0
+    """Where the range begins that is asked for."""
+
+
+REFUSALS = {
+    "slow_down": (503, "SlowDown"),
+    "expired": (400, "ExpiredToken"),
+    "unknown_key": (403, "InvalidAccessKeyId"),
+}
+"""Verdict -> status and code that the store would answer with."""
+STALL_SECONDS = 2.0
 
 
 class Proxy:
-    """Stands before the store. `rule` says of each request: pass it on, lose the reply, cut it in two, accept it falsely, or hang."""
+    """Stands before the store. `rule` says of each request what happens to it.
+
+    pass; hang; lose_before or lose (the reply); accept falsely; a key of REFUSALS; stall, and then pass; of the reply's
+    body: cut it in two, reset the connection in its middle, or flip one of its bits.
+    """
 
     def __init__(self, target: str) -> None:
         self.rule: Callable[[Request], str] = lambda _: "pass"
         self.after: Callable[[Request], None] = lambda _: None
         """Called when the store has answered, before the reply goes on."""
         self.log: list[Request] = []
+        self.chance = random.Random(1)
         self.hanging = threading.Event()
         self._released = threading.Event()
         proxy, host = self, target.removeprefix("http://")
@@ -39,7 +58,8 @@ class Proxy:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 path, _, query = self.path.partition("?")
                 key = path.removeprefix(f"/{BUCKET}/")
-                request = Request(self.command, key, query, body)
+                first = (self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")[0]
+                request = Request(self.command, key, query, body, first=int(first))
                 proxy.log.append(request)
                 verdict = proxy.rule(request)
                 if verdict == "hang":
@@ -50,6 +70,16 @@ class Proxy:
                 if verdict == "lose_before":
                     self.close_connection = True
                     self.connection.shutdown(socket.SHUT_RDWR)
+                    return
+                if verdict == "stall":
+                    time.sleep(STALL_SECONDS)
+                if verdict in REFUSALS:
+                    status, code = REFUSALS[verdict]
+                    said = f"<Error><Code>{code}</Code><Message>said by the proxy</Message></Error>".encode()
+                    self.send_response(status)
+                    self.send_header("Content-Length", str(len(said)))
+                    self.end_headers()
+                    self.wfile.write(said)
                     return
                 if verdict == "accept":
                     self.send_response(200)
@@ -67,13 +97,25 @@ class Proxy:
                     self.close_connection = True
                     self.connection.shutdown(socket.SHUT_RDWR)
                     return
-                self.send_response(reply.status)
-                for name, value in reply.getheaders():
+                self.pass_on(verdict, reply.status, reply.getheaders(), content)
+
+            def pass_on(self, verdict: str, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
+                self.send_response(status)
+                for name, value in headers:
                     if name.lower() not in {"connection", "transfer-encoding", "date", "server"}:
                         self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(content[: len(content) // 2] if verdict == "cut" else content)
-                self.close_connection = self.close_connection or verdict == "cut"
+                if verdict in {"cut", "reset"}:
+                    self.wfile.write(content[: len(content) // 2])
+                    self.close_connection = True
+                    if verdict == "reset":
+                        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                        self.connection.close()
+                    return
+                if verdict == "flip" and content:
+                    at = proxy.chance.randrange(len(content))
+                    content = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+                self.wfile.write(content)
 
             do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = handle_any  # noqa: N815 - http.server's names
 

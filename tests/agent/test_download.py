@@ -1,65 +1,157 @@
-"""Downloads that break off go on; what is damaged is never taken for whole."""
+"""Downloads through a network and a store that refuse, stall, break off and damage: never wrong content, never stuck."""
 
 import hashlib
+import os
+import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from adapter_agent import download
-from adapter_agent.errors import Damaged, EndpointUnreachable
+from adapter_agent.download import Expected, partial_of, receive
+from adapter_agent.errors import Damaged, PreconditionFailed, StorageError, UnreliableConnection
 from adapter_agent.store import Store
-from adapter_api.checkpoint import FileEntry
+from tests.agent import faulty_proxy
 from tests.agent.faulty_proxy import Proxy, Request
-from tests.agent.node import safetensors
 
-BODY = safetensors(bytes(range(256)) * 4000)
-FILE = FileEntry(path="a.safetensors", size=len(BODY), sha256=hashlib.sha256(BODY).hexdigest(), node=0)
+MIB = 2**20
 
 
-def reads(proxy: Proxy) -> list[Request]:
-    return [request for request in proxy.log if request.method == "GET"]
+@pytest.fixture(autouse=True)
+def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "RANGE_BYTES", MIB)
+    monkeypatch.setattr(download, "_memory", download._Memory())
+    monkeypatch.setattr(download, "FIRST_DELAY_SECONDS", 0.01)
 
 
-def test_what_has_arrived_is_not_fetched_again(store: Store, proxy: Proxy, through: Store, tmp_path: Path) -> None:
-    store.put("a.safetensors", BODY)
-    told: list[int] = []
-
-    def cut_the_first(_: Request) -> str:
-        return "cut" if len(reads(proxy)) == 1 else "pass"
-
-    proxy.rule = cut_the_first
-    download.receive(through, "a.safetensors", tmp_path / "a.safetensors", FILE, told.append)
-    assert (tmp_path / "a.safetensors").read_bytes() == BODY
-    assert sum(told) == len(BODY)
-    assert len(reads(proxy)) == 2
-    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+@pytest.fixture
+def body(store: Store) -> bytes:
+    """Of seven ranges, the last one short, and in the store under `large`."""
+    body = os.urandom(6 * MIB + 12_345)
+    store.put("large", body)
+    return body
 
 
-def test_a_download_that_breaks_off_too_often_stays_for_the_next_call(
-    store: Store, proxy: Proxy, through: Store, tmp_path: Path
+def expected_of(body: bytes) -> Expected:
+    return Expected(len(body), hashlib.sha256(body).hexdigest())
+
+
+def reads(proxy: Proxy) -> int:
+    return sum(request.method == "GET" for request in proxy.log)
+
+
+def sometimes(faults: tuple[str, ...], share: float) -> Callable[[Request], str]:
+    """One of `faults` for this share of the reads, the same on every run."""
+    chance = random.Random(7)
+    return lambda request: chance.choice(faults) if request.method == "GET" and chance.random() < share else "pass"
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [("slow_down",), ("cut",), ("reset",), ("lose", "lose_before"), ("stall",)],
+    ids=lambda faults: faults[0],
+)
+def test_what_breaks_off_is_gone_on_with_until_it_is_whole(
+    through: Store, proxy: Proxy, body: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faults: tuple[str, ...]
 ) -> None:
-    store.put("a.safetensors", BODY)
-    proxy.rule = lambda _: "cut"
-    with pytest.raises(EndpointUnreachable):
-        download.receive(through, "a.safetensors", tmp_path / "a.safetensors", FILE)
-    assert not (tmp_path / "a.safetensors").exists()
-    arrived = (tmp_path / ".a.safetensors.partial").stat().st_size
-    assert arrived > len(BODY) // 2
+    monkeypatch.setattr(faulty_proxy, "STALL_SECONDS", 0.3)
+    proxy.rule = sometimes(faults, 0.4)
+    receive(through, "large", tmp_path / "back", expected_of(body), only_safe=False)
+    assert (tmp_path / "back").read_bytes() == body
+    assert reads(proxy) > 7 or faults == ("stall",)
+
+
+def test_what_was_damaged_on_its_way_is_fetched_again(
+    through: Store, proxy: Proxy, body: bytes, tmp_path: Path
+) -> None:
+    proxy.rule = lambda _: "flip" if reads(proxy) == 3 else "pass"
+    receive(through, "large", tmp_path / "back", expected_of(body), only_safe=False)
+    assert (tmp_path / "back").read_bytes() == body
+
+
+def test_a_way_that_damages_always_is_not_taken_for_a_damaged_store(
+    through: Store, proxy: Proxy, body: bytes, tmp_path: Path
+) -> None:
+    proxy.rule = lambda request: "flip" if request.method == "GET" else "pass"
+    with pytest.raises(UnreliableConnection, match="differently each time; look at the network"):
+        receive(through, "large", tmp_path / "back", expected_of(body), only_safe=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_the_store_holds_damaged_is_damaged_on_the_second_look(store: Store, body: bytes, tmp_path: Path) -> None:
+    store.put("large", b"x" + body[1:])
+    with pytest.raises(Damaged, match="its content is damaged"):
+        receive(store, "large", tmp_path / "back", expected_of(body), only_safe=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupted_download_goes_on_where_it_was(
+    through: Store, proxy: Proxy, body: bytes, tmp_path: Path
+) -> None:
+    proxy.rule = lambda request: "lose_before" if request.first >= 4 * MIB else "pass"
+    with pytest.raises(StorageError):
+        receive(through, "large", tmp_path / "back", expected_of(body), only_safe=False)
+    assert partial_of(tmp_path / "back").stat().st_size == 4 * MIB
+    told: list[int] = []
+    proxy.rule, before = (lambda _: "pass"), len(proxy.log)
+    receive(through, "large", tmp_path / "back", expected_of(body), only_safe=False, on_bytes=told.append)
+    assert sorted(request.first for request in proxy.log[before:]) == [4 * MIB, 5 * MIB, 6 * MIB]
+    assert sum(told) == len(body)
+    assert (tmp_path / "back").read_bytes() == body
+
+
+@pytest.mark.parametrize("there", [b"\0" * MIB, b"\0" * 20 * MIB], ids=["torn", "too long"])
+def test_a_beginning_that_is_not_the_files_is_thrown_away(
+    store: Store, body: bytes, tmp_path: Path, there: bytes
+) -> None:
+    partial_of(tmp_path / "back").write_bytes(there)
+    receive(store, "large", tmp_path / "back", expected_of(body), only_safe=False)
+    assert (tmp_path / "back").read_bytes() == body
+
+
+@pytest.mark.parametrize("size", [0, 1, MIB, MIB + 1, 2 * MIB])
+def test_files_of_every_size_come_back_exactly(store: Store, tmp_path: Path, size: int) -> None:
+    body = os.urandom(size)
+    store.put("file", body)
+    receive(store, "file", tmp_path / "back", expected_of(body), only_safe=False)
+    assert (tmp_path / "back").read_bytes() == body
+
+
+def test_ranges_of_two_objects_are_never_put_together(
+    store: Store, through: Store, proxy: Proxy, body: bytes, tmp_path: Path
+) -> None:
+    facts = store.head("large")
+    assert facts is not None
+
+    def replace_it_meanwhile(_: Request) -> str:
+        if reads(proxy) == 3:
+            store.put("large", os.urandom(len(body)))
+        return "pass"
+
+    proxy.rule = replace_it_meanwhile
+    with pytest.raises(PreconditionFailed):
+        receive(through, "large", tmp_path / "back", Expected(len(body), None, facts.etag), only_safe=False)
+    assert not (tmp_path / "back").exists()
+
+
+def test_memory_is_lent_and_given_back_whatever_happens(
+    through: Store, proxy: Proxy, body: bytes, tmp_path: Path
+) -> None:
+    proxy.rule = lambda _: "unknown_key"
+    for _ in range(3):
+        with pytest.raises(StorageError, match="check AWS_ACCESS_KEY_ID"):
+            receive(through, "large", tmp_path / "back", expected_of(body), only_safe=False)
     proxy.rule = lambda _: "pass"
-    download.receive(through, "a.safetensors", tmp_path / "a.safetensors", FILE)
-    assert (tmp_path / "a.safetensors").read_bytes() == BODY
+    receive(through, "large", tmp_path / "back", expected_of(body), only_safe=False)
+    assert (tmp_path / "back").read_bytes() == body
 
 
-def test_a_damaged_beginning_is_fetched_anew(store: Store, tmp_path: Path) -> None:
-    store.put("a.safetensors", BODY)
-    (tmp_path / ".a.safetensors.partial").write_bytes(b"x" * 100)
-    download.receive(store, "a.safetensors", tmp_path / "a.safetensors", FILE)
-    assert (tmp_path / "a.safetensors").read_bytes() == BODY
-
-
-@pytest.mark.parametrize("stored", [BODY[:-1], BODY + b"x", BODY[:-1] + b"!"], ids=["shorter", "longer", "other"])
-def test_a_damaged_object_is_refused_and_leaves_nothing(store: Store, tmp_path: Path, stored: bytes) -> None:
-    store.put("a.safetensors", stored)
+@pytest.mark.parametrize("change", [lambda body: body[:-1], lambda body: body + b"x"], ids=["shorter", "longer"])
+def test_an_object_of_another_size_is_damaged(
+    store: Store, body: bytes, tmp_path: Path, change: Callable[[bytes], bytes]
+) -> None:
+    store.put("large", change(body))
     with pytest.raises(Damaged):
-        download.receive(store, "a.safetensors", tmp_path / "a.safetensors", FILE)
+        receive(store, "large", tmp_path / "back", expected_of(body), only_safe=False)
     assert not list(tmp_path.iterdir())

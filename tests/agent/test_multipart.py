@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from adapter_agent import local, multipart, transfer
+from adapter_agent import download, local, multipart, transfer
+from adapter_agent.download import Expected
 from adapter_agent.errors import Damaged, PreconditionFailed, StorageError
 from adapter_agent.index import Claim
 from adapter_agent.multipart import Origin
@@ -40,7 +41,7 @@ def send(store: Store, path: Path, origin: Origin, key: str = "large") -> int:
 
 def holds(store: Store, key: str, path: Path, folder: Path) -> bool:
     facts = local.facts_of(path)
-    transfer.receive(store, key, folder / "back", facts.size, facts.sha256, only_safe=False)
+    download.receive(store, key, folder / "back", Expected(facts.size, facts.sha256), only_safe=False)
     return True
 
 

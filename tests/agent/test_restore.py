@@ -3,17 +3,28 @@
 import hashlib
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from adapter_agent import content, index, restore
+from adapter_agent import content, download, index, restore, start
+from adapter_agent.commit import commit, receipts_of
 from adapter_agent.errors import Damaged, NothingThere
 from adapter_agent.index import Claim
+from adapter_agent.report import Report
 from adapter_agent.store import Store
+from adapter_agent.upload import upload_checkpoint
 from adapter_api.checkpoint import INDEX_KEY
 from adapter_api.progress import ExitCode
+from tests.agent.faulty_proxy import Proxy
 from tests.agent.node import Claims, MakeNode, Node, committed_steps, safetensors, upload_and_commit, write_checkpoint
+
+
+@pytest.fixture(autouse=True)
+def soon_tired(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not come back within a test is given up soon."""
+    monkeypatch.setattr(download, "RANGE_TRIES", 1)
 
 
 @pytest.fixture
@@ -25,6 +36,12 @@ def run(make_node: MakeNode, store: Store) -> Node:
     for step in (10, 20):
         upload_and_commit(store, claim, step, write_checkpoint(node.output, step))
     return node
+
+
+def started(node: Node) -> start.Start:
+    begun = start.kept(node.folders)
+    assert begun is not None
+    return begun
 
 
 def flip_a_bit(store: Store, key: str) -> None:
@@ -53,6 +70,99 @@ def test_a_damaged_checkpoint_is_said_loudly_and_the_one_before_it_is_used(
     # Training comes by step 20 again, and must be able to commit it.
     assert committed_steps(store) == [10]
     assert not list(store.list("checkpoint-20/"))
+    upload_and_commit(store, started(second).claim, 20, write_checkpoint(second.output, 20, values=b"again"))
+    assert committed_steps(store) == [10, 20]
+
+
+def test_a_damaged_checkpoint_is_kept_aside_named_in_the_index_and_told(
+    run: Node, make_node: MakeNode, store: Store
+) -> None:
+    flip_a_bit(store, "checkpoint-20/unet/model.safetensors")
+    damaged = {
+        facts.key.removeprefix("checkpoint-20/"): store.get(facts.key)[0] for facts in store.list("checkpoint-20/")
+    }
+    second = make_node(attempt=2, work="second")
+    assert second.restore() == (0, "")
+    aside = "quarantine/checkpoint-20-attempt-1"
+    assert {facts.key.removeprefix(f"{aside}/"): store.get(facts.key)[0] for facts in store.list(aside)} == damaged
+    held = index.read(store)
+    assert held is not None
+    (record,) = held.index.quarantined
+    assert (record.step, record.attempt, record.uri) == (20, 1, store.uri_of(aside))
+    assert "its content is damaged" in record.reason
+    warning = started(second).warning
+    assert warning is not None
+    assert warning.startswith("started from checkpoint 10 instead: checkpoint 20 cannot be used")
+    assert Report(second.output, store.uri, warning).progress().restore_warning == warning
+
+
+def test_a_quarantine_that_was_interrupted_is_repeated(
+    run: Node, make_node: MakeNode, store: Store, proxy: Proxy
+) -> None:
+    flip_a_bit(store, "checkpoint-20/unet/model.safetensors")
+    proxy.rule = lambda request: "slow_down" if "quarantine" in request.key and "metrics" in request.key else "pass"
+    second = make_node(attempt=2, work="second", endpoint_url=proxy.url)
+    assert second.restore()[0] == ExitCode.FAILED
+    assert committed_steps(store) == [10, 20]
+    proxy.rule = lambda _: "pass"
+    assert second.restore() == (0, "")
+    assert committed_steps(store) == [10]
+    assert len(list(store.list("quarantine/checkpoint-20-attempt-1/"))) == 7
+
+
+def test_an_outage_is_not_taken_for_damage(run: Node, make_node: MakeNode, store: Store, proxy: Proxy) -> None:
+    proxy.rule = lambda request: "slow_down" if "checkpoint-20/unet" in request.key else "pass"
+    second = make_node(attempt=2, work="second", endpoint_url=proxy.url)
+    code, message = second.restore()
+    assert (code, "the store is overloaded" in message) == (ExitCode.FAILED, True)
+    assert committed_steps(store) == [10, 20]
+
+
+def test_a_restore_that_was_interrupted_fetches_only_what_it_has_not(
+    run: Node, make_node: MakeNode, store: Store, proxy: Proxy
+) -> None:
+    proxy.rule = lambda request: "lose_before" if "checkpoint-20/unet" in request.key else "pass"
+    second = make_node(attempt=2, work="second", endpoint_url=proxy.url)
+    assert second.restore()[0] == ExitCode.FAILED
+    proxy.rule = lambda _: "pass"
+    before = len(proxy.log)
+    assert second.restore() == (0, "")
+    fetched = [
+        request.key for request in proxy.log[before:] if request.method == "GET" and "checkpoint-20/" in request.key
+    ]
+    names = sorted(key.partition("checkpoint-20/")[2] for key in fetched)
+    assert names == ["manifest.json", "unet/model.safetensors"]
+    assert [path.name for path in second.output.iterdir()] == ["checkpoint-20"]
+
+
+def test_what_an_interrupted_download_of_something_else_left_does_not_become_part_of_a_checkpoint(
+    run: Node, make_node: MakeNode
+) -> None:
+    second = make_node(attempt=2, work="second")
+    remains = second.output / ".checkpoint-20.partial" / "unet"
+    remains.mkdir(parents=True)
+    (remains / "stranger.safetensors").write_bytes(safetensors(b"stranger"))
+    assert second.restore() == (0, "")
+    assert not (second.folders.checkpoint(20) / "unet" / "stranger.safetensors").exists()
+
+
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_a_checkpoint_of_two_nodes_is_whole_on_every_node_of_another_size(
+    make_node: MakeNode, store: Store, nodes: int
+) -> None:
+    claim = Claim(1, "mine")
+    index.claim(store, claim)
+    folders = [write_checkpoint(make_node(node=node, nodes=2).output, 10, node) for node in (0, 1)]
+    for node, folder in enumerate(folders):
+        upload_checkpoint(store, claim, node, 10, folder)
+    receipts = receipts_of(store, claim, 10, nodes=2)
+    assert receipts is not None
+    commit(store, claim, receipts, folders[0], world_size=2, now=datetime.now(UTC))
+    for node in range(nodes):
+        again = make_node(node=node, nodes=nodes, attempt=2, work=f"again-{node}")
+        assert again.restore() == (0, "")
+        seals = sorted(path.name for path in again.folders.checkpoint(10).glob("complete-rank-*.json"))
+        assert seals == ["complete-rank-00000.json", "complete-rank-00001.json"]
 
 
 def test_where_every_checkpoint_is_damaged_nothing_starts_afresh_by_itself(

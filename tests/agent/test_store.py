@@ -8,7 +8,8 @@ import pytest
 from boto3.session import Session
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
-from adapter_agent import local, multipart, transfer
+from adapter_agent import download, local, multipart, transfer
+from adapter_agent.download import Expected
 from adapter_agent.errors import (
     BucketMissing,
     ClockSkewed,
@@ -50,6 +51,17 @@ def test_a_missing_object_is_none_or_an_error(store: Store) -> None:
     store.delete("nothing")
 
 
+def test_an_object_is_copied_whole_also_where_one_request_may_not_copy_so_much(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapter_agent.store.MAX_COPY_BYTES", 5 * 2**20)
+    for size in (1, 11 * 2**20):
+        body = os.urandom(size)
+        store.put("a", body)
+        store.copy("a", "b", size)
+        assert store.get("b")[0] == body
+
+
 def test_listing_stays_below_the_prefix(store: Store, endpoint: str, aws: Session) -> None:
     for key in ("a/1", "a/2", "ab/3", "c"):
         store.put(key, b"x")
@@ -86,7 +98,7 @@ def test_a_large_file_goes_up_in_parts_and_comes_back_whole(store: Store, large:
     transfer.send(store, "large", large, facts, {}, transfer.Condition(), sent.append)
     assert (len(sent), sum(sent)) == (3, facts.size)
     back = tmp_path / "back"
-    transfer.receive(store, "large", back, facts.size, facts.sha256, only_safe=False)
+    download.receive(store, "large", back, Expected(facts.size, facts.sha256), only_safe=False)
     assert local.facts_of(back) == facts
 
 
@@ -115,7 +127,7 @@ def test_a_download_that_fails_leaves_nothing_behind(store: Store, tmp_path: Pat
     target = tmp_path / "folder" / "a.json"
     for size, digest in ((3, None), (1, None), (2, "0" * 64)):
         with pytest.raises(Damaged):
-            transfer.receive(store, "a.json", target, size, digest, only_safe=True)
+            download.receive(store, "a.json", target, Expected(size, digest), only_safe=True)
     assert not list(target.parent.iterdir())
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from adapter_agent import content, index
-from adapter_agent.errors import Damaged, ObjectMissing
+from adapter_agent.errors import ContentConflict, Damaged, ObjectMissing
 from adapter_agent.index import Claim
 from adapter_agent.store import Store
 from adapter_agent.upload import create_document, read_receipt
@@ -60,6 +60,11 @@ def commit(
     )  # fmt: skip
 
     def with_entry(current: CheckpointIndex) -> CheckpointIndex:
+        if entry.manifest_sha256 in {damaged.manifest_sha256 for damaged in current.quarantined}:
+            raise ContentConflict(
+                f"{store.uri_of(folder_name(step))}: this checkpoint was found damaged before and is quarantined; delete "
+                "the folder, so that it is uploaded anew"
+            )
         removal = next((removal for removal in current.removals if removal.step == step), None)
         present = current.entry(step) or removal
         # A commit whose reply was lost may have been removed by someone since.

@@ -58,6 +58,10 @@ class Damaged(StorageError):
     """What storage returned is not what was committed, or is of a kind that is never accepted."""
 
 
+class UnreliableConnection(StorageError):
+    """What arrives differs from one time to the next: nothing is known about what storage holds."""
+
+
 class ContentConflict(StorageError):
     """Another object stands where one was to be created."""
 
@@ -113,10 +117,13 @@ _ANSWERS: dict[type[StorageError], dict[str, str]] = {
         ("PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"),
         "the bucket is in another region; set the location's region",
     ),
-    Damaged: dict.fromkeys(
-        ("BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"),
-        "was damaged on its way to the store, or the file changed meanwhile",
-    ),
+    Damaged: {
+        **dict.fromkeys(
+            ("BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"),
+            "was damaged on its way to the store, or the file changed meanwhile",
+        ),
+        "InvalidRange": "is shorter than what was committed",
+    },
     EndpointUnreachable: dict.fromkeys(
         ("SlowDown", "RequestTimeout", "Throttling", "TooManyRequests"), "the store is overloaded; it is tried again"
     ),

@@ -7,8 +7,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adapter_api.checkpoint import MANIFEST_NAME, CheckpointManifest, folder_name, step_of
+from adapter_agent import parallel
+from adapter_api.checkpoint import MANIFEST_NAME, CheckpointManifest, FileEntry, folder_name, step_of
 from adapter_api.launch import OUTPUT_FOLDER
+
+_READERS = 4
+"""Files that are hashed at once."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class FileFacts:
     size: int
     sha256: str
     parts: tuple[str, ...] = field(default=(), compare=False, repr=False)
-    """SHA-256 of each part that it goes up in, in base64; empty where nobody asked."""
+    """CRC32C of each part that it goes up in, in base64; empty where nobody asked."""
 
 
 def facts_of(path: Path) -> FileFacts:
@@ -77,15 +81,20 @@ def bytes_below(folder: Path) -> int:
     return sum((folder / path).stat().st_size for path in files_below(folder))
 
 
+def holds(path: Path, entry: FileEntry) -> bool:
+    """Whether a local file is what a manifest's entry says; reads it only if its size agrees."""
+    try:
+        return path.stat().st_size == entry.size and facts_of(path) == FileFacts(entry.size, entry.sha256)
+    except FileNotFoundError:
+        return False
+
+
 def equals(folder: Path, manifest: CheckpointManifest) -> bool:
     """Whether a local folder holds exactly the files of a manifest."""
-    expected = {entry.path: FileFacts(entry.size, entry.sha256) for entry in manifest.files}
-    if not folder.is_dir() or {path for path in files_below(folder) if path != MANIFEST_NAME} != set(expected):
+    expected = {entry.path for entry in manifest.files}
+    if not folder.is_dir() or {path for path in files_below(folder) if path != MANIFEST_NAME} != expected:
         return False
-    return all(
-        (folder / path).stat().st_size == facts.size and facts_of(folder / path) == facts
-        for path, facts in expected.items()
-    )
+    return all(parallel.each(lambda entry: holds(folder / entry.path, entry), manifest.files, _READERS))
 
 
 def write_whole(path: Path, body: bytes) -> None:

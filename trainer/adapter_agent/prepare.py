@@ -1,14 +1,16 @@
 """The `restore` command: claim the output, restore the checkpoint that the attempt starts from, stage the data."""
 
 import logging
+import shutil
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 
-from adapter_agent import index, local, restore, retention, staging, start
+from adapter_agent import index, local, quarantine, restore, retention, staging, start
 from adapter_agent.errors import Damaged, NothingThere, disk_error
 from adapter_agent.index import Claim
 from adapter_agent.options import RestoreOptions
+from adapter_agent.restore import Restored
 from adapter_agent.start import Source, Start
 from adapter_agent.store import Store
 from adapter_api.checkpoint import CheckpointIndex
@@ -44,31 +46,37 @@ def _lead(options: RestoreOptions, output: Store) -> Start:
     start.keep(options.folders, Start(attempt=claim.attempt, nonce=claim.nonce))
     current = index.claim(output, claim)
     log.info("attempt %d owns %s", claim.attempt, output.uri)
-    source = _restore_own(options, output, claim, current) or _restore_foreign(options)
+    begun = _restore_own(options, output, claim, current) or _restore_foreign(options, claim)
     if not again:
         # Run again, another node's upload of this attempt may be under way, which must not be taken for a leftover.
         retention.sweep(output, claim, datetime.now(UTC))
-    begun = Start(attempt=claim.attempt, nonce=claim.nonce, source=source)
     start.announce(output, begun)
     _stage(options)
     return begun
 
 
-def _restore_own(options: RestoreOptions, output: Store, claim: Claim, current: CheckpointIndex) -> Source | None:
+def _restore_own(options: RestoreOptions, output: Store, claim: Claim, current: CheckpointIndex) -> Start | None:
     restored = restore.fetch_newest_usable(output, current, options.folders.checkpoint)
     if restored is None:
         return None
     if restored.unusable:
         # Otherwise training could never commit these steps again.
-        retention.forget(output, claim, restored.unusable)
-    log.info("continuing from checkpoint %d of %s", restored.entry.step, output.uri)
-    return Source(uri=output.uri, step=restored.entry.step, manifest_sha256=restored.entry.manifest_sha256)
+        quarantine.quarantine(output, claim, restored.unusable, datetime.now(UTC))
+    return _start(claim, output, restored)
 
 
-def _restore_foreign(options: RestoreOptions) -> Source | None:
-    """Another run's checkpoint, where the job names one and has none of its own."""
+def _start(claim: Claim, store: Store, restored: Restored) -> Start:
+    log.info("continuing from checkpoint %d of %s", restored.entry.step, store.uri)
+    source = Source(uri=store.uri, step=restored.entry.step, manifest_sha256=restored.entry.manifest_sha256)
+    reasons = "; ".join(f"checkpoint {each.entry.step} cannot be used: {each.reason}" for each in restored.unusable)
+    warning = f"started from checkpoint {restored.entry.step} instead: {reasons}" if reasons else None
+    return Start(attempt=claim.attempt, nonce=claim.nonce, source=source, warning=warning)
+
+
+def _restore_foreign(options: RestoreOptions, claim: Claim) -> Start:
+    """Another run's checkpoint, where the job names one and has none of its own; otherwise the beginning."""
     if options.resume is None:
-        return None
+        return Start(attempt=claim.attempt, nonce=claim.nonce)
     other = options.resume.connect()
     held = index.read(other)
     if held is None or held.index.newest is None:
@@ -79,8 +87,7 @@ def _restore_foreign(options: RestoreOptions) -> Source | None:
         chosen = chosen.model_copy(update={"checkpoints": (entry,)})
     restored = restore.fetch_newest_usable(other, chosen, options.folders.checkpoint)
     assert restored is not None  # noqa: S101 - there is a checkpoint
-    log.info("starting from checkpoint %d of %s", restored.entry.step, other.uri)
-    return Source(uri=other.uri, step=restored.entry.step, manifest_sha256=restored.entry.manifest_sha256)
+    return _start(claim, other, restored)
 
 
 def _follow(options: RestoreOptions, output: Store) -> Start:
@@ -110,3 +117,5 @@ def _remove_others(folders: local.Folders, source: Source | None) -> None:
     for folder in others:
         log.info("removing %s, which is not the checkpoint that this attempt starts from", folder)
     local.remove_folders(others)
+    for remains in folders.output.glob(".checkpoint-*.partial"):
+        shutil.rmtree(remains, ignore_errors=True)

@@ -17,7 +17,7 @@ _MAX_ERROR = 2048
 class Report:
     """Written by the thread that uploads, read by those that answer requests."""
 
-    def __init__(self, output: Path, uri: str) -> None:
+    def __init__(self, output: Path, uri: str, restore_warning: str | None = None) -> None:
         self._progress_file = output / PROGRESS_FILE
         self._uri = uri
         self._lock = threading.Lock()
@@ -28,6 +28,7 @@ class Report:
         self._upload_bytes = self._upload_sent = 0
         self._speed_of_last: float | None = None
         self._commit_seconds: float | None = None
+        self._restore_warning = restore_warning and restore_warning[:_MAX_ERROR]
         self._registry = CollectorRegistry()
         name = "adapter_training"
         self._step = Gauge(f"{name}_step", "Optimizer steps done", registry=self._registry)
@@ -108,6 +109,7 @@ class Report:
                     "commit_seconds": self._commit_seconds,
                     "upload_bytes_per_second": self._speed_of_last,
                     "pending_bytes": max(0, self._upload_bytes - self._upload_sent),
+                    "restore_warning": self._restore_warning,
                 }
             )
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from adapter_agent import content, download, index, local, parallel
+from adapter_agent import content, index, local, parallel
+from adapter_agent.download import Expected, partial_of, receive
 from adapter_agent.errors import Damaged, NothingThere, ObjectMissing, disk_error
 from adapter_agent.multipart import OnBytes, ignore_bytes
 from adapter_agent.store import Store
-from adapter_agent.transfer import receive
 from adapter_api.checkpoint import (
     MANIFEST_NAME,
     CheckpointIndex,
@@ -58,12 +58,10 @@ def read_manifest(store: Store, entry: IndexEntry) -> Verified:
     return Verified(manifest, body)
 
 
-def fetch(
-    store: Store, verified: Verified, folder: Path, on_bytes: OnBytes = ignore_bytes, *, resume: bool = False
-) -> None:
+def fetch(store: Store, verified: Verified, folder: Path, on_bytes: OnBytes = ignore_bytes) -> None:
     """Downloads a checkpoint to `folder`, which appears when it is whole; a folder that already equals it is kept.
 
-    With `resume`, what a broken download has left beside it is gone on with, and left there again if this one breaks off.
+    What an interrupted call has brought is gone on with: files whose digests agree, and beginnings of others.
 
     Raises:
         Damaged: a file is not what the manifest says, also on a second look.
@@ -75,21 +73,19 @@ def fetch(
         log.info("%s is already there and whole", folder)
         return
     partial = folder.with_name(f".{folder.name}.partial")
-    if not resume:
-        shutil.rmtree(partial, ignore_errors=True)
 
-    def fetch_file(file: FileEntry) -> None:
-        key = f"{folder_name(manifest.step)}/{file.path}"
-        if resume:
-            download.receive(store, key, partial / file.path, file, on_bytes)
+    def download(file: FileEntry) -> None:
+        target = partial / file.path
+        if local.holds(target, file):
+            on_bytes(file.size)
             return
-        receive(store, key, partial / file.path, file.size, file.sha256, only_safe=True, on_bytes=on_bytes)
+        key = f"{folder_name(manifest.step)}/{file.path}"
+        receive(store, key, target, Expected(file.size, file.sha256), only_safe=True, on_bytes=on_bytes)
 
     try:
-        partial.mkdir(parents=True, exist_ok=resume)
-        if resume:
-            _remove_unnamed(partial, manifest)
-        parallel.each(fetch_file, manifest.files, PARALLEL_FILES)
+        partial.mkdir(parents=True, exist_ok=True)
+        _remove_strangers(partial, manifest)
+        parallel.each(download, manifest.files, PARALLEL_FILES)
         local.write_whole(partial / MANIFEST_NAME, verified.body)
         for parent in {(partial / file.path).parent for file in manifest.files}:
             local.sync_folder(parent)
@@ -97,23 +93,24 @@ def fetch(
             local.remove_folders([folder])
         partial.rename(folder)
         local.sync_folder(folder.parent)
+    except (Damaged, ObjectMissing):
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     except OSError as error:
         raise disk_error(error, f"restoring {folder}") from error
-    finally:
-        if not resume:
-            shutil.rmtree(partial, ignore_errors=True)
 
 
-def _remove_unnamed(partial: Path, manifest: CheckpointManifest) -> None:
-    """What a broken download of another checkpoint of the same step has left would go into the folder."""
-    named = {partial / file.path for file in manifest.files}
-    named |= {path.with_name(f".{path.name}.partial") for path in named}
-    for path in [path for path in partial.rglob("*") if not path.is_dir() and path not in named]:
-        path.unlink()
+def _remove_strangers(partial: Path, manifest: CheckpointManifest) -> None:
+    """Files of an interrupted download of something else would otherwise become part of this checkpoint."""
+    expected = {partial / file.path for file in manifest.files}
+    expected |= {partial_of(path) for path in expected}
+    for path in [path for path in partial.rglob("*") if path.is_symlink() or not path.is_dir()]:
+        if path not in expected or path.is_symlink():
+            path.unlink()
 
 
 def fetch_checkpoint(
-    store: Store, step: int | None, folder: Path, on_bytes: OnBytes = ignore_bytes, *, resume: bool = False
+    store: Store, step: int | None, folder: Path, on_bytes: OnBytes = ignore_bytes
 ) -> CheckpointManifest:
     """Downloads the committed checkpoint of `step`, by default the newest, to `folder`.
 
@@ -122,7 +119,7 @@ def fetch_checkpoint(
         Damaged, ObjectMissing, StorageFull: as `fetch`.
     """
     verified = read_manifest(store, committed_entry(store, step))
-    fetch(store, verified, folder, on_bytes, resume=resume)
+    fetch(store, verified, folder, on_bytes)
     return verified.manifest
 
 
@@ -143,11 +140,19 @@ def committed_entry(store: Store, step: int | None) -> IndexEntry:
 
 
 @dataclass(frozen=True)
+class Unusable:
+    """A committed checkpoint that cannot be used."""
+
+    entry: IndexEntry
+    reason: str
+
+
+@dataclass(frozen=True)
 class Restored:
     """What was restored, and which newer checkpoints could not be used."""
 
     entry: IndexEntry
-    unusable: tuple[int, ...]
+    unusable: tuple[Unusable, ...]
 
 
 def fetch_newest_usable(store: Store, current: CheckpointIndex, place: Callable[[int], Path]) -> Restored | None:
@@ -156,18 +161,19 @@ def fetch_newest_usable(store: Store, current: CheckpointIndex, place: Callable[
     Raises:
         Damaged: there are checkpoints, and none can be used: starting afresh is for a person to decide.
     """
-    unusable: list[int] = []
+    unusable: list[Unusable] = []
     for entry in reversed(current.checkpoints):
         try:
             fetch(store, read_manifest(store, entry), place(entry.step))
         except (Damaged, ObjectMissing) as error:
             log.error("CHECKPOINT %d CANNOT BE USED: %s; going back to the one before it", entry.step, error)  # noqa: TRY400
-            unusable.append(entry.step)
+            unusable.append(Unusable(entry, str(error)))
         else:
             return Restored(entry, tuple(unusable))
     if unusable:
+        steps = ", ".join(str(each.entry.step) for each in unusable)
         raise Damaged(
-            f"{store.uri}: none of the committed checkpoints can be used (steps {', '.join(map(str, unusable))}); "
+            f"{store.uri}: none of the committed checkpoints can be used (steps {steps}); "
             "repair the objects named above, or choose another output address to start afresh"
         )
     return None

@@ -67,16 +67,6 @@ def delete_due(store: Store, owner: Claim | None, now: datetime) -> CheckpointIn
     return index.change(store, owner, without_due)
 
 
-def forget(store: Store, claim: Claim, steps: Collection[int]) -> CheckpointIndex:
-    """Takes checkpoints that cannot be used out of the index."""
-
-    def without_unusable(current: CheckpointIndex) -> CheckpointIndex:
-        usable = tuple(entry for entry in current.checkpoints if entry.step not in steps)
-        return current.model_copy(update={"checkpoints": usable})
-
-    return index.change(store, claim, without_unusable)
-
-
 def sweep(store: Store, claim: Claim, now: datetime) -> tuple[int, ...]:
     """Removes checkpoint folders that the index does not name: what older attempts left unfinished.
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from adapter_agent import local, parallel
+from adapter_agent.download import Expected, receive
 from adapter_agent.errors import Damaged, NothingThere, PreconditionFailed, disk_error
 from adapter_agent.multipart import OnBytes, ignore_bytes
 from adapter_agent.store import ObjectFacts, Store
-from adapter_agent.transfer import Condition, receive, send
+from adapter_agent.transfer import Condition, send
 
 PARALLEL_FILES = 8
 RECORD_NAME = ".staged.json"
@@ -46,7 +47,7 @@ def stage_folder(store: Store, folder: Path, on_bytes: OnBytes = ignore_bytes) -
 
     def download(facts: ObjectFacts) -> None:
         target = folder / facts.key
-        receive(store, facts.key, target, facts.size, None, only_safe=False, on_bytes=on_bytes)
+        receive(store, facts.key, target, Expected(facts.size, None, facts.etag), only_safe=False, on_bytes=on_bytes)
         record[facts.key] = (facts.size, facts.etag, target.stat().st_mtime_ns)
 
     try:

@@ -39,6 +39,8 @@ class Start(ResourceModel):
     nonce: str
     source: Source | None = None
     """None: from the beginning."""
+    warning: str | None = None
+    """Why the attempt starts from an older checkpoint than the newest committed one."""
 
     @property
     def claim(self) -> Claim:

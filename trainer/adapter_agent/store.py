@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from boto3.session import Session
@@ -14,10 +14,12 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from adapter_agent.errors import BucketMissing, Damaged, ObjectMissing, explain
+from adapter_agent.file_body import DirectSender
 from adapter_api.base import split_s3_uri
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef, CopySourceTypeDef
 
 MAX_DOCUMENT_BYTES = 64 * 2**20
 """Largest object that is read into memory as a whole: an index or a manifest, never a tensor."""
@@ -27,6 +29,8 @@ ATTEMPTS = 3
 """Tries of one request. With the connect timeout it keeps the report of a dead endpoint within 15 seconds."""
 MAX_CONNECTIONS = 16
 _DELETE_BATCH = 1000
+MAX_COPY_BYTES = 5 * 2**30
+"""AWS copies no more with one request."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,9 @@ def checksum(body: bytes) -> str:
 # Only the client's plain calls are used, here and in transfer.py, never boto3's transfer manager: it takes no conditions,
 # and where the CRT library is installed it may ignore the endpoint (boto3's preferred_transfer_client).
 def _client(
-    session: Session, endpoint_url: str | None, region: str | None, read_timeout: float, attempts: int
-) -> "S3Client":
+    session: Session, endpoint_url: str | None, region: str | None, read_timeout: float, attempts: int,
+    *, sign_payloads: bool = True,
+) -> "S3Client":  # fmt: skip
     return session.client(
         "s3",
         endpoint_url=endpoint_url,
@@ -60,7 +65,10 @@ def _client(
             read_timeout=read_timeout,
             retries={"mode": "standard", "total_max_attempts": attempts},
             max_pool_connections=MAX_CONNECTIONS,
-            s3={"addressing_style": "path" if endpoint_url else "auto"},
+            s3={
+                "addressing_style": "path" if endpoint_url else "auto",
+                **({} if sign_payloads else {"payload_signing_enabled": False}),
+            },
             # Automatic checksums travel as trailers, which several S3-compatible stores refuse; ours are explicit.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
@@ -82,6 +90,16 @@ class Store:
         self.bucket, self.prefix = split_s3_uri(self.uri)
         self._open = partial(_client, session, endpoint_url, region)
         self.client = self._open(READ_TIMEOUT_SECONDS, ATTEMPTS)
+
+    @cached_property
+    def data_client(self) -> "S3Client":
+        """For files: their checksums are explicit and what restores them verifies SHA-256, so bodies aren't signed as well.
+
+        Without TLS the SDK would hash each body once more for its signature. Documents, which hold the digests, are signed.
+        """
+        client = self._open(READ_TIMEOUT_SECONDS, ATTEMPTS, sign_payloads=False)
+        DirectSender.serve(client, CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS)
+        return client
 
     @classmethod
     def connect(
@@ -212,6 +230,30 @@ class Store:
             for page in pages:
                 for entry in page.get("CommonPrefixes", ()):
                     yield entry["Prefix"].removeprefix(start).rstrip("/")
+
+    def copy(self, source: str, target: str, size: int) -> None:
+        """Copies an object of `size` bytes within the store, whatever is in its place there.
+
+        Raises:
+            ObjectMissing: there is no source.
+        """
+        place: CopySourceTypeDef = {"Bucket": self.bucket, "Key": self.full_key(source)}
+        bucket, key = self.bucket, self.full_key(target)
+        with self.naming(source):
+            if size <= MAX_COPY_BYTES:
+                self.client.copy_object(Bucket=bucket, Key=key, CopySource=place)
+                return
+            upload_id = self.client.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
+            parts: list[CompletedPartTypeDef] = []
+            for number, first in enumerate(range(0, size, MAX_COPY_BYTES), 1):
+                copied = self.client.upload_part_copy(
+                    Bucket=bucket, Key=key, UploadId=upload_id, PartNumber=number, CopySource=place,
+                    CopySourceRange=f"bytes={first}-{min(first + MAX_COPY_BYTES, size) - 1}",
+                )["CopyPartResult"]  # fmt: skip
+                parts.append({"PartNumber": number, "ETag": copied["ETag"]})
+            self.client.complete_multipart_upload(
+                Bucket=bucket, Key=key, UploadId=upload_id, MultipartUpload={"Parts": parts}
+            )
 
     def delete(self, *keys: str) -> None:
         """Deletes objects; a key without one is no error."""

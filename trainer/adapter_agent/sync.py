@@ -35,7 +35,7 @@ def sync(options: SyncOptions) -> ExitCode:
         options.folders.output.mkdir(parents=True, exist_ok=True)
         begun = start.required(options.folders, options.attempt)
         store = options.output.connect()
-        report = Report(options.folders.output, store.uri)
+        report = Report(options.folders.output, store.uri, begun.warning)
         extras = Extras(store, options.folders.output, options.attempt, options.node, report.sent)
         pipeline = Pipeline(store, begun, options, report, extras, lambda: datetime.now(UTC))
         with serving(*options.listen, report) as url, _Stop(options.drain_seconds, pipeline.describe_rest) as stop:

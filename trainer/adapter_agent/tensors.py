@@ -4,9 +4,9 @@ import hashlib
 from dataclasses import dataclass, replace
 
 from adapter_agent import content
-from adapter_agent.download import chunks
 from adapter_agent.errors import Damaged
 from adapter_agent.multipart import OnBytes
+from adapter_agent.reading import chunks
 from adapter_agent.store import Store
 
 _MAX_HEADER = 100 * 2**20

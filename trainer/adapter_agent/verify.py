@@ -4,9 +4,9 @@ import hashlib
 from dataclasses import dataclass
 
 from adapter_agent import content, parallel
-from adapter_agent.download import TRIES, chunks, judge
 from adapter_agent.errors import Damaged, EndpointUnreachable, ObjectMissing, StorageError
 from adapter_agent.multipart import OnBytes, ignore_bytes
+from adapter_agent.reading import TRIES, chunks, judge
 from adapter_agent.restore import read_manifest
 from adapter_agent.store import Store
 from adapter_api.checkpoint import MANIFEST_NAME, FileEntry, IndexEntry, folder_name
