@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +27,9 @@ def safetensors(values: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + values
 
 
-def write_checkpoint(output: Path, step: int, node: int = 0, values: bytes | None = None) -> Path:
+def write_checkpoint(
+    output: Path, step: int, node: int = 0, values: bytes | None = None, more: Mapping[str, bytes] | None = None
+) -> Path:
     """What the trainer of one node leaves for a step: complete or absent."""
     files = {f"random_states_{node}.safetensors": safetensors(f"rng {node} {step}".encode())}
     if node == 0:
@@ -37,6 +39,7 @@ def write_checkpoint(output: Path, step: int, node: int = 0, values: bytes | Non
             "metrics.json": json.dumps({"loss": 1 / (step + 1)}).encode(),
             "versions.json": b'{"torch": "2"}',
         }
+    files |= more or {}
     sizes = {path: len(body) for path, body in files.items()}
     files[f"complete-rank-{node:05}.json"] = json.dumps({"step": step, "files": sizes}).encode()
     partial = output / f".checkpoint-{step}.tmp"
