@@ -1,11 +1,12 @@
 """What watches and lists have shown, trimmed: jobs, their pods, their child Jobs, their progress."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+
+import orjson
 
 from adapter_api.progress import Progress
 from adapter_operator.names import ATTEMPT_LABEL, JOB_LABEL, Key, number
@@ -29,7 +30,7 @@ class CachedJob:
     def raw(self, key: Key) -> Plain:
         """The object, as far as it is read."""
         metadata = {"namespace": key[0], "name": key[1], "uid": self.uid, "generation": self.generation}
-        return {"metadata": metadata, "spec": json.loads(self.spec), "status": self.status}
+        return {"metadata": metadata, "spec": orjson.loads(self.spec), "status": self.status}
 
 
 @dataclass(slots=True)
@@ -85,7 +86,7 @@ class Cache:
             resource_version=version,
             generation=metadata["generation"],
             deleting="deletionTimestamp" in metadata,
-            spec=known.spec if known is not None and unchanged else json.dumps(raw.get("spec")).encode(),
+            spec=known.spec if known is not None and unchanged else orjson.dumps(raw.get("spec")),
             status=raw.get("status") or {},
         )
         return key
@@ -109,15 +110,18 @@ class Cache:
         return lost
 
     def put_pod(self, raw: Plain) -> Key | None:
-        """A pod as an event or a list shows it; returns the job that it belongs to."""
+        """A pod as an event shows it; returns the job that it belongs to, if that is news."""
         pod = pod_of(raw)
-        if pod is None:
-            return None
+        return pod.job if pod is not None and self._put(pod) else None
+
+    def _put(self, pod: ObservedPod) -> bool:
+        """Whether it tells anything new."""
         pods = self._run(pod.job).pods
-        if pods.get(pod.name) == pod:
-            return None
+        known = pods.get(pod.name)
+        if known is not None and known.uid == pod.uid and known.version > pod.version:
+            return False
         pods[pod.name] = pod
-        return pod.job
+        return known != pod
 
     def drop_pod(self, raw: Plain) -> Key | None:
         """A pod that is gone."""
@@ -135,24 +139,21 @@ class Cache:
         pods = [pod for raw in raws if (pod := pod_of(raw)) is not None and pod.job == key]
         self._run(key).pods = {pod.name: pod for pod in pods}
 
-    def set_all_pods(self, raws: Iterable[Plain], listed_before: set[str]) -> set[Key]:
+    def set_all_pods(self, found: Iterable[ObservedPod], listed_before: set[str]) -> set[Key]:
         """All pods there are; of those known, all that are in `listed_before` and not among them are forgotten.
 
-        Returns the jobs whose pods changed. A pod that came by the watch while the list was made is kept.
+        Returns the jobs whose pods changed. What the watch has told of while the list was made is newer than the list: a pod
+        that came is kept, and one that went does not come back.
         """
-        found = [pod for raw in raws if (pod := pod_of(raw)) is not None]
-        names = {(pod.job, pod.name, pod.uid) for pod in found}
+        names = {(pod.job, pod.name, pod.uid): pod for pod in found}
+        went = listed_before - self.pod_uids()
         changed: set[Key] = set()
         for key, run in self._runs.items():
             for pod in list(run.pods.values()):
                 if pod.uid in listed_before and (key, pod.name, pod.uid) not in names:
                     del run.pods[pod.name]
                     changed.add(key)
-        for pod in found:
-            known = self._run(pod.job).pods
-            if pod.name not in known:
-                known[pod.name] = pod
-                changed.add(pod.job)
+        changed.update(pod.job for pod in names.values() if pod.uid not in went and self._put(pod))
         return changed
 
     def pod_uids(self) -> set[str]:

@@ -1,13 +1,14 @@
 """The only calls to the Kubernetes API: objects go in and come out as plain data."""
 
 import asyncio
-import json
+import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Self
 from urllib.parse import urlencode
 
 import aiohttp
+import orjson
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
@@ -19,6 +20,10 @@ Plain = dict[str, Any]
 
 TIMEOUT_SECONDS = 30
 CONNECTIONS = 32
+WATCH_SECONDS = 300
+"""After which the server ends a watch, so that the next one starts with fresh credentials."""
+SILENCE_SECONDS = 70
+"""A watch is told of every minute by a bookmark at the latest: a connection that is silent for longer is dead."""
 PAGE = 500
 FIELD_MANAGER = "adapter-training-operator"
 _APPLY = "application/apply-patch+yaml"
@@ -52,6 +57,11 @@ class ClusterError(Exception):
     def is_conflict(self) -> bool:
         """409: it exists already, or has changed meanwhile."""
         return self.code == 409
+
+    @property
+    def is_expired(self) -> bool:
+        """410: the server does not remember what happened since that version."""
+        return self.code == 410
 
 
 class TokenBucket:
@@ -130,15 +140,18 @@ class Cluster:
         """Deletes pods by labels, each with its grace period."""
         await self._json("DELETE", "Pod", _path("Pod", namespace), {}, {"labelSelector": selector})
 
-    async def pages(self, kind: str, namespace: str, selector: str = OURS) -> AsyncIterator[list[Plain]]:
-        """All objects with these labels, some hundred at a time; `namespace` empty: of the whole cluster."""
+    async def pages(self, kind: str, namespace: str, selector: str = OURS) -> AsyncIterator[tuple[list[Plain], str]]:
+        """All objects with these labels, some hundred at a time, and the resourceVersion that they are of.
+
+        `namespace` empty: of the whole cluster.
+        """
         continues = ""
         while True:
             options = {"limit": str(PAGE), "labelSelector": selector, "continue": continues}
             answer = await self._json(
                 "GET", kind, _path(kind, namespace), options={k: v for k, v in options.items() if v}
             )
-            yield answer.get("items", [])
+            yield answer.get("items") or [], answer["metadata"]["resourceVersion"]
             continues = answer["metadata"].get("continue", "")
             if not continues:
                 return
@@ -146,7 +159,30 @@ class Cluster:
     async def pods_of(self, key: Key) -> list[Plain]:
         """All pods of one job, as they are now."""
         selector = f"{JOB_LABEL}={key[1]}"
-        return [pod async for page in self.pages("Pod", key[0], selector) for pod in page]
+        return [pod async for page, _ in self.pages("Pod", key[0], selector) for pod in page]
+
+    async def changes(self, kind: str, namespace: str, selector: str, version: str) -> AsyncIterator[Plain]:
+        """Events after a resourceVersion, bookmarks among them, until the server ends the watch.
+
+        Raises:
+            ClusterError: it broke, or it can't begin there (410: list anew).
+        """
+        options = {
+            "watch": "1", "allowWatchBookmarks": "true", "timeoutSeconds": str(WATCH_SECONDS),
+            "resourceVersion": version, "labelSelector": selector,
+        }  # fmt: skip
+        path = f"{_path(kind, namespace)}?{urlencode({k: v for k, v in options.items() if v})}"
+        limit = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_SECONDS, sock_read=SILENCE_SECONDS)
+        async with self._answer("WATCH", kind, path, None, "", limit) as response:
+            begun = b""
+            async for chunk in response.content.iter_any():
+                *lines, begun = (begun + chunk).split(b"\n")
+                for line in lines:
+                    event: Plain = orjson.loads(line)
+                    if event["type"] == "ERROR":
+                        told = event["object"]
+                        raise ClusterError(int(told.get("code", 0)), f"watch of {kind}: {told.get('message')}")
+                    yield event
 
     async def log_tail(self, key: Key, container: str, lines: int, limit: int) -> str:
         """The last lines that a container wrote, at most `limit` characters of them."""
@@ -161,23 +197,32 @@ class Cluster:
     ) -> Plain:  # fmt: skip
         if options:
             path += "?" + urlencode(options)
-        raw = await self._send(verb, kind, path, None if body is None else json.dumps(body), content_type)
-        answer: Plain = json.loads(raw)
+        raw = await self._send(verb, kind, path, None if body is None else orjson.dumps(body), content_type)
+        answer: Plain = orjson.loads(raw)
         return answer
 
-    async def _send(self, verb: str, kind: str, path: str, body: str | None, content_type: str) -> bytes:
+    async def _send(self, verb: str, kind: str, path: str, body: bytes | None, content_type: str) -> bytes:
         await self._bucket.take()
+        limit = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
+        async with self._answer(verb, kind, path, body, content_type, limit) as response:
+            return await response.read()
+
+    @contextlib.asynccontextmanager
+    async def _answer(
+        self, verb: str, kind: str, path: str, body: bytes | None, content_type: str, limit: aiohttp.ClientTimeout
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An answer that is not a refusal; what fails while it is read is a ClusterError, too."""
         metrics.requests.labels(verb, kind).inc()
         try:
             session, headers = await self._session_and_headers(content_type)
             url = f"{self._client.configuration.host}/{path}"
-            limit = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
-            async with session.request(verb, url, data=body, headers=headers, timeout=limit) as response:
-                raw = await response.read()
-                if response.status < 300:
-                    return raw
-                metrics.errors.labels(verb, str(response.status)).inc()
-                raise _refused(verb, path, response.status, raw, response.headers.get("Retry-After"))
+            sent = "GET" if verb == "WATCH" else verb
+            async with session.request(sent, url, data=body, headers=headers, timeout=limit) as response:
+                if response.status >= 300:
+                    metrics.errors.labels(verb, str(response.status)).inc()
+                    after = response.headers.get("Retry-After")
+                    raise _refused(verb, path, response.status, await response.read(), after)
+                yield response
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             metrics.errors.labels(verb, type(error).__name__).inc()
             raise ClusterError(0, f"{verb} {path}: {str(error) or type(error).__name__}") from error
@@ -189,8 +234,9 @@ class Cluster:
         """
         if self._opened is None:
             connector = aiohttp.TCPConnector(limit=CONNECTIONS, ssl=self._client.rest_client.ssl_context)
-            self._opened = aiohttp.ClientSession(connector=connector)
-        headers = {"Accept": "application/json", "User-Agent": FIELD_MANAGER}
+            self._opened = aiohttp.ClientSession(connector=connector, read_bufsize=2**20)
+        # Compressed lists would cost both sides more than the bytes do.
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": FIELD_MANAGER}
         if content_type:
             headers["Content-Type"] = content_type
         for setting in (await self._client.configuration.auth_settings()).values():
@@ -206,7 +252,7 @@ def _path(kind: str, namespace: str, name: str = "") -> str:
 
 def _refused(verb: str, path: str, code: int, raw: bytes, retry_after: str | None) -> ClusterError:
     try:
-        said = str(json.loads(raw).get("message", ""))
+        said = str(orjson.loads(raw).get("message", ""))
     except ValueError:
         said = raw.decode("utf-8", "replace")
     after = float(retry_after) if retry_after is not None and retry_after.isdecimal() else None

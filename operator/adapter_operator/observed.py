@@ -64,6 +64,8 @@ class ObservedPod:
     """Reason and message of the pod's own status, such as Evicted."""
     trainer: ContainerEnd | None = None
     restore: ContainerEnd | None = None
+    version: int = field(default=0, compare=False)
+    """Its resourceVersion: the higher, the newer."""
 
     @property
     def has_succeeded(self) -> bool:
@@ -148,6 +150,7 @@ def pod_of(raw: dict[str, Any]) -> ObservedPod | None:
         failure=(reason, _text(status.get("message"))) if reason else None,
         trainer=_end(trainer),
         restore=_end(restore),
+        version=int(metadata.get("resourceVersion", 0)),
     )
 
 

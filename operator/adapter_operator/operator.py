@@ -1,26 +1,31 @@
 """The running operator: takes the lease, watches, lists, reconciles, and ends when it must not go on."""
 
 import asyncio
-import contextlib
 import logging
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 from adapter_api.job import KIND
-from adapter_operator import handlers, metrics, serve
+from adapter_operator import metrics, serve
 from adapter_operator.cache import Cache
 from adapter_operator.cluster import Cluster, ClusterError
 from adapter_operator.lease import Lease
+from adapter_operator.names import OURS, Key
+from adapter_operator.observed import pod_of
 from adapter_operator.progress import ProgressReader
 from adapter_operator.queue import WorkQueue
 from adapter_operator.reconcile import Reconciler
 from adapter_operator.settings import Settings
+from adapter_operator.watch import Watch
 
 STUCK_SECONDS = 120.0
 """A key that waits so long for a worker, or an event loop that is so late, means that the process has to be replaced."""
-FIRST_RESYNC_SECONDS = 15.0
-LATE_SECONDS = 60.0
-"""What a list shows and the watch has not told so long after means that the watch is silent."""
+
+POD_SECONDS = 0.05
+"""What the pods of a gang tell within so long is looked at once."""
+Plain = dict[str, Any]
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +38,13 @@ class Operator:
         self._settings = settings
         self._cache = Cache()
         self._queue = WorkQueue()
-        self._watches = handlers.Watches(self._cache, self._queue)
+        self._watches = (
+            self._watch(KIND, "", self._on_job),
+            self._watch("Pod", OURS, self._on_pod),
+        )
+        self._listing = asyncio.Lock()
         self._reconciler = Reconciler(cluster, self._cache, settings, lambda: datetime.now(UTC))
         self._leads = self._is_listed = False
-        self._silent_since: float | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`.
@@ -59,25 +67,26 @@ class Operator:
             await runner.cleanup()
 
     async def _work(self) -> None:
-        ready = asyncio.Event()
-        watching = asyncio.create_task(handlers.watch(self._watches, self._settings, ready))
-        try:
-            await _first(ready.wait(), self._watch_is_over(watching))
-            await self._list()
-            self._is_listed = True
-            reader = ProgressReader(self._cache, self._settings, self._queue.add)
-            workers = [self._reconcile_for_ever() for _ in range(self._settings.workers)]
-            await _first(self._watch_is_over(watching), self._resync(), reader.run(), *workers)
-        finally:
-            watching.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await watching
+        versions = await self._list()
+        self._is_listed = True
+        watches = [watch.run(versions[watch.kind]) for watch in self._watches]
+        reader = ProgressReader(self._cache, self._settings, self._queue.add)
+        workers = [self._reconcile_for_ever() for _ in range(self._settings.workers)]
+        await _first(*watches, self._resync(), reader.run(), *workers)
 
-    @staticmethod
-    async def _watch_is_over(watching: asyncio.Task[None]) -> None:
-        await asyncio.wait([watching])
-        watching.result()
-        raise RuntimeError("the watches ended; a new process starts new ones")
+    def _watch(self, kind: str, selector: str, on_event: Callable[[str, Plain], None]) -> Watch:
+        async def list_anew() -> str:
+            return (await self._list())[kind]
+
+        return Watch(self._cluster, kind, self._settings.watch_namespace, selector, on_event, list_anew)
+
+    def _on_job(self, event: str, raw: Plain) -> None:
+        self._queue.add(self._cache.drop_job(raw) if event == "DELETED" else self._cache.put_job(raw))
+
+    def _on_pod(self, event: str, raw: Plain) -> None:
+        key = self._cache.drop_pod(raw) if event == "DELETED" else self._cache.put_pod(raw)
+        if key is not None:
+            self._queue.add(key, POD_SECONDS)
 
     async def _reconcile_for_ever(self) -> None:
         while True:
@@ -97,11 +106,8 @@ class Operator:
             metrics.reconcile_seconds.observe(time.monotonic() - started)
 
     async def _resync(self) -> None:
-        # What was deleted between the first list and the begin of the watches, neither has told.
-        pause = min(FIRST_RESYNC_SECONDS, self._settings.resync_seconds)
         while True:
-            await asyncio.sleep(pause)
-            pause = self._settings.resync_seconds
+            await asyncio.sleep(self._settings.resync_seconds)
             try:
                 await self._list()
             except ClusterError as error:
@@ -109,35 +115,38 @@ class Operator:
                     raise  # the CRD is gone, and with it the watch: a new process waits for it to come back
                 log.warning("the list failed; the next one is due in %.0f s: %s", self._settings.resync_seconds, error)
 
-    async def _list(self) -> None:
-        """Lists everything and forgets what is not there: a watch never tells what was deleted while it was broken."""
-        namespace = self._settings.watch_namespace
-        pods_before, batch_jobs_before = self._cache.pod_uids(), self._cache.batch_job_uids()
-        jobs_before = {key for key, _ in self._cache.jobs()}
-        batch_jobs = [raw async for page in self._cluster.pages("Job", namespace) for raw in page]
-        self._cache.set_all_batch_jobs(batch_jobs, batch_jobs_before)
-        changed: set[tuple[str, str]] = set()
-        pods = [_slim(raw) async for page in self._cluster.pages("Pod", namespace) for raw in page]
-        changed |= self._cache.set_all_pods(pods, pods_before)
-        found: set[tuple[str, str]] = set()
-        async for page in self._cluster.pages(KIND, namespace, ""):
-            for raw in page:
-                key = self._cache.put_job(raw)
-                found.add(key)
+    async def _list(self) -> dict[str, str]:
+        """Lists everything and forgets what is not there. Returns the resourceVersions to watch from, by kind."""
+        async with self._listing:
+            namespace, pods_version, jobs_version = self._settings.watch_namespace, "", ""
+            batch_jobs_before = self._cache.batch_job_uids()
+            batch_jobs = [raw async for page, _ in self._cluster.pages("Job", namespace) for raw in page]
+            self._cache.set_all_batch_jobs(batch_jobs, batch_jobs_before)
+            pods_before, pods = self._cache.pod_uids(), []
+            async for page, pods_version in self._cluster.pages("Pod", namespace):
+                pods += [pod for raw in page if (pod := pod_of(raw)) is not None]
+            changed = self._cache.set_all_pods(pods, pods_before)
+            jobs_before, found = {key for key, _ in self._cache.jobs()}, set[Key]()
+            async for page, jobs_version in self._cluster.pages(KIND, namespace, ""):
+                found |= {self._cache.put_job(raw) for raw in page if not self._went(raw, jobs_before)}
+            lost = self._cache.keep_jobs(found | {key for key, _ in self._cache.jobs()} - jobs_before)
+            if self._is_listed and (changed or lost):
+                log.info("a list has shown more than the watches of %d jobs", len(changed) + len(lost))
+            for key in found:
                 self._queue.add(key)
-        arrived = {key for key, _ in self._cache.jobs()} - jobs_before
-        lost = self._cache.keep_jobs(found | arrived)
-        if self._is_listed and (changed or lost):
-            log.warning("the watch had not told of %d jobs", len(changed) + len(lost))
-            self._silent_since = self._silent_since or time.monotonic()
-        else:
-            self._silent_since = None
+            return {"Pod": pods_version, KIND: jobs_version}
+
+    def _went(self, raw: Plain, jobs_before: set[Key]) -> bool:
+        """Whether the watch has told, while the list was made, that this job is gone."""
+        key = (raw["metadata"]["namespace"], raw["metadata"]["name"])
+        return key in jobs_before and self._cache.job(key) is None
 
     def _alive(self) -> str | None:
         if self._queue.oldest() > STUCK_SECONDS:
             return f"a job has waited {self._queue.oldest():.0f} s to be reconciled"
-        if self._silent_since is not None and time.monotonic() - self._silent_since > LATE_SECONDS:
-            return "two lists in a row have shown what the watch has not"
+        stuck = next((watch.kind for watch in self._watches if self._is_listed and watch.is_stuck), None)
+        if stuck is not None:
+            return f"the watch of {stuck} does nothing any more"
         return None
 
     def _ready(self) -> str | None:
@@ -150,13 +159,8 @@ class Operator:
             metrics.jobs.labels(state).set(count)
         metrics.queue_depth.set(len(self._queue))
         metrics.queue_age.set(self._queue.oldest())
-        for resource, heard in self._watches.heard.items():
-            metrics.watch_age.labels(resource).set(time.monotonic() - heard)
-
-
-def _slim(raw: dict[str, object]) -> dict[str, object]:
-    """Without what is never read: thousands of them are held at once."""
-    return {"metadata": raw["metadata"], "status": raw.get("status", {})}
+        for watch in self._watches:
+            metrics.watch_age.labels(watch.kind).set(time.monotonic() - watch.heard)
 
 
 async def _first(*awaitables: object) -> None:
