@@ -28,6 +28,4 @@ def start(level: str, kind: str) -> None:
     text = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     handler.setFormatter(JsonFormatter() if kind == "json" else logging.Formatter(text))
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # kopf tells every event of every object at these levels.
-    logging.getLogger("kopf").setLevel(logging.WARNING)
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)

@@ -123,11 +123,13 @@ class Operator:
             batch_jobs = [raw async for page, _ in self._cluster.pages("Job", namespace) for raw in page]
             self._cache.set_all_batch_jobs(batch_jobs, batch_jobs_before)
             pods_before, pods = self._cache.pod_uids(), []
-            async for page, pods_version in self._cluster.pages("Pod", namespace):
+            async for page, version in self._cluster.pages("Pod", namespace):
+                pods_version = version
                 pods += [pod for raw in page if (pod := pod_of(raw)) is not None]
             changed = self._cache.set_all_pods(pods, pods_before)
             jobs_before, found = {key for key, _ in self._cache.jobs()}, set[Key]()
-            async for page, jobs_version in self._cluster.pages(KIND, namespace, ""):
+            async for page, version in self._cluster.pages(KIND, namespace, ""):
+                jobs_version = version
                 found |= {self._cache.put_job(raw) for raw in page if not self._went(raw, jobs_before)}
             lost = self._cache.keep_jobs(found | {key for key, _ in self._cache.jobs()} - jobs_before)
             if self._is_listed and (changed or lost):
