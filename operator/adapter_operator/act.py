@@ -7,7 +7,7 @@ from datetime import datetime
 from adapter_api.job import KIND, AdapterTrainingJob
 from adapter_operator.cache import Cache
 from adapter_operator.cluster import Cluster, ClusterError, Plain
-from adapter_operator.manifests import manifests
+from adapter_operator.manifests import manifests, service
 from adapter_operator.names import ATTEMPT_LABEL, JOB_LABEL, Key, attempt_name
 from adapter_operator.settings import Settings
 
@@ -42,6 +42,17 @@ class Actor:
         *around, batch_job = manifests(job, attempt, created, self.settings)
         await asyncio.gather(*(self._ensure(manifest, uid, is_new=attempt == 1) for manifest in around))
         self.cache.put_batch_job(await self._ensure(batch_job, uid, is_new=True))
+
+    async def announce(self, job: AdapterTrainingJob, key: Key, attempt: int) -> None:
+        """Creates the Service that makes node 0's name lead to it.
+
+        Raises:
+            NameConflict: see there.
+            Refused: see there.
+            ClusterError: to be tried again.
+        """
+        await self._ensure(service(job), str(job.metadata.uid), is_new=attempt == 1)
+        self.cache.put_announced(key, attempt)
 
     async def _ensure(self, manifest: Plain, uid: str, *, is_new: bool) -> Plain:
         """The object, created if it is not there."""

@@ -27,6 +27,11 @@ class CachedJob:
     spec: bytes
     status: Plain
 
+    @property
+    def state(self) -> str:
+        """As it is shown."""
+        return str(self.status.get("state", "Pending"))
+
     def raw(self, key: Key) -> Plain:
         """The object, as far as it is read."""
         metadata = {"namespace": key[0], "name": key[1], "uid": self.uid, "generation": self.generation}
@@ -41,6 +46,7 @@ class _Run:
     batch_jobs: dict[int, BatchJob] = field(default_factory=dict)
     progress: Progress | None = None
     advanced_at: datetime | None = None
+    announced: int = 0
 
 
 class Cache:
@@ -49,6 +55,8 @@ class Cache:
     def __init__(self) -> None:
         self._jobs: dict[Key, CachedJob] = {}
         self._runs: dict[Key, _Run] = {}
+        self.states: Counter[str] = Counter()
+        """How many jobs are in which state."""
 
     def jobs(self) -> Iterator[tuple[Key, CachedJob]]:
         """All jobs."""
@@ -58,16 +66,12 @@ class Cache:
         """One job."""
         return self._jobs.get(key)
 
-    def states(self) -> Counter[str]:
-        """How many jobs are in which state."""
-        return Counter(job.status.get("state", "Pending") for job in self._jobs.values())
-
     def observed(self, key: Key) -> Observed:
         """What is known of a job's attempts."""
         run = self._runs.get(key)
         if run is None:
             return Observed()
-        return Observed(tuple(run.pods.values()), dict(run.batch_jobs), run.progress, run.advanced_at)
+        return Observed(tuple(run.pods.values()), dict(run.batch_jobs), run.progress, run.advanced_at, run.announced)
 
     def put_job(self, raw: Plain) -> Key:
         """A job as an event, a list or a reply shows it; older than what is known, it changes nothing."""
@@ -80,7 +84,9 @@ class Cache:
         if known is not None and known.uid != metadata["uid"]:
             self._runs.pop(key, None)
         unchanged = known is not None and (known.uid, known.generation) == (metadata["uid"], metadata["generation"])
-        self._jobs[key] = CachedJob(
+        if known is not None:
+            self.states[known.state] -= 1
+        job = self._jobs[key] = CachedJob(
             uid=metadata["uid"],
             created=metadata["creationTimestamp"],
             resource_version=version,
@@ -89,6 +95,7 @@ class Cache:
             spec=known.spec if known is not None and unchanged else orjson.dumps(raw.get("spec")),
             status=raw.get("status") or {},
         )
+        self.states[job.state] += 1
         return key
 
     def drop_job(self, raw: Plain) -> Key:
@@ -97,17 +104,19 @@ class Cache:
         key: Key = (metadata["namespace"], metadata["name"])
         known = self._jobs.get(key)
         if known is not None and known.uid == metadata["uid"]:
-            del self._jobs[key]
-            self._runs.pop(key, None)
+            self._forget(key)
         return key
 
     def keep_jobs(self, keys: set[Key]) -> list[Key]:
         """Forgets all jobs but these; returns those forgotten."""
         lost = [key for key in self._jobs if key not in keys]
         for key in lost:
-            del self._jobs[key]
-            self._runs.pop(key, None)
+            self._forget(key)
         return lost
+
+    def _forget(self, key: Key) -> None:
+        self.states[self._jobs.pop(key).state] -= 1
+        self._runs.pop(key, None)
 
     def put_pod(self, raw: Plain) -> Key | None:
         """A pod as an event shows it; returns the job that it belongs to, if that is news."""
@@ -197,6 +206,10 @@ class Cache:
             run.advanced_at = now
         run.progress = progress
         return before is None or (before.step, before.checkpoint) != (progress.step, progress.checkpoint)
+
+    def put_announced(self, key: Key, attempt: int) -> None:
+        """An attempt whose nodes can find each other."""
+        self._run(key).announced = attempt
 
     def forget_progress(self, key: Key) -> None:
         """A new attempt says anew how far it is."""

@@ -85,6 +85,17 @@ def is_urgent(before: JobStatus, after: JobStatus) -> bool:
     return essence(before) != essence(after)
 
 
+def is_passing(before: JobStatus, after: JobStatus) -> bool:
+    """Whether a change tells only that an attempt starts: when its pods run soon, that is told, and this need not be.
+
+    The first attempt is nobody's to claim, so that it may start before the job has a status at all.
+    """
+    starts = after.state == State.STARTING.value and any(
+        c.type == "Running" and c.reason in {"Launching", "Starting"} for c in after.conditions
+    )
+    return starts and after.attempt == max(before.attempt, 1) and after.restarts.total == before.restarts.total
+
+
 def _facts(job: AdapterTrainingJob, decision: Decision) -> Facts:
     state, reason, message = decision.state, decision.reason, decision.message
     facts: Facts = {

@@ -44,6 +44,16 @@ class Launch:
 
 
 @dataclass(frozen=True)
+class Announce:
+    """Give node 0 the name by which the others find it; to be done before it is told that the attempt runs.
+
+    Not at launch: before it has an address its name leads nowhere, and telling so costs the cluster two writes.
+    """
+
+    attempt: int
+
+
+@dataclass(frozen=True)
 class Remove:
     """Delete the child Job and the pods of an attempt."""
 
@@ -55,7 +65,7 @@ class RemoveJob:
     """Delete the AdapterTrainingJob: its time to live is over."""
 
 
-Action = Launch | Remove | RemoveJob
+Action = Launch | Announce | Remove | RemoveJob
 
 
 @dataclass(frozen=True)
@@ -277,6 +287,9 @@ def _going(
 ) -> Decision:
     """The attempt exists and nothing is wrong with it."""
     nodes = pods[0].nodes if pods else job.spec.nodes
+    has_address = bool(pods) and pods[0].index == 0 and pods[0].ip is not None
+    if has_address and observed.announced != begun.attempt and not _is_running(job.status):
+        begun = replace(begun, actions=(*begun.actions, Announce(begun.attempt)))
     if len(pods) == nodes and _all_running(pods):
         message = f"attempt {begun.attempt} trains on {nodes} {'node' if nodes == 1 else 'nodes'}"
         hang = _hang_at(job, observed)

@@ -15,7 +15,7 @@ Manifest = dict[str, Any]
 
 
 def manifests(job: AdapterTrainingJob, attempt: int, created: datetime, settings: Settings) -> list[Manifest]:
-    """Everything of one attempt, in the order in which it is created: the Job last.
+    """What an attempt starts from, in the order in which it is created: the Job last. The Service follows.
 
     Args:
         job: Validated.
@@ -24,7 +24,7 @@ def manifests(job: AdapterTrainingJob, attempt: int, created: datetime, settings
         settings: Default image and what else the operator was told.
     """
     training = config_map(job)
-    owned = [training, service(job)]
+    owned = [training]
     if settings.network_policies and job.spec.nodes > 1:
         owned.append(network_policy(job))
     return [*owned, batch_job(job, attempt, created, training["metadata"]["name"], settings)]

@@ -104,6 +104,8 @@ class Observed:
     """What node 0's agent last said."""
     advanced_at: datetime | None = None
     """When that first showed the step that it shows."""
+    announced: int = 0
+    """The attempt whose node 0 this process has given its name."""
 
     def of(self, attempt: int) -> tuple[ObservedPod, ...]:
         """Pods of an attempt, by index. A pod that has been replaced under the same index counts once, as its newest."""

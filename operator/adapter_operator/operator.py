@@ -157,7 +157,7 @@ class Operator:
 
     def _refresh_metrics(self) -> None:
         metrics.jobs.clear()
-        for state, count in self._cache.states().items():
+        for state, count in self._cache.states.items():
             metrics.jobs.labels(state).set(count)
         metrics.queue_depth.set(len(self._queue))
         metrics.queue_age.set(self._queue.oldest())

@@ -44,7 +44,7 @@ class ProgressReader:
         """Until cancelled."""
         async with aiohttp.ClientSession(timeout=TIMEOUT) as session, asyncio.TaskGroup() as tasks:
             while True:
-                running = [key for key, job in self._cache.jobs() if job.status.get("state") == "Running"]
+                running = [key for key, job in self._cache.jobs() if job.state == "Running"]
                 now, pause = time.monotonic(), interval(self._settings, len(running))
                 for known in [key for key in self._due if key not in set(running)]:
                     del self._due[known]

@@ -14,7 +14,7 @@ from adapter_operator import conditions, metrics
 from adapter_operator.act import Actor, NameConflict, Refused
 from adapter_operator.cache import Cache, CachedJob
 from adapter_operator.cluster import Cluster, ClusterError
-from adapter_operator.decide import Decision, Launch, Remove, State, decide
+from adapter_operator.decide import Announce, Decision, Launch, Remove, RemoveJob, State, decide
 from adapter_operator.events import event
 from adapter_operator.names import RESTORE, TRAINER, Key
 from adapter_operator.observed import Observed
@@ -26,6 +26,8 @@ PARSED = 512
 LOG_LINES, LOG_CHARACTERS = 20, 4096
 COUNTS_SECONDS = 15.0
 """How often the pods of an attempt that is not running yet are counted in the status: the next state tells them anyway."""
+PASSING_SECONDS = 2.0
+"""How long it is not told that an attempt starts: most pods run sooner, and then that is told."""
 CHECK_SECONDS = 5
 """How often a job is looked at live whose pods do not come, or do not go."""
 
@@ -44,6 +46,8 @@ class Reconciler:
     _written: dict[Key, float] = field(default_factory=dict)
     """When a job's status was last written, by the monotonic clock."""
     _checked: dict[Key, float] = field(default_factory=dict)
+    _passing: dict[Key, float] = field(default_factory=dict)
+    """Since when there is something to tell that may pass."""
 
     async def reconcile(self, key: Key) -> float | None:
         """One step; returns after how many seconds to look again, if nothing happens before.
@@ -55,6 +59,7 @@ class Reconciler:
         if cached is None or cached.deleting:
             self._written.pop(key, None)
             self._checked.pop(key, None)
+            self._passing.pop(key, None)
             return None
         now = self.clock().replace(microsecond=0)
         job = self._job(key, cached)
@@ -65,9 +70,12 @@ class Reconciler:
             return None
         observed, decision = await self._decide(key, job, now)
         after = conditions.status(job, observed, decision, now, await self._log_tail(key, decision))
-        delay = await self._tell(key, cached, job.status, after, now)
+        actor = Actor(self.cluster, self.cache, self.settings)
         try:
-            await self._act(key, cached, job, decision)
+            for attempt in (action.attempt for action in decision.actions if isinstance(action, Announce)):
+                await actor.announce(job, key, attempt)
+            delay = await self._tell(key, cached, job.status, after, now)
+            await self._act(actor, key, cached, job, decision)
         except (NameConflict, Refused) as error:
             return await self._cannot_launch(key, job, decision, error, now)
         if any(isinstance(action, Remove) for action in decision.actions):
@@ -139,8 +147,12 @@ class Reconciler:
         """Writes the status if it has changed; figures only now and then. Returns when to come back for those."""
         if after == before:
             return None
-        if not conditions.is_urgent(before, after):
-            pause = interval(self.settings, self.cache.states()["Running"])
+        if conditions.is_passing(before, after):
+            passed = time.monotonic() - self._passing.setdefault(key, time.monotonic())
+            if passed < PASSING_SECONDS:
+                return PASSING_SECONDS - passed
+        elif not conditions.is_urgent(before, after):
+            pause = interval(self.settings, self.cache.states["Running"])
             if after.state != State.RUNNING.value:
                 pause = max(pause, COUNTS_SECONDS)
             passed = time.monotonic() - self._written.get(key, float("-inf"))
@@ -166,6 +178,7 @@ class Reconciler:
                 await self._refresh(key)
             raise
         self._written[key] = time.monotonic()
+        self._passing.pop(key, None)
         self.cache.put_job(reply)
         if after.state != before.state:
             log.info("%s/%s: %s -> %s", *key, before.state or "new", after.state)
@@ -190,8 +203,9 @@ class Reconciler:
             if not error.is_conflict:
                 log.warning("an Event could not be sent: %s", error)
 
-    async def _act(self, key: Key, cached: CachedJob, job: AdapterTrainingJob, decision: Decision) -> None:
-        actor = Actor(self.cluster, self.cache, self.settings)
+    async def _act(
+        self, actor: Actor, key: Key, cached: CachedJob, job: AdapterTrainingJob, decision: Decision
+    ) -> None:
         for action in decision.actions:
             match action:
                 case Launch(attempt):
@@ -199,7 +213,7 @@ class Reconciler:
                     self._checked[key] = time.monotonic()
                 case Remove(attempt):
                     await actor.remove(key, cached.uid, attempt)
-                case _:
+                case RemoveJob():
                     await actor.remove_job(key, cached.uid)
 
     async def _cannot_launch(
