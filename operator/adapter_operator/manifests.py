@@ -4,7 +4,7 @@ import hashlib
 from datetime import datetime
 from typing import Any
 
-from adapter_api.document import dump
+from adapter_api.document import dump_json
 from adapter_api.job import API_VERSION, KIND, AdapterTrainingJob
 from adapter_api.launch import TRAINING_FILE
 from adapter_operator.names import INDEX_LABEL, JOB_LABEL, QUEUE_LABEL, attempt_labels, attempt_name, labels
@@ -32,7 +32,7 @@ def manifests(job: AdapterTrainingJob, attempt: int, created: datetime, settings
 
 def config_map(job: AdapterTrainingJob) -> Manifest:
     """The training configuration. Immutable and named by its content: an attempt never sees another one's."""
-    text = dump(job.spec.training)
+    text = dump_json(job.spec.training)
     digest = hashlib.sha256(text.encode()).hexdigest()[:10]
     return {
         "apiVersion": "v1",

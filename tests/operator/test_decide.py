@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from adapter_api.job import JobStatus, LastFailure, Restarts
 from adapter_api.progress import Progress
 from adapter_operator import conditions
-from adapter_operator.decide import Launch, Remove, RemoveJob, State, decide
+from adapter_operator.decide import Announce, Launch, Remove, RemoveJob, State, decide
 from adapter_operator.observed import BatchJob, Observed
 from tests.operator.builders import NOW, after, failed, job, observed, pod, said, status
 
@@ -29,12 +29,23 @@ def test_a_job_that_is_created_suspended_launches_nothing_and_has_not_started() 
 
 def test_an_attempt_whose_pods_all_train_is_running() -> None:
     decision = decide(job(status=status("Starting")), observed(pod(0), pod(1)), NOW)
-    assert (decision.state, decision.actions) == (State.RUNNING, ())
+    assert (decision.state, decision.actions) == (State.RUNNING, (Announce(1),))
+
+
+def test_node_0_gets_its_name_once_in_an_attempt_and_not_before_it_has_an_address() -> None:
+    starting = job(status=status("Starting", 2))
+    assert decide(starting, observed(pod(0, 2, ip=None), attempts=(2,)), NOW).actions == ()
+    assert decide(starting, observed(pod(1, 2), attempts=(2,)), NOW).actions == ()
+    assert decide(starting, observed(pod(0, 2), attempts=(2,), announced=1), NOW).actions == (Announce(2),)
+    assert decide(starting, observed(pod(0, 2), attempts=(2,), announced=2), NOW).actions == ()
+    # By then it has been done, perhaps by another process.
+    running = job(status=status("Running", 2))
+    assert decide(running, observed(pod(0, 2), pod(1, 2), attempts=(2,)), NOW).actions == ()
 
 
 def test_an_attempt_is_not_running_while_a_pod_is_missing() -> None:
     decision = decide(job(status=status("Starting")), observed(pod(0)), NOW)
-    assert (decision.state, decision.actions) == (State.STARTING, ())
+    assert (decision.state, decision.actions) == (State.STARTING, (Announce(1),))
 
 
 def test_complete_means_that_every_node_has_succeeded() -> None:

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from adapter_operator.manifests import manifests
+from adapter_api.document import parse, validate
+from adapter_api.training import TrainingConfig
+from adapter_operator.manifests import manifests, service
 from adapter_operator.pods import pod_template
 from adapter_operator.settings import Settings
 from tests.operator.builders import job
@@ -48,7 +50,8 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def sent(case: str, attempt: int = 2) -> list[dict[str, Any]]:
-    return manifests(job(CASES[case]), attempt, CREATED, Settings())
+    made = job(CASES[case])
+    return [service(made), *manifests(made, attempt, CREATED, Settings())]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -107,11 +110,16 @@ def test_every_attempt_has_a_rendezvous_of_its_own_and_a_higher_epoch() -> None:
 
 
 def test_a_configuration_keeps_its_name_as_long_as_it_is_the_same() -> None:
-    assert sent("plain", 1)[0]["metadata"]["name"] == sent("plain", 2)[0]["metadata"]["name"]
+    assert sent("plain", 1)[1]["metadata"]["name"] == sent("plain", 2)[1]["metadata"]["name"]
+
+
+def test_a_configuration_arrives_as_it_was_sent() -> None:
+    text = sent("plain")[1]["data"]["training.yaml"]
+    assert validate(TrainingConfig, parse(text, "training.yaml")) == job(CASES["plain"]).spec.training
 
 
 def test_a_template_of_one_node_needs_no_network_policy() -> None:
-    assert [each["kind"] for each in sent("claim")] == ["ConfigMap", "Service", "Job"]
+    assert [each["kind"] for each in sent("claim")] == ["Service", "ConfigMap", "Job"]
     template = pod_template(job(CASES["claim"]), 1, CREATED, "config", Settings())
     mounts = {m["name"]: m for m in template["spec"]["containers"][0]["volumeMounts"]}
     assert mounts["data"]["readOnly"] is True
