@@ -79,7 +79,7 @@ async def connected(kubeconfig: Path) -> AsyncIterator[Api]:
     Args:
         kubeconfig: With a client certificate inside, as tests.cluster writes it.
     """
-    config = json.loads(kubeconfig.read_text(encoding="utf-8"))
+    config = json.loads(await asyncio.to_thread(kubeconfig.read_text, encoding="utf-8"))
     cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
     trust = ssl.create_default_context(cadata=base64.b64decode(cluster["certificate-authority-data"]).decode())
     with tempfile.NamedTemporaryFile() as both:

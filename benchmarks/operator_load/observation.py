@@ -103,5 +103,5 @@ async def observing(api: Api, subject: Subject) -> AsyncIterator[Observation]:
         for each in listed:
             await each.wait()
         yield found
-        for each in watches:
-            each.cancel()
+        for watch in watches:
+            watch.cancel()

@@ -29,8 +29,8 @@ class Load:
 
     def meter(self) -> Meter:
         """Measures from now on."""
-        process = self.subject.process if isinstance(self.subject, Ours) else None
-        return Meter(self.plane, None if process is None else process.pid, self.subject.users)
+        pid = self.subject.process.pid if isinstance(self.subject, Ours) else None
+        return Meter(self.plane, pid, self.subject.users)
 
     async def create(self, name: str) -> float:
         """Creates a job; returns the monotonic time just before."""

@@ -89,12 +89,12 @@ class Ours:
 
     collection = f"/apis/{GROUP}/{VERSION}/namespaces/{NAMESPACE}/{PLURAL}"
     pod_label = f"{GROUP}/job"
-    users = (f"system:serviceaccount:{NAMESPACE}:operator",)
+    users: tuple[str, ...] = (f"system:serviceaccount:{NAMESPACE}:operator",)
 
     def __init__(self) -> None:
-        self.process: subprocess.Popen[bytes] | None = None
+        self._running: subprocess.Popen[bytes] | None = None
         self._environment: dict[str, str] = {}
-        self._log: Path | None = None
+        self._log = Path(os.devnull)
         self._job = json.loads(json.dumps(read(ROOT / "configs" / "quickstart.yaml").data))
         self._job["spec"] |= {"nodes": NODES, "resources": {"requests": REQUESTS}}
 
@@ -123,23 +123,28 @@ class Ours:
 
     def start(self) -> None:
         """Starts the operator, for the first time or again."""
-        assert self._log is not None
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
+            self._running = subprocess.Popen(
                 [sys.executable, "-m", "adapter_operator"], env=self._environment, cwd=ROOT, stderr=log
             )
 
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The operator; raises RuntimeError before it was started."""
+        if self._running is None:
+            raise RuntimeError("the operator has not been started")
+        return self._running
+
     def kill(self) -> None:
         """As by SIGKILL."""
-        assert self.process is not None
         self.process.kill()
         self.process.wait()
 
     def stop(self) -> None:
         """Ends the operator, if it was started."""
-        if self.process is not None:
-            self.process.terminate()
-            self.process.wait(30)
+        if self._running is not None:
+            self._running.terminate()
+            self._running.wait(30)
 
     def manifest(self, name: str) -> Plain:
         """The quickstart on NODES nodes."""
@@ -152,11 +157,10 @@ class Ours:
 
     def log(self) -> str:
         """What the operator has said."""
-        return "" if self._log is None else self._log.read_text(encoding="utf-8")
+        return self._log.read_text(encoding="utf-8")
 
     def _wait_until_ready(self) -> None:
         """Raises RuntimeError when it does not get ready."""
-        assert self.process is not None
         url = f"http://127.0.0.1:{self._environment['ADAPTER_OPERATOR_HTTP_PORT']}/readyz"
         for _ in range(600):
             try:

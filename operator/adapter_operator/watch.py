@@ -31,6 +31,7 @@ class Watch:
         on_event: Called with the event's type (ADDED, MODIFIED, DELETED) and the object.
         list_anew: Lists, puts what is there into the cache and takes out what is not, and returns the resourceVersion that
             the list is of: what happened since the last event is not known any more.
+        sleep: Waits some seconds.
     """
 
     cluster: Cluster
@@ -39,6 +40,7 @@ class Watch:
     selector: str
     on_event: Callable[[str, dict[str, Any]], None]
     list_anew: Callable[[], Awaitable[str]]
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     heard: float = field(default_factory=time.monotonic)
     """Monotonic time of the last sign of life: of the server's, or of trying to reach it."""
 
@@ -68,7 +70,7 @@ class Watch:
                     log.info("the watch of %s starts anew: %s", self.kind, error)
                 else:
                     log.warning("the watch of %s broke: %s", self.kind, error)
-                await asyncio.sleep(_pause(failures))
+                await self.sleep(_pause(failures))
                 failures += 1
 
     @property

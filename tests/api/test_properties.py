@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from adapter_api.compatibility import differences
-from adapter_api.document import Document, Fault, InvalidDocument, dump, parse, validate
+from adapter_api.document import Document, Fault, InvalidDocument, dump, dump_json, parse, validate
 from adapter_api.job import AdapterTrainingJob
 from adapter_api.launch import NodePlace, launch
 from adapter_api.training import TrainingConfig
@@ -126,6 +126,7 @@ JOBS = st.builds(
 @given(JOBS)
 def test_a_valid_job_survives_being_written_and_read(job: AdapterTrainingJob) -> None:
     assert validate(AdapterTrainingJob, parse(dump(job), "job.yaml")) == job
+    assert validate(AdapterTrainingJob, parse(dump_json(job), "job.yaml")) == job
     assert validate(AdapterTrainingJob, parse(json.dumps(job.model_dump(mode="json")), "job.json")) == job
 
 

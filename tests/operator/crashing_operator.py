@@ -19,7 +19,7 @@ class CrashingCluster(Cluster):
 
     writes = 0
 
-    async def _send(self, verb: str, kind: str, path: str, body: str | None, content_type: str) -> bytes:
+    async def _send(self, verb: str, kind: str, path: str, body: bytes | None, content_type: str) -> bytes:
         counts = verb != "GET" and kind not in _UNCOUNTED
         if counts:
             CrashingCluster.writes += 1
