@@ -1,6 +1,7 @@
 """`python -m adapter_operator`: runs the operator until SIGTERM."""
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -34,6 +35,9 @@ def main() -> int:
 
 
 async def _run(given: Settings) -> None:
+    # What was imported stays, and what is cached mostly does: looking through all of it again and again finds nothing.
+    gc.freeze()
+    gc.set_threshold(20_000, 10, 20)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
