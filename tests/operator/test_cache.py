@@ -4,6 +4,7 @@ from typing import Any
 
 from adapter_api.progress import Progress
 from adapter_operator.cache import Cache
+from adapter_operator.observed import ObservedPod, pod_of
 from tests.operator.builders import KEY, NOW, after
 
 
@@ -51,6 +52,47 @@ def test_a_list_forgets_pods_that_no_event_told_of_but_keeps_what_came_meanwhile
     cache.put_pod(raw_pod("new", "2"))
     assert cache.set_all_pods([], before) == {KEY}
     assert [pod.name for pod in cache.observed(KEY).pods] == ["new"]
+
+
+def listed(*raws: dict[str, Any]) -> list[ObservedPod]:
+    return [pod for raw in raws if (pod := pod_of(raw)) is not None]
+
+
+def versioned(version: int, **status: Any) -> dict[str, Any]:
+    raw = raw_pod(**status)
+    raw["metadata"]["resourceVersion"] = str(version)
+    return raw
+
+
+def test_a_list_tells_what_no_event_told_and_does_not_undo_what_one_has_told_since() -> None:
+    cache = Cache()
+    cache.put_pod(versioned(5))
+    assert cache.set_all_pods(listed(versioned(7, phase="Failed")), {"p1"}) == {KEY}
+    assert cache.observed(KEY).pods[0].phase == "Failed"
+    assert cache.set_all_pods(listed(versioned(6)), {"p1"}) == set()
+    assert cache.observed(KEY).pods[0].phase == "Failed"
+
+
+def test_a_pod_that_went_while_the_list_was_made_does_not_come_back_with_it() -> None:
+    cache = Cache()
+    cache.put_pod(versioned(5))
+    before = cache.pod_uids()
+    cache.drop_pod(versioned(6))
+    assert cache.set_all_pods(listed(versioned(5)), before) == set()
+    assert cache.observed(KEY).pods == ()
+
+
+def test_jobs_are_counted_by_state_as_they_change_and_go() -> None:
+    cache = Cache()
+    cache.put_job(raw_job(1))
+    cache.put_job(raw_job(2, status={"state": "Running"}))
+    assert +cache.states == {"Running": 1}
+    cache.put_job(raw_job(3, uid="u2"))
+    assert +cache.states == {"Pending": 1}
+    cache.drop_job(raw_job(3, uid="u2"))
+    cache.put_job(raw_job(4))
+    cache.keep_jobs(set())
+    assert not +cache.states
 
 
 def test_a_pod_that_shows_nothing_new_wakes_nobody() -> None:

@@ -57,6 +57,18 @@ def test_the_last_word_of_a_pod_tells_the_final_checkpoint() -> None:
     assert ended.completion_time == NOW
 
 
+def test_that_an_attempt_starts_may_pass_unsaid_but_not_that_it_was_claimed_or_cannot_start() -> None:
+    new, restarting = JobStatus(), status("Restarting", 2)
+    assert conditions.is_passing(new, shown(new, Observed()))
+    assert conditions.is_passing(new, shown(new, observed(pod(0))))
+    assert conditions.is_passing(restarting, shown(restarting, observed(pod(0, 2), attempts=(2,))))
+    assert not conditions.is_passing(new, shown(new, observed(pod(0), pod(1))))
+    assert not conditions.is_passing(new, shown(new, observed(failed(0), pod(1))))
+    stuck = pod(0, phase="Pending", is_running=False, waiting=("ErrImagePull", "no such image"))
+    assert not conditions.is_passing(new, shown(new, observed(stuck)))
+    assert not conditions.is_passing(status(), shown(status(), observed(failed(0), pod(1))))
+
+
 def test_figures_alone_are_not_urgent_but_a_change_of_state_is() -> None:
     seen = observed(pod(0), pod(1), progress=PROGRESS, advanced_at=NOW)
     first = shown(status("Starting"), seen)
