@@ -49,27 +49,29 @@ class Api:
             return found
 
     async def watch(self, path: str, on_event: OnEvent, listed: asyncio.Event) -> None:
-        """Lists, sets `listed`, and watches until cancelled.
+        """Lists, sets `listed`, and watches until cancelled; a watch that the server ends goes on where it was.
 
         Raises:
-            Refused: the watch ended, so that events may have been missed: what was measured is worth nothing.
+            Refused: events are lost: what was measured is worth nothing.
         """
         first = await self.send("GET", path)
-        now = time.monotonic()
+        now, version = time.monotonic(), first["metadata"]["resourceVersion"]
         for item in first.get("items") or []:
             on_event(now, "ADDED", item)
         listed.set()
-        query = f"watch=1&resourceVersion={first['metadata']['resourceVersion']}&timeoutSeconds=3600"
         limit = aiohttp.ClientTimeout(total=None)
-        async with self._session.get(f"{self._server}{path}?{query}", timeout=limit) as answer:
-            rest = b""
-            async for chunk in answer.content.iter_any():
-                now = time.monotonic()
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    event = orjson.loads(line)
-                    on_event(now, event["type"], event["object"])
-        raise Refused(f"the watch of {path} ended")
+        while True:
+            query = f"watch=1&resourceVersion={version}&timeoutSeconds=3600"
+            async with self._session.get(f"{self._server}{path}?{query}", timeout=limit) as answer:
+                rest = b""
+                async for chunk in answer.content.iter_any():
+                    now = time.monotonic()
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for event in map(orjson.loads, lines):
+                        if event["type"] == "ERROR":
+                            raise Refused(f"the watch of {path} ended: {event['object'].get('message')}")
+                        version = event["object"]["metadata"]["resourceVersion"]
+                        on_event(now, event["type"], event["object"])
 
 
 @contextlib.asynccontextmanager

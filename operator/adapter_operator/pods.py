@@ -216,12 +216,13 @@ def _data_folder(data: Data | None) -> str:
 def _mounts(job: AdapterTrainingJob, *, trainer: bool) -> list[Plain]:
     mounts: list[Plain] = [
         {"name": "work", "mountPath": WORK},
-        {"name": "training", "mountPath": f"{WORK}/{TRAINING_FILE}", "subPath": TRAINING_FILE, "readOnly": True},
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own
     ]
     if job.spec.data is not None:
         mounts.append({"name": "data", "mountPath": DATA, "readOnly": trainer})
     if trainer:
+        file = f"{WORK}/{TRAINING_FILE}"
+        mounts.append({"name": "training", "mountPath": file, "subPath": TRAINING_FILE, "readOnly": True})
         mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108 - where data workers hand over batches
         mounts.extend(_user_mount(volume) for volume in job.spec.pod.volumes)
     return mounts
