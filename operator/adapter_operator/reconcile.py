@@ -18,16 +18,12 @@ from adapter_operator.decide import Announce, Decision, Launch, Remove, RemoveJo
 from adapter_operator.events import event
 from adapter_operator.names import RESTORE, TRAINER, Key
 from adapter_operator.observed import Observed
-from adapter_operator.progress import interval
+from adapter_operator.pacing import Pacing
 from adapter_operator.settings import Settings
 
 PARSED = 512
 """Validated specifications that are kept."""
 LOG_LINES, LOG_CHARACTERS = 20, 4096
-COUNTS_SECONDS = 15.0
-"""How often the pods of an attempt that is not running yet are counted in the status: the next state tells them anyway."""
-PASSING_SECONDS = 2.0
-"""How long it is not told that an attempt starts: most pods run sooner, and then that is told."""
 CHECK_SECONDS = 5
 """How often a job is looked at live whose pods do not come, or do not go."""
 
@@ -43,11 +39,11 @@ class Reconciler:
     settings: Settings
     clock: Callable[[], datetime]
     _parsed: dict[tuple[str, int], AdapterTrainingJob | str] = field(default_factory=dict)
-    _written: dict[Key, float] = field(default_factory=dict)
-    """When a job's status was last written, by the monotonic clock."""
     _checked: dict[Key, float] = field(default_factory=dict)
-    _passing: dict[Key, float] = field(default_factory=dict)
-    """Since when there is something to tell that may pass."""
+
+    def __post_init__(self) -> None:
+        """Nothing has been written yet."""
+        self._pacing = Pacing(self.settings)
 
     async def reconcile(self, key: Key) -> float | None:
         """One step; returns after how many seconds to look again, if nothing happens before.
@@ -57,9 +53,8 @@ class Reconciler:
         """
         cached = self.cache.job(key)
         if cached is None or cached.deleting:
-            self._written.pop(key, None)
+            self._pacing.forget(key)
             self._checked.pop(key, None)
-            self._passing.pop(key, None)
             return None
         now = self.clock().replace(microsecond=0)
         job = self._job(key, cached)
@@ -144,20 +139,12 @@ class Reconciler:
     async def _tell(
         self, key: Key, cached: CachedJob, before: JobStatus, after: JobStatus, now: datetime
     ) -> float | None:
-        """Writes the status if it has changed; figures only now and then. Returns when to come back for those."""
+        """Writes the status if it has changed, and it is time to. Returns in how many seconds it will be."""
         if after == before:
             return None
-        if conditions.is_passing(before, after):
-            passed = time.monotonic() - self._passing.setdefault(key, time.monotonic())
-            if passed < PASSING_SECONDS:
-                return PASSING_SECONDS - passed
-        elif not conditions.is_urgent(before, after):
-            pause = interval(self.settings, self.cache.states["Running"])
-            if after.state != State.RUNNING.value:
-                pause = max(pause, COUNTS_SECONDS)
-            passed = time.monotonic() - self._written.get(key, float("-inf"))
-            if passed < pause:
-                return pause - passed
+        wait = self._pacing.wait(key, before, after, self.cache.states["Running"])
+        if wait > 0:
+            return wait
         await self._write(key, cached, before, after, now)
         return None
 
@@ -177,8 +164,7 @@ class Reconciler:
             if error.is_conflict:
                 await self._refresh(key)
             raise
-        self._written[key] = time.monotonic()
-        self._passing.pop(key, None)
+        self._pacing.written(key)
         self.cache.put_job(reply)
         if after.state != before.state:
             log.info("%s/%s: %s -> %s", *key, before.state or "new", after.state)
