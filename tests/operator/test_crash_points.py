@@ -13,8 +13,8 @@ from tests.operator.on_plane import PREEMPTED, SUCCEEDED, OnPlane, Plain
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
-WRITES = 12
-"""Of one life: launch 5, running 1, restart 5 with the next launch, running 1, complete 1; the last is written once more."""
+WRITES = 11
+"""Of one life: launch 3, name 1, running 1, restart 4 with the next launch, running 1, complete 1."""
 
 
 @pytest.fixture(scope="module")
