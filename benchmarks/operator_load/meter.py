@@ -23,7 +23,7 @@ class Used:
     peak_mib: float
     """Of the operator."""
     writes: Counter[str]
-    """`who: verb resource` -> how many; who is `operator` or the account's name."""
+    """`who: verb resource` -> how many; who is `operator` or the account's name. Leases and nodes' heartbeats do not count."""
 
     @property
     def all_writes(self) -> int:
@@ -87,6 +87,8 @@ class Meter:
                 user, what = event["user"]["username"], event.get("objectRef") or {}
                 who = "operator" if user in self._users else user.rpartition(":")[2]
                 subresource = f"/{what['subresource']}" if "subresource" in what else ""
+                if what.get("resource") == "nodes":
+                    continue  # the nodes' own signs of life: so many a minute, whatever jobs there are
                 found[f"{who}: {event['verb']} {what.get('resource')}{subresource}"] += 1
         return found
 

@@ -24,7 +24,7 @@ WATCH_SECONDS = 300
 """After which the server ends a watch, so that the next one starts with fresh credentials."""
 SILENCE_SECONDS = 70
 """A watch is told of every minute by a bookmark at the latest: a connection that is silent for longer is dead."""
-PAGE = 500
+PAGE = 200
 FIELD_MANAGER = "adapter-training-operator"
 _APPLY = "application/apply-patch+yaml"
 _PATHS = {
