@@ -591,6 +591,8 @@ class LoggingConfig(ConfigModel):
     """Trackers."""
     project_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] = "adapter-training"
     """Project that trackers file runs under."""
+    html_report: Flag = True
+    """Keep logs/report.html: curves, pictures, configuration and timings on one page."""
 
 
 ConditionValue = Count | Text | tuple[Real, ...]

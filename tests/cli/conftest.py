@@ -70,7 +70,7 @@ def job(dataset: Path) -> MakeJob:
         changes = {
             "optimization": {"max_train_steps": steps},
             "checkpoint": {"save_steps": save_steps},
-            "logging": {"log_steps": 1},
+            "logging": {"log_steps": 1, "html_report": False},
         }
         return {
             "apiVersion": "adaptertraining.dev/v1alpha1",

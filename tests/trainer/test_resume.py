@@ -53,7 +53,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "train_batch_size": 4, "max_train_steps": STEPS, "lr_scheduler": "cosine", "ema": {"decay": 0.9},
         },
         "checkpoint": {"save_steps": 3, "keep_last": 2},
-        "logging": {"log_steps": 1},
+        "logging": {"log_steps": 1, "html_report": False},
     }  # fmt: skip
     file = folder / "config.yaml"
     file.write_text(yaml.safe_dump(settings), encoding="utf-8")

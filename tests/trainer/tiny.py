@@ -67,7 +67,7 @@ def settings(data: Path | str = "/data", changes: Mapping[str, Any] | None = Non
             }
         },
         "optimization": {"train_batch_size": 4, "learning_rate": 0.002, "max_train_steps": 3},
-        "logging": {"log_steps": 1},
+        "logging": {"log_steps": 1, "html_report": False},
     }
     return merged(base, changes or {})
 

@@ -188,4 +188,4 @@ def draw(run: Training) -> None:
     if run.gallery.is_due(step, is_last=step >= run.total_steps):
         run.report.phase("sampling", step)
         with run.state.averaged(), run.resting.awake():
-            run.gallery.draw(step)
+            run.report.pictures(step, run.gallery.draw(step))

@@ -68,8 +68,8 @@ class Gallery:
         asked = bool(sampling.rows) and (is_last or sampling.at == "checkpoints")
         return asked and not self._file(step).exists()
 
-    def draw(self, step: int) -> None:
-        """Draws and writes the grid, on rank 0 alone; on every rank a model that is sharded computes together."""
+    def draw(self, step: int) -> Path:
+        """Draws and writes the grid, and returns its file, on rank 0 alone; on every rank a model that is sharded computes together."""
         sampling, sampler = self.config.sampling, Sampler(self.model, self.config, self.device)
         was_training = self.model.training
         self.model.eval()
@@ -84,6 +84,7 @@ class Gallery:
         aside = path.with_name(f".{path.name}")
         titled_grid(torch.cat(images), sampling.images_per_row, [row.title for row in rows]).save(aside, format="PNG")
         aside.replace(path)
+        return path
 
     def _file(self, step: int) -> Path:
         return self.folder / f"step-{step}.png"

@@ -8,18 +8,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
+from PIL import Image
 
+from adapter_api.document import dump
 from adapter_api.progress import PROGRESS_FILE, Progress
 from adapter_api.training import TrainingConfig
 from adapter_trainer.files import replace_text
 from adapter_trainer.history import History, Line
+from adapter_trainer.page_writer import PageWriter
 from adapter_trainer.processes import Processes
 from adapter_trainer.state import versions
 from adapter_trainer.step_times import StepTimes, clock_of
 from adapter_trainer.utilization import Utilization
 
+CONFIGURATION = Path("logs") / "training.yaml"
 PAUSES = ("encoding", "evaluating", "saving", "sampling")
 """Phases in which no step is taken."""
 
@@ -49,6 +54,7 @@ class Report:
         """Figures of the newest evaluation."""
         self.last = Progress(total_steps=total_steps, updated_at=_now(), world_size=processes.world_size)
         self.history = History(output)
+        self.page = PageWriter(None, show, clock)
         self.times = StepTimes(clock_of(accelerator.device))
         self.utilization: Utilization | None = None
         """Set where the device's peak is known."""
@@ -64,6 +70,10 @@ class Report:
         if self.processes.is_main:
             self.history.resume(step, checkpoint)
             self.history.add({"step": step, "start": self._circumstances(config)})
+            if config.logging.html_report:
+                (self.output / CONFIGURATION).parent.mkdir(exist_ok=True)
+                replace_text(self.output / CONFIGURATION, dump(config))
+                self.page = PageWriter(self.output, self.show, self.clock)
         if config.logging.report_to:
             settings = _flat(config.model_dump(mode="json"))
             self.accelerator.init_trackers(
@@ -159,6 +169,16 @@ class Report:
             self.history.add({"step": step, "pauses": {name: round(taken, 3) for name, taken in self.pauses.items()}})
         self.accelerator.log({f"pause_seconds/{name}": taken for name, taken in self.pauses.items()}, step=step)
         self.pauses = {}
+        self.page.renew()
+
+    def pictures(self, step: int, grid: Path) -> None:
+        """Gives a picture grid to the trackers."""
+        for tracker in self.accelerator.trackers if self.processes.is_main else ():
+            with Image.open(grid) as image:
+                if tracker.name == "tensorboard":
+                    tracker.log_images({"samples": np.asarray(image)[None]}, step=step, dataformats="NHWC")
+                else:
+                    tracker.log_images({"samples": [image]}, step=step)
 
     def _circumstances(self, config: TrainingConfig) -> dict[str, Any]:
         """What this part of the run, from one start to the next, is computed with."""

@@ -134,6 +134,8 @@ def _train(config: TrainingConfig, arguments: argparse.Namespace, rank: int) -> 
         run = setup.prepare(config, setup.RunOptions(output, arguments.resume_from_checkpoint))
         complete = loop.train(run)
         run.report.phase("ended", run.state.step)
+        if complete:  # a stop has no time for it
+            run.report.page.finish()
         run.state.accelerator.end_training()
     except TrainingError as error:
         return _end(output, error.exit_code, error.reason, str(error), rank=rank, step=_step(run))
