@@ -393,7 +393,7 @@ class JobSpec(ResourceModel):
 class Condition(ResourceModel):
     """One aspect of the job's state, as Kubernetes' API conventions define conditions."""
 
-    type: Literal["Accepted", "Queued", "Running", "Suspended", "Complete", "Failed"]
+    type: Literal["Accepted", "Queued", "Running", "StorageHealthy", "Suspended", "Complete", "Failed"]
     """Which aspect."""
     status: Literal["True", "False", "Unknown"]
     """Whether it holds."""

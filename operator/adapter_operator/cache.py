@@ -205,7 +205,7 @@ class Cache:
         if before is None or _advance(progress) != _advance(before):
             run.advanced_at = now
         run.progress = progress
-        return before is None or (before.step, before.checkpoint) != (progress.step, progress.checkpoint)
+        return before is None or _news(before) != _news(progress)
 
     def put_announced(self, key: Key, attempt: int) -> None:
         """An attempt whose nodes can find each other."""
@@ -218,6 +218,11 @@ class Cache:
 
     def _run(self, key: Key) -> _Run:
         return self._runs.setdefault(key, _Run())
+
+
+def _news(progress: Progress) -> object:
+    """What a job's status shows at once when it changes."""
+    return progress.step, progress.checkpoint, progress.upload_error is None, progress.restore_warning
 
 
 def _advance(progress: Progress) -> tuple[object, ...]:

@@ -43,7 +43,7 @@ def status(
     return JobStatus(
         observed_generation=generation,
         state=decision.state.value,
-        conditions=_conditions(before.conditions, _facts(job, decision), generation, now),
+        conditions=_conditions(before.conditions, _facts(job, decision, observed.progress), generation, now),
         attempt=decision.attempt,
         restarts=_counted(decision.restarts),
         nodes=_nodes(pods),
@@ -96,7 +96,7 @@ def is_passing(before: JobStatus, after: JobStatus) -> bool:
     return starts and after.attempt == max(before.attempt, 1) and after.restarts.total == before.restarts.total
 
 
-def _facts(job: AdapterTrainingJob, decision: Decision) -> Facts:
+def _facts(job: AdapterTrainingJob, decision: Decision, seen: Progress | None) -> Facts:
     state, reason, message = decision.state, decision.reason, decision.message
     facts: Facts = {
         "Accepted": ("True", "Valid", ""),
@@ -110,6 +110,8 @@ def _facts(job: AdapterTrainingJob, decision: Decision) -> Facts:
     if job.spec.scheduling.queue_name is not None or "Queued" in known:
         is_queued = state is State.QUEUED
         facts["Queued"] = ("True", reason, message) if is_queued else ("False", "Admitted", "")
+    if (storage := _storage(job.status, seen)) is not None:
+        facts["StorageHealthy"] = storage
     if state is State.COMPLETE:
         facts["Complete"] = ("True", reason, message)
         facts["Running"] = ("False", reason, message)
@@ -118,11 +120,23 @@ def _facts(job: AdapterTrainingJob, decision: Decision) -> Facts:
     return facts
 
 
+def _storage(before: JobStatus, seen: Progress | None) -> tuple[str, str, str] | None:
+    """What the agent says of object storage; None as long as there has been no trouble."""
+    stands = next((c for c in before.conditions if c.type == "StorageHealthy"), None)
+    if seen is None:
+        return None if stands is None else (stands.status, stands.reason, stands.message)
+    if seen.upload_error is not None:
+        return "False", "UploadFailed", seen.upload_error
+    if seen.restore_warning is not None:
+        return "False", "CheckpointDamaged", seen.restore_warning
+    return None if stands is None else ("True", "Recovered", "")
+
+
 def _conditions(
     before: tuple[Condition, ...], facts: Facts, generation: int | None, now: datetime
 ) -> tuple[Condition, ...]:
     old: dict[str, Condition] = {condition.type: condition for condition in before}
-    order = ("Accepted", "Queued", "Running", "Suspended", "Complete", "Failed")
+    order = ("Accepted", "Queued", "Running", "StorageHealthy", "Suspended", "Complete", "Failed")
     found = []
     for name in order:
         if name not in facts:

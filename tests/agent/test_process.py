@@ -13,6 +13,7 @@ from adapter_agent.store import Store
 from adapter_api.progress import ExitCode
 from tests.agent.faulty_proxy import Proxy, Request
 from tests.agent.node import MakeNode, committed_steps, end, stop, write_checkpoint
+from tests.agent.seaweed import KEY, SECRET
 from tests.agent.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(120)
@@ -110,6 +111,41 @@ def test_a_store_that_goes_away_is_reported_and_tried_again_until_it_is_back(
     wait_until(lambda: json.loads(node.get("/progress"))["checkpoint"] is not None)
     progress = json.loads(node.get("/progress"))
     assert (progress["checkpoint"]["step"], progress["uploadError"]) == (10, None)
+    assert stop(agent)[0] == 0
+
+
+def test_expired_credentials_are_told_before_anything_is_to_be_uploaded_and_uploads_go_on_when_they_are_mended(
+    make_node: MakeNode, store: Store, proxy: Proxy
+) -> None:
+    node = make_node(endpoint_url=proxy.url)
+    assert node.restore()[0] == 0
+    agent = node.sync()
+    proxy.rule = lambda _: "expired"
+    wait_until(lambda: "renew them (ExpiredToken" in (json.loads(node.get("/progress"))["uploadError"] or ""), 60)
+    write_checkpoint(node.output, 10)
+    proxy.rule = lambda _: "pass"
+    wait_until(lambda: committed_steps(store) == [10])
+    wait_until(lambda: json.loads(node.get("/progress"))["uploadError"] is None)
+    assert stop(agent)[0] == 0
+
+
+def test_credentials_in_a_file_that_is_replaced_are_read_again(
+    make_node: MakeNode, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "credentials"
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    good = f"[default]\naws_access_key_id = {KEY}\naws_secret_access_key = {SECRET}\n"
+    file.write_text(good)
+    node = make_node()
+    assert node.restore()[0] == 0
+    file.write_text(good.replace(KEY, "revoked"))
+    agent = node.sync()
+    write_checkpoint(node.output, 10)
+    wait_until(lambda: "check AWS_ACCESS_KEY_ID" in (json.loads(node.get("/progress"))["uploadError"] or ""))
+    file.write_text(good)
+    wait_until(lambda: committed_steps(store) == [10])
     assert stop(agent)[0] == 0
 
 

@@ -100,3 +100,27 @@ def test_a_restart_is_told_once_and_a_start_not_at_all() -> None:
     assert (told["type"], told["reason"]) == ("Warning", "Killed")
     assert "restart 1 of 2" in told["message"]
     assert event(KEY, "uid", restarting, shown(restarting, Observed(), 60), NOW) is None
+
+
+def test_trouble_with_storage_is_a_condition_and_an_event_while_training_goes_on_and_its_end_is_shown() -> None:
+    running = shown(status("Starting"), observed(pod(0), pod(1), progress=PROGRESS, advanced_at=NOW))
+    assert "StorageHealthy" not in {condition.type for condition in running.conditions}
+
+    def with_trouble(before: JobStatus, **trouble: str) -> tuple[JobStatus, tuple[str, str, str]]:
+        progress = PROGRESS.model_copy(update=trouble)
+        after_it = shown(before, observed(pod(0), pod(1), progress=progress, advanced_at=NOW), 5)
+        condition = next(each for each in after_it.conditions if each.type == "StorageHealthy")
+        return after_it, (condition.status, condition.reason, condition.message)
+
+    expired, storage = with_trouble(running, upload_error="the credentials have expired; renew them")
+    assert storage == ("False", "UploadFailed", "the credentials have expired; renew them")
+    assert (expired.state, conditions.is_urgent(running, expired)) == ("Running", True)
+    told = event(KEY, "uid", running, expired, NOW)
+    assert told is not None
+    assert (told["type"], told["reason"], told["message"]) == ("Warning", "UploadFailed", storage[2])
+    assert event(KEY, "uid", expired, expired, NOW) is None
+    mended, storage = with_trouble(expired)
+    assert storage == ("True", "Recovered", "")
+    assert event(KEY, "uid", expired, mended, NOW) is None
+    _, storage = with_trouble(mended, restore_warning="started from checkpoint 10 instead")
+    assert storage == ("False", "CheckpointDamaged", "started from checkpoint 10 instead")

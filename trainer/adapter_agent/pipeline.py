@@ -77,8 +77,8 @@ class Pipeline:
                 self._learn_commits()
         if time.monotonic() >= self._owner_seen + OWNER_SECONDS:
             # A node that was cut off, and replaced, would train in vain until its next save, or wait for receipts for ever.
-            self._owner_seen = time.monotonic()
             index.read_owned(self._store, self._claim)
+            self._owner_seen = time.monotonic()
         if self._expire:
             self._clear_away()
         self._delete_due()

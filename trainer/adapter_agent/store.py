@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -85,11 +85,20 @@ class Store:
     Instances may be used by several threads.
     """
 
-    def __init__(self, uri: str, session: Session, endpoint_url: str | None, region: str | None) -> None:
+    def __init__(
+        self, uri: str, session: Session, endpoint_url: str | None, region: str | None,
+        new_session: Callable[[], Session] | None = None,
+    ) -> None:  # fmt: skip
         self.uri = uri.rstrip("/")
         self.bucket, self.prefix = split_s3_uri(self.uri)
-        self._open = partial(_client, session, endpoint_url, region)
+        self._place = endpoint_url, region
+        self._new_session = new_session
+        self._use(session)
+
+    def _use(self, session: Session) -> None:
+        self._open = partial(_client, session, *self._place)
         self.client = self._open(READ_TIMEOUT_SECONDS, ATTEMPTS)
+        self.__dict__.pop("data_client", None)
 
     @cached_property
     def data_client(self) -> "S3Client":
@@ -111,11 +120,21 @@ class Store:
         if there are such.
         """
         own = [os.environ.get(f"{variables}{name}") or None for name in CREDENTIALS] if variables else [None] * 3
+        # Not boto3's default session, which remembers the credentials that it found first.
+        new_session = partial(Session, *own)
         try:
-            # Not boto3's default session, which remembers the credentials that it found first.
-            return cls(uri, Session(*own), endpoint_url, region)
+            return cls(uri, new_session(), endpoint_url, region, new_session)
         except BotoCoreError as error:
             raise explain(error, uri, endpoint_url or "AWS") from error
+
+    def renew_credentials(self) -> None:
+        """Looks for credentials anew, after the store has refused those that were found. Called between requests.
+
+        The SDK renews by itself what has a time of expiry (a pod's or an instance's role); files it reads only once.
+        """
+        if self._new_session is not None:
+            with self.naming(""):
+                self._use(self._new_session())
 
     @property
     def endpoint(self) -> str:

@@ -5,13 +5,14 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from types import FrameType
 from typing import Self
 
 from adapter_agent import local, start
 from adapter_agent.backoff import delays
-from adapter_agent.errors import Fenced, StorageError, disk_error
+from adapter_agent.errors import CredentialsRefused, Fenced, StorageError, disk_error
 from adapter_agent.extras import Extras
 from adapter_agent.options import SyncOptions
 from adapter_agent.pipeline import Pipeline
@@ -42,13 +43,13 @@ def sync(options: SyncOptions) -> ExitCode:
             address = f'{{"url": "{url}"}}\n'
             local.write_whole(options.folders.agent / "address.json", address.encode())
             log.info("serving %s/progress and %s/metrics", url, url)
-            _loop(pipeline, report, stop)
+            _loop(pipeline, report, stop, store.renew_credentials)
     except OSError as error:
         raise disk_error(error, f"syncing {options.folders.output}") from error
     return ExitCode.COMPLETE
 
 
-def _loop(pipeline: Pipeline, report: Report, stop: "_Stop") -> None:
+def _loop(pipeline: Pipeline, report: Report, stop: "_Stop", renew_credentials: Callable[[], None]) -> None:
     retries = delays(0.5, LONGEST_RETRY_SECONDS)
     while True:
         # Read before looking: what was complete when the signal came is then seen by this turn.
@@ -61,6 +62,9 @@ def _loop(pipeline: Pipeline, report: Report, stop: "_Stop") -> None:
             problem = error if isinstance(error, StorageError) else disk_error(error, "reading the trainer's output")
             log.warning("training goes on; the upload is tried again: %s", problem)
             report.failed(str(problem))
+            if isinstance(problem, CredentialsRefused):
+                with suppress(StorageError):
+                    renew_credentials()
             stop.wait(next(retries), draining=draining)
             continue
         report.recovered()
