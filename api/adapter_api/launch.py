@@ -27,6 +27,9 @@ IS_HOST = "is_host="
 CREDENTIALS_PREFIX = "ADAPTER_TRAINING_"
 """ADAPTER_TRAINING_DATA_AWS_ACCESS_KEY_ID and so on: credentials of a place that is read with others than the output."""
 
+CREDENTIALS_FOLDER = "/var/run/secrets/adaptertraining.dev/output"
+"""Where the Secret of `output.s3.secretRef` is mounted beside training: its files change with it, variables do not."""
+
 TRAINING_FILE = "training.yaml"
 OUTPUT_FOLDER = "output"
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from adapter_api.job import AdapterTrainingJob, ClaimSource, Data, S3Location, Volume
 from adapter_api.launch import (
+    CREDENTIALS_FOLDER,
     CREDENTIALS_PREFIX,
     TRAINING_FILE,
     Command,
@@ -71,9 +72,9 @@ def pod_template(
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }  # fmt: skip
     sync: Plain = {
-        "name": SYNC, **image, **_agent(node.sync.argv, credentials),
+        "name": SYNC, **image, **_agent(node.sync.argv, []),
         "restartPolicy": "Always", "resources": _AGENT_RESOURCES, "securityContext": _SECURITY,
-        "volumeMounts": _mounts(job, trainer=False), "ports": [{"name": "agent", "containerPort": AGENT_PORT}],
+        "volumeMounts": [*_mounts(job, trainer=False), *_credentials_mount(job)], "ports": [{"name": "agent", "containerPort": AGENT_PORT}],
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }  # fmt: skip
     trainer: Plain = {
@@ -228,6 +229,13 @@ def _mounts(job: AdapterTrainingJob, *, trainer: bool) -> list[Plain]:
     return mounts
 
 
+def _credentials_mount(job: AdapterTrainingJob) -> list[Plain]:
+    """For the container that runs as long as training does; those that start anew read variables, and miss them aloud."""
+    if job.spec.output.s3.secret_ref is None:
+        return []
+    return [{"name": "credentials", "mountPath": CREDENTIALS_FOLDER, "readOnly": True}]
+
+
 def _user_mount(volume: Volume) -> Plain:
     mount: Plain = {"name": _user_name(volume), "mountPath": volume.mount_path}
     if volume.read_only:
@@ -248,6 +256,10 @@ def _volumes(job: AdapterTrainingJob, config_map: str) -> list[Plain]:
         {"name": "tmp", "emptyDir": {}},
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": job.spec.pod.shared_memory}},
     ]
+    if job.spec.output.s3.secret_ref is not None:
+        # Optional: that it is missing is said by the first container, which needs its variables.
+        secret = {"secretName": job.spec.output.s3.secret_ref.name, "optional": True}
+        volumes.append({"name": "credentials", "secret": secret})
     data = job.spec.data
     if data is not None:
         volumes.append({"name": "data", **({"emptyDir": {}} if data.pvc is None else _claim(data.pvc, read_only=True))})

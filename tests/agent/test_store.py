@@ -24,6 +24,7 @@ from adapter_agent.errors import (
     explain,
 )
 from adapter_agent.store import Store
+from tests.agent.seaweed import KEY, SECRET
 
 
 def test_an_object_is_created_once(store: Store) -> None:
@@ -60,6 +61,26 @@ def test_an_object_is_copied_whole_also_where_one_request_may_not_copy_so_much(
         store.put("a", body)
         store.copy("a", "b", size)
         assert store.get("b")[0] == body
+
+
+def test_a_mounted_secret_counts_as_it_is_now(
+    store: Store, endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Laid out as the kubelet does it: files are links through ..data, which is replaced as a whole."""
+    monkeypatch.setattr("adapter_agent.store.CREDENTIALS_FOLDER", str(tmp_path))
+    for version, secret in (("..1", "revoked"), ("..2", SECRET)):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "AWS_ACCESS_KEY_ID").write_text(KEY)
+        (tmp_path / version / "AWS_SECRET_ACCESS_KEY").write_text(f"{secret}\n")
+    (tmp_path / "..data").symlink_to("..1")
+    mounted = Store.connect(store.uri, endpoint)
+    with pytest.raises(CredentialsRefused):
+        mounted.put("a", b"1")
+    (tmp_path / "..new").symlink_to("..2")
+    (tmp_path / "..new").replace(tmp_path / "..data")
+    mounted.renew_credentials()
+    mounted.put("a", b"1")
+    assert store.get("a")[0] == b"1"
 
 
 def test_listing_stays_below_the_prefix(store: Store, endpoint: str, aws: Session) -> None:

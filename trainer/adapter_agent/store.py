@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from boto3.session import Session
@@ -16,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from adapter_agent.errors import BucketMissing, Damaged, ObjectMissing, explain
 from adapter_agent.file_body import DirectSender
 from adapter_api.base import split_s3_uri
+from adapter_api.launch import CREDENTIALS_FOLDER
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -79,6 +81,14 @@ def _client(
 CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
+def _mounted(folder: Path) -> list[str | None]:
+    """What a Secret that is mounted at `folder` says now; nothing where none is mounted."""
+    # Kubernetes replaces all files of a Secret at once, by a link: those of two versions do not mix.
+    folder = (folder / "..data").resolve() if (folder / "..data").exists() else folder
+    files = (folder / name for name in CREDENTIALS)
+    return [file.read_text(encoding="utf-8").strip() or None if file.is_file() else None for file in files]
+
+
 class Store:
     """A bucket and prefix. Every method raises a `StorageError` that names place, cause and remedy.
 
@@ -116,12 +126,16 @@ class Store:
     ) -> "Store":
         """A store at `uri`; sends nothing yet.
 
-        Credentials come from the usual AWS environment, as it is now; or from variables with the prefix `variables`,
-        if there are such.
+        Credentials come from a mounted Secret or the usual AWS environment, as they are now; or from variables with the
+        prefix `variables`, if there are such.
         """
-        own = [os.environ.get(f"{variables}{name}") or None for name in CREDENTIALS] if variables else [None] * 3
-        # Not boto3's default session, which remembers the credentials that it found first.
-        new_session = partial(Session, *own)
+
+        def new_session() -> Session:
+            # Not boto3's default session, which remembers the credentials that it found first.
+            own = (os.environ.get(f"{variables}{name}") or None for name in CREDENTIALS)
+            key, secret, token = own if variables else _mounted(Path(CREDENTIALS_FOLDER))
+            return Session(key, secret, token)
+
         try:
             return cls(uri, new_session(), endpoint_url, region, new_session)
         except BotoCoreError as error:
