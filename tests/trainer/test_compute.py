@@ -32,6 +32,21 @@ def test_compiled_blocks_train_the_same(data: Path, tmp_path: Path, monkeypatch:
     assert names[0] == names[1]
 
 
+def test_equal_blocks_share_what_was_compiled(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[object] = []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> object:
+        compiled.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(compute, "compile_blocks", partial(compute.compile_blocks, backend=backend))
+    unet = {"compile": True, "params": {"transformer_layers_per_block": 3}}
+    given = tiny.settings(data, {"model": {"params": tiny.merged(ADAPTERS, {"unet_config": unet})}})
+    assert train_here(given, tmp_path / "output") == 0
+    blocks = 3 * 4
+    assert 0 < len(compiled) <= blocks // 2
+
+
 def test_nothing_below_the_first_adapted_layer_is_kept_for_a_backward_pass(data: Path, tmp_path: Path) -> None:
     config = tiny.configuration(tiny.settings(data, {"model": {"params": ADAPTERS}}))
     run = setup.prepare(config, setup.RunOptions(tmp_path, show=lambda _: None))

@@ -1,5 +1,12 @@
 """How the model computes, apart from what: memory layout and compiled blocks. Neither changes names of parameters."""
 
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from diffusers.models.attention import BasicTransformerBlock
 from torch import nn
@@ -20,8 +27,13 @@ def tune(model: AdapterModel, device: torch.device) -> None:
         compile_blocks(model.unet)
 
 
-def compile_blocks(unet: nn.Module, backend: str = "inductor") -> None:
+def compile_blocks(unet: nn.Module, backend: str | Callable[..., Any] = "inductor") -> None:
     """Compiles each transformer block by itself: equal ones share what was compiled, and a start takes a minute, not ten."""
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+        # The common folder keeps what a killed process had half written, and every later start would fail over it.
+        folder = tempfile.mkdtemp(prefix="compiled-")
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
     torch._dynamo.config.recompile_limit = BLOCK_VARIANTS  # noqa: SLF001 - the documented place of this setting
     for block in unet.modules():
         if isinstance(block, BasicTransformerBlock):
