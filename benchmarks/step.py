@@ -115,7 +115,7 @@ def compare(config: TrainingConfig) -> StepFigures:
         for number in range(WARM_UP + PAIRS):
             run.report.begin_interval()
             started = time.perf_counter()
-            run.stop.begin_step()
+            run.stop.begin_step(failed=run.saver.is_failed)
             loop.take_step(run)
             run.stop.end_step()
             middle = time.perf_counter()

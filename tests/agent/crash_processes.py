@@ -10,14 +10,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 from adapter_agent import multipart
 from adapter_agent.__main__ import main
-from adapter_trainer import checkpoint
+from adapter_api.checkpoint import folder_name
+from adapter_trainer import checkpoint, writer
 from adapter_trainer.processes import Processes
 from tests.agent.node import safetensors
 
@@ -65,11 +65,22 @@ def trainer(output: Path, node: int, weights: dict[int, bytes], allowed: Path, c
     for step in [step for step in sorted(weights) if step > latest]:
         while not (allowed / str(step)).exists():
             time.sleep(0.02)
-        checkpoint.write(output, step, partial(fill, step=step, node=node, weights=weights[step]), processes)
+        save(output, step, node, files_of(step, node, weights[step]))
     signal.pause()
 
 
-def fill(folder: Path, step: int, node: int, weights: bytes) -> None:
+def save(output: Path, step: int, node: int, files: dict[str, bytes]) -> None:
+    """Writes a node's checkpoint as the process beside a real trainer does, here in this one."""
+    memory, spans = os.memfd_create("checkpoint"), {}
+    for name, body in files.items():
+        spans[name] = (os.lseek(memory, 0, os.SEEK_END), len(body))
+        os.write(memory, body)
+    aside, final = output / f".{folder_name(step)}.tmp", output / folder_name(step)
+    writer.carry_out(writer.Command(str(aside), str(final), spans, step, node, [node], []), memory)
+    os.close(memory)
+
+
+def files_of(step: int, node: int, weights: bytes) -> dict[str, bytes]:
     """What one node has to save."""
     files = {f"random-rank-{node:05d}.safetensors": safetensors(f"rng {node} {step}".encode())}
     if node == 0:
@@ -79,9 +90,7 @@ def fill(folder: Path, step: int, node: int, weights: bytes) -> None:
             "metrics.json": f'{{"loss": {1 / step}}}'.encode(),
             "versions.json": b'{"torch": "2"}',
         }
-    for path, body in files.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(body)
+    return files
 
 
 def kill_at(folder: Path, counter: Path, fatal: int) -> None:

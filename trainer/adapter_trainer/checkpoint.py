@@ -1,4 +1,4 @@
-"""A local checkpoint folder: complete or absent, verified before it is used.
+"""A local checkpoint folder, as it is read: complete or absent, verified before it is used.
 
     checkpoint-<step>/
         training.yaml trainer_state.json metrics.json versions.json history.jsonl   what made it, and where it stands
@@ -7,76 +7,22 @@
         random-rank-<rank>.safetensors
         complete-rank-<rank>.json                                       every file of one writing node, with its size
 
-Each node writes what its own ranks have; rank 0's has the model. A folder gets its name by one rename, after
-everything in it is on disk.
+Each node writes what its own ranks have; rank 0's has the model. `saving` and `writer` write it.
 """
 
 import errno
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
-from safetensors import SafetensorError
-
-from adapter_api.checkpoint import folder_name, step_of
+from adapter_api.checkpoint import step_of
 from adapter_api.retention import Candidate, Policy, kept
-from adapter_trainer.errors import DamagedCheckpoint, DiskFull, TrainingError
-from adapter_trainer.files import fsync_path
+from adapter_trainer.errors import DamagedCheckpoint
 from adapter_trainer.processes import Processes
 
 METRICS_FILE = "metrics.json"
 STATE_FILE = "trainer_state.json"
 """Present in the folder that has the model: rank 0's, or any that was restored from storage."""
-
-
-def write(output: Path, step: int, fill: Callable[[Path], None], processes: Processes) -> Path:
-    """Writes checkpoint-<step>; collective. `fill` writes this rank's files into the folder that it is given.
-
-    Raises:
-        DiskFull: no room; nothing is left behind, and older checkpoints stand.
-        TrainingError: any other reason why a rank could not write.
-    """
-    aside, final = output / f".{folder_name(step)}.tmp", output / folder_name(step)
-
-    def begin() -> None:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-
-    def finish() -> None:
-        files = {path.relative_to(aside).as_posix(): path for path in sorted(aside.rglob("*")) if path.is_file()}
-        sizes = {name: path.stat().st_size for name, path in files.items()}
-        seal = aside / f"complete-rank-{processes.rank:05d}.json"
-        seal.write_text(json.dumps({"step": step, "files": sizes}, indent=1), encoding="utf-8")
-        for path in (*files.values(), seal, *(folder for folder in aside.rglob("*") if folder.is_dir()), aside):
-            fsync_path(path)
-        if final.exists():
-            shutil.rmtree(final)  # what an earlier, incompatible attempt left under this name
-        aside.replace(final)
-        fsync_path(output)
-
-    for act in (begin if processes.is_leader else None, lambda: fill(aside), finish if processes.is_leader else None):
-        error = processes.first_error(_attempt(act, final))
-        if error is not None:
-            if processes.is_leader:
-                shutil.rmtree(aside, ignore_errors=True)
-            raise error
-    return final
-
-
-def _attempt(act: Callable[[], None] | None, final: Path) -> Exception | None:
-    if act is None:
-        return None
-    try:
-        act()
-    except (OSError, SafetensorError) as error:
-        if is_full(error):
-            return DiskFull(
-                f"{final}: no space left on the device; free some, or keep fewer checkpoints "
-                "(checkpoint.keep_last). The checkpoints before this one stand"
-            )
-        return TrainingError(f"{final}: cannot be written: {error}")
-    return None
 
 
 def is_full(error: Exception) -> bool:
@@ -139,36 +85,34 @@ def clear_remains(output: Path, processes: Processes) -> None:
             shutil.rmtree(remains, ignore_errors=True)
 
 
-def retain(output: Path, policy: Policy, newest: int, processes: Processes) -> None:
-    """Deletes the checkpoints that the policy does not keep, after the newest stands; collective.
-
-    Every folder's leader deletes in its own folder, so no two processes race for one. Rank 0's has the metrics.
-    """
-    processes.barrier()
+def doomed(output: Path, policy: Policy, newest: int, metrics: dict[int, dict[str, float]]) -> list[int]:
+    """Steps of the local checkpoints that the policy does not keep when `newest` stands."""
     if policy.last is None:
-        return
-    metrics = processes.gather(_metrics_of(output) if processes.is_main and policy.best is not None else {})[0]
-    if not processes.is_leader:
-        return
-    steps = [step for path in output.glob("checkpoint-*") if (step := step_of(path.name)) is not None]
-    candidates = [Candidate(step, metrics.get(step, {})) for step in steps if step <= newest]
-    for step in {candidate.step for candidate in candidates} - kept(candidates, policy, in_use={newest}):
-        doomed = output / f".{folder_name(step)}.deleted"
-        # Renamed first: a folder that is half deleted must not look like a checkpoint.
-        shutil.rmtree(doomed, ignore_errors=True)
-        (output / folder_name(step)).replace(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+        return []
+    steps = {step for path in output.glob("checkpoint-*") if (step := step_of(path.name)) is not None}
+    candidates = [Candidate(step, metrics.get(step, {})) for step in {*steps, newest} if step <= newest]
+    return sorted(steps & ({candidate.step for candidate in candidates} - kept(candidates, policy, in_use={newest})))
 
 
-def _metrics_of(output: Path) -> dict[int, dict[str, float]]:
+def metrics_of(output: Path) -> dict[int, dict[str, float]]:
     """The figures of each checkpoint by step; of one whose file cannot be read, none."""
     found = {}
     for file in output.glob(f"checkpoint-*/{METRICS_FILE}"):
         step = step_of(file.parent.name)
         try:
-            figures = json.loads(file.read_text(encoding="utf-8"))
+            found[step] = figures_in(file.read_bytes())
         except (OSError, ValueError):
             continue
-        if step is not None and isinstance(figures, dict):
-            found[step] = {name: value for name, value in figures.items() if isinstance(value, int | float)}
-    return found
+    return {step: figures for step, figures in found.items() if step is not None}
+
+
+def figures_in(text: bytes) -> dict[str, float]:
+    """The numbers in a metrics.json.
+
+    Raises:
+        ValueError: it is none.
+    """
+    figures = json.loads(text)
+    if not isinstance(figures, dict):
+        raise ValueError("not an object")  # noqa: TRY004 - the same fault as text that is no JSON
+    return {name: value for name, value in figures.items() if isinstance(value, int | float)}

@@ -8,6 +8,8 @@ from torch import distributed
 
 from adapter_trainer.processes import Processes
 
+_FAILED = 2
+
 
 class StopRequest:
     """SIGTERM or SIGINT, agreed on by all ranks.
@@ -23,14 +25,17 @@ class StopRequest:
         self.group = processes.group
         self.flag = torch.zeros(1, dtype=torch.int32)
         self.work: distributed.Work | None = None
+        self.has_failure = False
+        """Whether some rank said, at the begin of the last step, that it cannot go on."""
 
     def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
         self.signal_number = number
 
-    def begin_step(self) -> None:
+    def begin_step(self, *, failed: bool) -> None:
         """Starts to compare flags; the answer is ready when the step is."""
+        self.has_failure = failed
         if self.group is not None:
-            self.flag.fill_(1 if self.signal_number else 0)
+            self.flag.fill_(_FAILED if failed else 1 if self.signal_number else 0)
             self.work = distributed.all_reduce(self.flag, distributed.ReduceOp.MAX, group=self.group, async_op=True)
 
     def end_step(self) -> bool:
@@ -38,4 +43,5 @@ class StopRequest:
         if self.work is None:
             return self.signal_number != 0
         self.work.wait()
+        self.has_failure = self.flag.item() == _FAILED
         return bool(self.flag.item())

@@ -1,14 +1,12 @@
 """The step loop."""
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from adapter_api.retention import Policy
-from adapter_trainer import checkpoint, objective
+from adapter_trainer import objective
 from adapter_trainer.control import StopRequest
 from adapter_trainer.data import Batch, Batches
 from adapter_trainer.encodings import LATENTS
@@ -21,6 +19,7 @@ from adapter_trainer.pictures import Gallery
 from adapter_trainer.processes import Processes
 from adapter_trainer.report import Report
 from adapter_trainer.resting import Resting
+from adapter_trainer.saving import Saver
 from adapter_trainer.state import TrainingState
 
 LARGEST_LOSS = 1e30
@@ -53,6 +52,7 @@ class Training:
     resting: Resting
     """Encoders that no step needs; awake to draw."""
     report: Report
+    saver: Saver
     stop: StopRequest
     processes: Processes
     output: Path
@@ -69,12 +69,23 @@ def train(run: Training) -> bool:
     Returns:
         Whether all steps were taken.
     """
+    try:
+        take_steps(run)
+        note_saved(run, run.saver.finish())
+    finally:
+        run.saver.close()
+    return run.state.step >= run.total_steps
+
+
+def take_steps(run: Training) -> None:
+    """Steps and saves; the last save may still be in flight."""
     state, config = run.state, run.state.config
     run.report.begin_interval()
     while state.step < run.total_steps:
-        run.stop.begin_step()
+        run.stop.begin_step(failed=run.saver.is_failed)
         loss = take_step(run)
         stopping = run.stop.end_step()
+        note_saved(run, run.saver.finish() if run.stop.has_failure else run.saver.newest())
         last = stopping or state.step == run.total_steps
         saving = last or state.step % config.checkpoint.save_steps == 0
         if saving or state.step % config.logging.log_steps == 0:
@@ -82,12 +93,9 @@ def train(run: Training) -> bool:
         if saving:
             save(run, stopping=stopping)
         if stopping:
-            break
-    if run.report.saved_step != state.step:
-        save(
-            run, stopping=False
-        )  # nothing was left to do of a run continued from elsewhere, but this output is to hold its result
-    return state.step >= run.total_steps
+            return
+    if state.step not in (run.report.saved_step, run.saver.step):
+        save(run, stopping=False)  # nothing was left to do, but this output is to hold a continued run's result
 
 
 def take_step(run: Training) -> Tensor:
@@ -106,6 +114,7 @@ def take_step(run: Training) -> Tensor:
             times.end("backward")
             if accelerator.sync_gradients and state.config.optimization.max_grad_norm is not None:
                 accelerator.clip_grad_norm_((p for _, p in state.trained()), state.config.optimization.max_grad_norm)
+            run.saver.settle()
             state.optimizer.step()
             if accelerator.sync_gradients:
                 state.scheduler.step()
@@ -149,7 +158,7 @@ def report_loss(run: Training, loss: Tensor) -> None:
 
 
 def save(run: Training, *, stopping: bool) -> None:
-    """Saves a checkpoint, then deletes those that are no longer to be kept; collective.
+    """Starts to save a checkpoint, after which those that are no longer to be kept go; collective.
 
     It is evaluated before, so that it holds its own figures, and drawn from after; not when there is no time for either.
 
@@ -161,14 +170,18 @@ def save(run: Training, *, stopping: bool) -> None:
     if not stopping:
         evaluate(run)
     run.report.phase("saving", run.state.step)
-    began = time.perf_counter()
-    checkpoint.write(run.output, run.state.step, lambda folder: run.state.fill(folder, run.processes), run.processes)
-    run.report.saved(run.state.step, time.perf_counter() - began)
-    checkpoint.retain(run.output, Policy.of(run.state.config.checkpoint), run.state.step, run.processes)
+    note_saved(run, run.saver.finish())
+    run.saver.begin(run.state.step, run.state.contents(run.processes))
     if not stopping:
         draw(run)
     run.report.phase("training", run.state.step)
     run.report.begin_interval()
+
+
+def note_saved(run: Training, step: int | None) -> None:
+    """Reports a checkpoint that has reached the disk, if there is one."""
+    if step is not None:
+        run.report.saved(step, run.saver.seconds)
 
 
 def evaluate(run: Training) -> None:
@@ -187,5 +200,6 @@ def draw(run: Training) -> None:
     step = run.state.step
     if run.gallery.is_due(step, is_last=step >= run.total_steps):
         run.report.phase("sampling", step)
+        run.saver.settle()  # the average takes the place of weights that are being copied
         with run.state.averaged(), run.resting.awake():
             run.report.pictures(step, run.gallery.draw(step))

@@ -24,6 +24,8 @@ class Processes:
     world_size: int = 1
     is_leader: bool = True
     """Whether this process finishes the output folder that it writes to: one process for each such folder."""
+    sharing: tuple[int, ...] = (0,)
+    """Ranks that write into the same output folder, this one among them."""
     group: Any = field(default=None, repr=False)
     patient: Any = field(default=None, repr=False)
     """The same processes in a group whose operations have no limit of time."""
@@ -48,7 +50,7 @@ class Processes:
         sharing = [other for other in range(world_size) if (output / f"{name[0]}-{other}").exists()]
         processes.barrier()
         mine.unlink()
-        processes.is_leader = rank == min(sharing)
+        processes.sharing, processes.is_leader = tuple(sharing), rank == min(sharing)
         return processes
 
     @property

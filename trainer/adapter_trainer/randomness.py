@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 
 def file_name(rank: int) -> str:
@@ -28,8 +28,8 @@ def seed(run_seed: int, step: int, rank: int) -> None:
     torch.manual_seed(number)
 
 
-def save(path: Path) -> None:
-    """Writes the state of Python's, NumPy's and torch's generators."""
+def state() -> bytes:
+    """The state of Python's, NumPy's and torch's generators, as the content of a safetensors file."""
     version, words, gauss = random.getstate()
     _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002 - what libraries may use
     tensors = {
@@ -40,11 +40,11 @@ def save(path: Path) -> None:
     if torch.cuda.is_available():
         tensors["cuda"] = torch.cuda.get_rng_state()
     scalars = {"python": [version, gauss], "numpy": [int(position), int(has_gauss), float(cached)]}
-    save_file(tensors, path, metadata={"scalars": json.dumps(scalars)})
+    return save(tensors, metadata={"scalars": json.dumps(scalars)})
 
 
 def load(path: Path) -> None:
-    """Restores what `save` wrote."""
+    """Restores the generators from a file with such content."""
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         scalars: dict[str, list[Any]] = json.loads(file.metadata()["scalars"])

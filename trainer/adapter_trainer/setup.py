@@ -14,6 +14,7 @@ from diffusers.training_utils import EMAModel
 from torch import nn
 
 from adapter_api.columns import columns_of
+from adapter_api.retention import Policy
 from adapter_api.training import TrainingConfig
 from adapter_trainer import checkpoint, compute, optimizers, randomness
 from adapter_trainer.caching import Cache, layout_of, wants_contents
@@ -31,6 +32,7 @@ from adapter_trainer.pictures import Gallery
 from adapter_trainer.processes import Processes
 from adapter_trainer.report import Report
 from adapter_trainer.resting import Resting
+from adapter_trainer.saving import Saver
 from adapter_trainer.state import TrainingState
 from adapter_trainer.table import Row, read_table
 from adapter_trainer.utilization import Utilization
@@ -137,6 +139,7 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
         nulls=Nulls(nulls, {} if encodings is None else encodings.nulls),
         resting=Resting(model, encodings, config.seed),
         report=report,
+        saver=Saver(options.output, processes, accelerator.device, Policy.of(config.checkpoint), show),
         stop=stop,
         processes=processes,
         output=options.output,

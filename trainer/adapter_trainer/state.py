@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -22,6 +22,7 @@ from adapter_api.compatibility import differences
 from adapter_api.document import InvalidDocument, dump, read, validate
 from adapter_api.training import TrainingConfig
 from adapter_trainer import checkpoint, optimizers, randomness
+from adapter_trainer.arena import Contents
 from adapter_trainer.errors import DamagedCheckpoint, IncompatibleCheckpoint, InvalidConfig
 from adapter_trainer.history import CHECKPOINT_FILE
 from adapter_trainer.model import AdapterModel
@@ -71,39 +72,44 @@ class TrainingState:
 
     # --- out ---
 
-    def fill(self, folder: Path, processes: Processes) -> None:
-        """Writes this rank's files of a checkpoint."""
-        randomness.save(folder / randomness.file_name(processes.rank))
+    def contents(self, processes: Processes) -> Contents:
+        """This rank's files of a checkpoint: tensors as they are in memory, and everything small as it is now."""
+        found = Contents(blobs={randomness.file_name(processes.rank): randomness.state()})
         if not processes.is_main:
-            return
-        (folder / "model").mkdir()
+            return found
         for name, module in self.model.saved_parts().items():
-            _save(module.state_dict(), folder / "model" / f"{name}.safetensors")
+            found.tensors[f"model/{name}.safetensors"] = _tensors(module.state_dict())
         if self.ema is not None:
             shadows = zip(self.trained(), self.ema.shadow_params, strict=True)
-            _save({name: shadow for (name, _), shadow in shadows}, folder / "ema.safetensors")
-        _save(self._optimizer_tensors(), folder / "optimizer.safetensors")
-        _write_json(folder / "optimizer.json", optimizers.kept_of(self.optimizer.param_groups))
-        schedule = {key: value for key, value in self.scheduler.state_dict().items() if key != "lr_lambdas"}
-        _write_json(folder / "scheduler.json", schedule)
+            found.tensors["ema.safetensors"] = _tensors({name: shadow for (name, _), shadow in shadows})
+        found.tensors["optimizer.safetensors"] = _tensors(self._optimizer_tensors())
         scaler = self.accelerator.scaler
-        _write_json(
-            folder / "accelerate.json",
-            {
+        records = {
+            "optimizer": optimizers.kept_of(self.optimizer.param_groups),
+            "scheduler": {key: value for key, value in self.scheduler.state_dict().items() if key != "lr_lambdas"},
+            "accelerate": {
                 "num_processes": self.accelerator.num_processes,
                 "mixed_precision": self.accelerator.mixed_precision,
                 "gradient_accumulation_steps": self.accelerator.gradient_accumulation_steps,
                 "grad_scaler": scaler.state_dict() if scaler is not None else None,
             },
-        )
-        _write_json(folder / "metrics.json", self.metrics)
-        (folder / CHECKPOINT_FILE).write_bytes(self.history.read_bytes())
-        _write_json(folder / "versions.json", versions())
-        (folder / "training.yaml").write_text(dump(self.config), encoding="utf-8")
-        ema_step = 0 if self.ema is None else self.ema.optimization_step
-        _write_json(
-            folder / checkpoint.STATE_FILE, {"step": self.step, "samples_seen": self.seen, "ema_step": ema_step}
-        )
+            "metrics": self.metrics,
+            "versions": versions(),
+            "trainer_state": {
+                "step": self.step,
+                "samples_seen": self.seen,
+                "ema_step": 0 if self.ema is None else self.ema.optimization_step,
+            },
+        }
+        for name, record in records.items():
+            found.blobs[f"{name}.json"] = json.dumps(record, indent=1).encode()
+        found.blobs[CHECKPOINT_FILE] = self.history.read_bytes()
+        found.blobs["training.yaml"] = self._configuration
+        return found
+
+    @cached_property
+    def _configuration(self) -> bytes:
+        return dump(self.config).encode()
 
     def _optimizer_tensors(self) -> dict[str, Tensor]:
         return {
@@ -244,12 +250,8 @@ def _below(tensors: dict[str, Tensor], file: str) -> dict[str, Tensor]:
     return {name.removeprefix(f"{file}:"): value for name, value in tensors.items() if name.startswith(f"{file}:")}
 
 
-def _save(tensors: dict[str, Tensor], path: Path) -> None:
-    save_file({name: value.detach().contiguous().cpu() for name, value in tensors.items()}, path)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1), encoding="utf-8")
+def _tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach() for name, value in tensors.items()}
 
 
 @cache
