@@ -1,11 +1,14 @@
 """What clusters do to pods, processes and operators: each job ends as if nothing had happened, and loses no commit."""
 
+import json
+import re
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
-from tests.e2e.world import Plain, World
+from tests.e2e.world import NAMESPACE, Plain, World
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -21,27 +24,46 @@ def assert_complete(world: World, name: str) -> Plain:
     return status
 
 
-@pytest.mark.parametrize("node", [0, 1])
-def test_a_pod_that_is_killed_restarts_the_gang_from_the_last_commit(world: World, node: int) -> None:
-    name = world.apply(world.job(f"killed-{node}", STEPS))
-    world.wait_commit(name, 10)
-    victim = world.pods(name)[node]["metadata"]["name"]
-    world.kubectl("delete", "pod", victim, "--grace-period=0", "--force")
-    world.wait_step(name, 10, attempt=2)
-    status = assert_complete(world, name)
-    assert status["restarts"] == {"charged": 0, "uncharged": 1, "total": 1}
+def test_a_job_outlives_its_processes_its_pods_and_the_operator(world: World, tmp_path: Path) -> None:
+    """One after another, each killed; who follows its log sees every step, and nothing is charged."""
+    file = tmp_path / "job.yaml"
+    file.write_text(json.dumps(world.job("killed", STEPS)))
+    said, error = world.command("submit", file).communicate(timeout=60)
+    assert said.startswith(f"{NAMESPACE}/killed: submitted"), error
+    world.kill(world.operator_process())  # at launch
+    following = world.command("logs", "killed", "-f")
+    world.wait_commit("killed", 10)
 
-
-def test_a_process_that_is_killed_is_restarted_in_its_pod(world: World) -> None:
-    name = world.apply(world.job("process", STEPS))
-    world.wait_commit(name, 10)
-    pod = world.pods(name)[1]["metadata"]["name"]
+    pod = world.pods("killed")[1]["metadata"]["name"]
     trainer = next(
         p for p in world.processes(pod, "adapter_trainer.train") if "torch.distributed.run" not in p.cmdline()
     )
     world.kill(trainer)
-    status = assert_complete(world, name)
-    assert (status["attempt"], status["restarts"]) == (1, {"charged": 0, "uncharged": 0, "total": 0})
+    world.wait_commit("killed", 20)
+    status = world.status("killed")
+    assert (status["attempt"], status["restarts"]["total"]) == (1, 0), "torchrun restarts a process in its pod"
+
+    world.lose_pod("killed", 1)
+    world.wait_commit("killed", 40)
+    assert world.status("killed")["attempt"] == 2
+
+    world.lose_pod("killed", 0)
+    world.wait("restarting", lambda: world.status("killed").get("attempt") == 3)
+    world.kill(world.operator_process())
+    waited = world.command("wait", "killed", "--timeout", "240")
+    status = assert_complete(world, "killed")
+    assert status["restarts"] == {"charged": 0, "uncharged": 2, "total": 2}
+
+    log, told = following.communicate(timeout=120)
+    assert following.returncode == 0
+    shown = [int(found[1]) for line in log.splitlines() if (found := re.match(rf"\[0\] step (\d+)/{STEPS} ", line))]
+    assert set(shown) == set(range(1, STEPS + 1)), told
+    assert f"{NAMESPACE}/killed: Restarting" in told
+    assert waited.communicate(timeout=60)[0] == (
+        f"{NAMESPACE}/killed: Complete, s3://checkpoints/killed/checkpoint-{STEPS}\n"
+    )
+    described, _ = world.command("describe", "killed").communicate(timeout=60)
+    assert "0 of 2 charged, 2 uncharged; attempt 3" in described
 
 
 def test_a_trainer_that_is_out_of_memory_is_charged_and_told(world: World) -> None:
@@ -49,17 +71,6 @@ def test_a_trainer_that_is_out_of_memory_is_charged_and_told(world: World) -> No
     name = world.apply(world.job("hungry", STEPS, resources=resources, nodes=1, restart={"maxRestarts": 0}))
     status = world.wait_state(name, "Failed")
     assert status["lastFailure"]["reason"] == "OutOfMemory"
-
-
-def test_the_operator_killed_at_launch_and_at_restart_changes_nothing(world: World) -> None:
-    name = world.apply(world.job("operatorless", STEPS))
-    world.kill(world.operator_process())
-    world.wait_commit(name, 10)
-    world.kubectl("delete", "pod", world.pods(name)[0]["metadata"]["name"], "--grace-period=0", "--force")
-    world.wait("restarting", lambda: world.status(name).get("attempt") == 2)
-    world.kill(world.operator_process())
-    status = assert_complete(world, name)
-    assert status["restarts"] == {"charged": 0, "uncharged": 1, "total": 1}
 
 
 def test_a_drained_node_saves_before_its_pods_go(world: World) -> None:
@@ -79,8 +90,8 @@ def test_a_drained_node_saves_before_its_pods_go(world: World) -> None:
     assert status["restarts"]["charged"] == 0
 
 
-def test_suspend_saves_and_frees_the_pods_and_resume_goes_on(world: World) -> None:
-    name = world.apply(world.job("paused", STEPS, save_steps=1000))
+def test_a_job_is_suspended_resumed_and_scaled_and_loses_no_step(world: World) -> None:
+    name = world.apply(world.job("resized", STEPS, save_steps=1000))
     world.wait_step(name, 3)
     world.patch(name, {"suspend": True})
     world.kubectl("wait", "--for=condition=Suspended", f"atj/{name}", "--timeout=120s")
@@ -88,14 +99,8 @@ def test_suspend_saves_and_frees_the_pods_and_resume_goes_on(world: World) -> No
     saved = world.committed(name)
     assert saved
     world.patch(name, {"suspend": False})
-    world.wait_step(name, saved[-1], attempt=2)
-    assert assert_complete(world, name)["restarts"]["total"] == 0
-
-
-def test_scaled_jobs_save_and_go_on_at_the_new_size(world: World) -> None:
-    name = world.apply(world.job("scaled", STEPS, save_steps=1000))
-    world.wait_step(name, 3)
-    for attempt, nodes in ((2, 3), (3, 2)):
+    world.wait_step(name, saved[-1] + 1, attempt=2)
+    for attempt, nodes in ((3, 3), (4, 2)):
         world.kubectl("scale", f"atj/{name}", f"--replicas={nodes}")
         world.wait_nodes(name, nodes)
         world.wait_step(name, world.committed(name)[-1] + 1, attempt)
@@ -117,7 +122,8 @@ def test_a_store_that_is_away_for_a_minute_delays_commits_only(world: World) -> 
 def test_a_job_deleted_while_it_restarts_leaves_nothing(world: World) -> None:
     name = world.apply(world.job("unwanted", STEPS))
     world.wait_commit(name, 10)
-    world.kubectl("delete", "pod", world.pods(name)[1]["metadata"]["name"], "--grace-period=0", "--force")
+    world.lose_pod(name, 1)
     world.wait("restarting", lambda: world.status(name).get("attempt") == 2)
     world.kubectl("delete", "atj", name, "--wait=false")
     world.wait("nothing left", lambda: not world.orphans(name))
+    assert world.committed(name), "what it has stored stays"

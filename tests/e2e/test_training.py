@@ -70,31 +70,37 @@ def test_the_cluster_trains_the_same_weights_as_a_laptop(world: World, trained: 
 
 
 def test_two_jobs_at_once_do_not_disturb_each_other(world: World) -> None:
-    names = [world.apply(world.job(name, steps=10)) for name in ("left", "right")]
+    names = [world.apply(world.job(name, steps=10, nodes=1)) for name in ("left", "right")]
     for name in names:
         assert world.wait_state(name, "Complete")["restarts"]["total"] == 0
         assert world.committed(name)[-1] == 10
 
 
-def test_a_configuration_that_fits_no_data_fails_once_and_says_why(world: World) -> None:
-    job = world.job("wrong", nodes=1)
-    job["spec"]["training"]["data"]["params"]["pairs_file_path"] = "absent.txt"
-    status = world.wait_state(world.apply(job), "Failed")
+@pytest.fixture(scope="module")
+def mistaken(world: World) -> dict[str, str]:
+    """Jobs whose users have made a mistake, all at once."""
+    wrong, lost = world.job("wrong", nodes=1), world.job("lost", nodes=1)
+    wrong["spec"]["training"]["data"]["params"]["pairs_file_path"] = "absent.txt"
+    lost["spec"]["output"]["s3"]["uri"] = "s3://no-such-bucket/lost"
+    imageless = world.job("imageless", nodes=1, image="registry.invalid/nothing:1")
+    return {job["metadata"]["name"]: world.apply(job) for job in (wrong, lost, imageless)}
+
+
+def test_a_configuration_that_fits_no_data_fails_once_and_says_why(world: World, mistaken: dict[str, str]) -> None:
+    status = world.wait_state(mistaken["wrong"], "Failed")
     assert status["lastFailure"]["reason"] == "InvalidData"
     assert "absent.txt" in status["lastFailure"]["message"]
     assert status["restarts"]["total"] == 0
 
 
-def test_a_missing_bucket_fails_once_and_says_why(world: World) -> None:
-    job = world.job("lost", nodes=1)
-    job["spec"]["output"]["s3"]["uri"] = "s3://no-such-bucket/lost"
-    status = world.wait_state(world.apply(job), "Failed")
+def test_a_missing_bucket_fails_once_and_says_why(world: World, mistaken: dict[str, str]) -> None:
+    status = world.wait_state(mistaken["lost"], "Failed")
     assert "the bucket does not exist; create it" in status["lastFailure"]["message"]
     assert status["restarts"]["total"] == 0
 
 
-def test_an_image_that_does_not_exist_is_pending_with_a_remedy(world: World) -> None:
-    name = world.apply(world.job("imageless", nodes=1, image="registry.invalid/nothing:1"))
+def test_an_image_that_does_not_exist_is_pending_with_a_remedy(world: World, mistaken: dict[str, str]) -> None:
+    name = mistaken["imageless"]
     world.wait("pending for its image", lambda: _running_reason(world, name) in {"ErrImagePull", "ImagePullBackOff"})
     status = world.status(name)
     assert status["state"] == "Pending"
@@ -109,14 +115,6 @@ def test_a_job_that_no_model_accepts_is_refused_at_once(world: World) -> None:
     job["spec"]["training"]["model"]["params"]["token_conditioners"]["label_to_token"]["column"] = "absent"
     with pytest.raises(Exception, match="absent"):
         world.apply(job)
-
-
-def test_a_deleted_job_leaves_only_what_it_has_stored(world: World) -> None:
-    name = world.apply(world.job("deleted", steps=2000))
-    world.wait_commit(name, 10)
-    world.kubectl("delete", "atj", name, "--wait=false")
-    world.wait("nothing left", lambda: not world.orphans(name))
-    assert world.committed(name)
 
 
 def _running_reason(world: World, name: str) -> str | None:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -236,6 +237,20 @@ class World:
         """The S3 server, as a process of this machine."""
         pod = json.loads(self.kubectl("get", "pods", "-l", "app=s3", "-o", "json"))["items"][0]["metadata"]["name"]
         return self.processes(pod, "mini")[0]
+
+    def command(self, *arguments: str | Path) -> "subprocess.Popen[str]":
+        """A command of atj, as a user of the cluster starts it."""
+        environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
+        return subprocess.Popen(
+            [sys.executable, "-m", "atj.main", *map(str, arguments), "-n", NAMESPACE], env=environment,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def lose_pod(self, name: str, node: int) -> None:
+        """A node's pod of a job, gone at once, as with its machine."""
+        attempt = str(self.status(name)["attempt"])
+        pods = [pod for pod in self.pods(name) if pod["metadata"]["labels"]["adaptertraining.dev/attempt"] == attempt]
+        self.kubectl("delete", "pod", pods[node]["metadata"]["name"], "--grace-period=0", "--force")
 
     def kill(self, process: psutil.Process) -> None:
         """SIGKILL, as the kernel would."""

@@ -188,7 +188,7 @@ time.sleep(60)
     assert trainer.stdout is not None
     pid = int(trainer.stdout.readline())
     trainer.kill()
-    trainer.wait()
+    trainer.communicate()
     deadline = time.monotonic() + 10
     while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
         assert time.monotonic() < deadline

@@ -4,6 +4,7 @@ What is saved changes only in the optimizer's step, so it can be copied while th
 training waits only if those end before the copy does. One save is in flight; the next one waits for it.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -203,14 +204,15 @@ class _Writer:
     def end(self) -> str:
         """Waits for its end, and says how that was."""
         code = self._process.wait()
+        self._answers.close()
+        with contextlib.suppress(OSError):  # what it has not read is of no use to anybody
+            self._commands.close()
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 
     def kill(self) -> None:
         """Ends it."""
         self._process.kill()
-        self._process.wait()
-        self._commands.close()
-        self._answers.close()
+        self.end()
 
 
 def _told(final: str, answer: dict[str, Any]) -> TrainingError:
