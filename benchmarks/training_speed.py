@@ -75,7 +75,7 @@ def _flops(run: Contestant) -> float:
 
 
 def _our_step(run: loop.Training) -> None:
-    run.stop.begin_step()
+    run.stop.begin_step(failed=run.saver.is_failed)
     loop.take_step(run)
     run.stop.end_step()
 
