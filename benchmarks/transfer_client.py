@@ -28,9 +28,31 @@ def main() -> None:
     cpu, started = _cpu(), time.perf_counter()
     run()
     seconds, cpu = time.perf_counter() - started, _cpu() - cpu
-    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    memory = usage[1].ru_maxrss if name.startswith("s5cmd") else usage[0].ru_maxrss
-    print(json.dumps({"seconds": seconds, "cpu": cpu, "memory": memory / 1024}))
+    memory = _peak_of_child or _peak("self")
+    print(json.dumps({"seconds": seconds, "cpu": cpu, "memory": memory}))
+
+
+_peak_of_child = 0.0
+
+
+def _peak(process: str) -> float:
+    """Peak resident memory in MiB since it began its program; getrusage counts what it was before that, too."""
+    lines = Path("/proc", process, "status").read_text(encoding="ascii").splitlines()
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
+
+
+def _watched(command: list[str], lines: list[str]) -> None:
+    """Runs a program that reads lines, and looks at its memory meanwhile."""
+    global _peak_of_child  # noqa: PLW0603 - one transfer a process
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        assert process.stdin is not None  # noqa: S101 - asked for
+        process.stdin.write("\n".join(lines))
+        process.stdin.close()
+        while process.poll() is None:
+            _peak_of_child = max(_peak_of_child, _peak(str(process.pid)))
+            time.sleep(0.05)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
 
 
 def _cpu() -> float:
@@ -50,9 +72,7 @@ def prepared(name: str, folder: Path, url: str, bucket: str, number: str) -> Cal
         pairs = zip(files, keys, strict=True) if "upload" in name else zip(stored, back, strict=True)
         lines = [f"cp {a} s3://{bucket}/{b}" if "upload" in name else f"cp s3://{bucket}/{a} {b}" for a, b in pairs]
         command = [f"{sysconfig.get_path('scripts')}/s5cmd", "--endpoint-url", url, "run"]
-        return lambda: void(
-            subprocess.run(command, input="\n".join(lines), text=True, stdout=subprocess.DEVNULL, check=True)
-        )
+        return lambda: _watched(command, lines)
     if name.startswith("agent"):
         return _agent(name, Store.connect(f"s3://{bucket}", url), keys, stored, files, back)
     return lambda: void([sha256(path) for path in files])

@@ -1,6 +1,8 @@
 """The agent as real processes beside a trainer that only writes folders."""
 
 import json
+import os
+import random
 import signal
 import time
 from pathlib import Path
@@ -112,6 +114,42 @@ def test_a_store_that_goes_away_is_reported_and_tried_again_until_it_is_back(
     progress = json.loads(node.get("/progress"))
     assert (progress["checkpoint"]["step"], progress["uploadError"]) == (10, None)
     assert stop(agent)[0] == 0
+
+
+def test_through_a_network_with_every_fault_what_is_committed_and_restored_is_exact(
+    make_node: MakeNode, store: Store, proxy: Proxy
+) -> None:
+    chance = random.Random(4)
+    faults = {
+        "GET": ("slow_down", "stall", "reset", "cut", "flip"),
+        "PUT": ("slow_down", "stall", "lose", "lose_before"),
+    }
+
+    def rule(request: Request) -> str:
+        # Of an index nobody knows a digest: a bit of it that is flipped is not what this is about.
+        if chance.random() >= 0.05 * len(faults.get(request.method, ())):
+            return "pass"
+        verdict = chance.choice(faults[request.method])
+        return "pass" if verdict == "flip" and request.key.endswith("checkpoints.json") else verdict
+
+    node = make_node(endpoint_url=proxy.url)
+    assert node.restore()[0] == 0
+    agent = node.sync()
+    proxy.rule = rule
+    for step in (10, 20, 30):
+        write_checkpoint(node.output, step, values=os.urandom(100_000))
+        wait_until(lambda step=step: committed_steps(store)[-1:] == [step], 90)  # type: ignore[misc]
+    weights = (node.folders.checkpoint(30) / "unet/model.safetensors").read_bytes()
+    proxy.rule = lambda _: "pass"
+    assert stop(agent)[0] == 0
+    proxy.rule = rule
+    for attempt in range(2, 5):
+        second = make_node(attempt=attempt, work=f"attempt-{attempt}", endpoint_url=proxy.url)
+        # What fails is tried again, as the operator does; what succeeds is exact.
+        while second.restore()[0] != 0:
+            assert not (second.output / "checkpoint-30").exists()
+        assert (second.folders.checkpoint(30) / "unet/model.safetensors").read_bytes() == weights
+    assert committed_steps(store) == [10, 20, 30]
 
 
 def test_expired_credentials_are_told_before_anything_is_to_be_uploaded_and_uploads_go_on_when_they_are_mended(

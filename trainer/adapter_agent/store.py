@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from boto3.session import Session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from urllib3.exceptions import HTTPError
 
-from adapter_agent.errors import BucketMissing, Damaged, ObjectMissing, explain
+from adapter_agent.errors import BucketMissing, Damaged, EndpointUnreachable, ObjectMissing, explain
 from adapter_agent.file_body import DirectSender
 from adapter_api.base import split_s3_uri
 from adapter_api.launch import CREDENTIALS_FOLDER
@@ -196,13 +197,24 @@ class Store:
         Raises:
             ObjectMissing: there is none.
             Damaged: larger than MAX_DOCUMENT_BYTES.
+            EndpointUnreachable: no answer, or one that broke off each time.
         """
         with self.naming(key):
-            answer = self.client.get_object(Bucket=self.bucket, Key=self.full_key(key))
-            with answer["Body"] as stream:
-                if answer["ContentLength"] > MAX_DOCUMENT_BYTES:
-                    raise Damaged(f"{self.uri_of(key)}: {answer['ContentLength']} bytes are too many for a document")
-                return stream.read(), answer["ETag"]
+            tries = 0
+            while True:
+                answer = self.client.get_object(Bucket=self.bucket, Key=self.full_key(key))
+                with answer["Body"] as stream:
+                    if answer["ContentLength"] > MAX_DOCUMENT_BYTES:
+                        raise Damaged(
+                            f"{self.uri_of(key)}: {answer['ContentLength']} bytes are too many for a document"
+                        )
+                    try:
+                        return stream.read(), answer["ETag"]
+                    except (BotoCoreError, HTTPError) as error:
+                        # The SDK repeats requests, but not the reading of what they return.
+                        tries += 1
+                        if tries == ATTEMPTS:
+                            raise EndpointUnreachable(f"{self.uri_of(key)} at {self.endpoint}: {error}") from error
 
     def head(self, key: str) -> ObjectFacts | None:
         """Size, ETag and metadata of an object; None where there is none."""
