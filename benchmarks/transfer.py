@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 import psutil
 
@@ -21,13 +22,16 @@ from benchmarks.transfer_client import FILE_BYTES, FILES
 from tests.agent.faulty_proxy import Proxy, Request
 from tests.agent.node import Node, end, safetensors, stop, write_checkpoint
 from tests.agent.seaweed import BUCKET, KEY, SECRET, Seaweed
+from tests.agent.versity import PROGRAM, Versity
 from tests.agent.waiting import wait_until
+from tests.cluster.tools import Tools, default_cache
 
 TITLE = "Upload and restore"
-ROUNDS = 3
+ROUNDS = 2
 UPLOADS = ("boto3 upload_file", "s5cmd cp, upload", "agent, upload")
 DOWNLOADS = ("boto3 download_file", "boto3 download_file, then SHA-256", "s5cmd cp, download", "agent, restore")
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1"}
+Server = TypeVar("Server", Seaweed, Versity)
 SAVES, FROZEN_BYTES, TRAINED_BYTES = 10, 64 * 2**20, 4 * 2**20
 
 
@@ -50,21 +54,21 @@ def measure() -> str:
         folder = Path(name)
         for number in range(FILES):
             (folder / f"file-{number}.bin").write_bytes(os.urandom(FILE_BYTES))
-        with serving(folder / "weed") as server:
-            runs = compared(folder, server)
+        with serving(Seaweed(folder / "seaweedfs")) as server:
+            runs = {"SeaweedFS": compared(folder, server)}
             again, boto3_again, in_flight = sent_again(folder, server.url)
             saves = ten_saves(folder, server.url)
+        if Tools(default_cache()).has(PROGRAM):
+            with serving(Versity(folder / "versitygw")) as other:
+                runs["versitygw"] = compared(folder, other)
     return f"""\
-{FILES} files of {FILE_BYTES // 2**20} MiB to SeaweedFS on this machine, plain HTTP, and back to a folder; each figure is the median of
-{ROUNDS} rounds in which all take turns. Processor seconds are the client's own processes' per GiB, imports apart; the server's are
+{FILES} files of {FILE_BYTES // 2**20} MiB to {" and to ".join(runs)} on this machine, plain HTTP, and back to a folder; each figure is the median of {ROUNDS}
+rounds in which all take turns. Processor seconds are the client's own processes' per GiB, imports apart; the server's are
 said beside them. boto3 transfers file after file with eight threads each, as it does by default; the agent's SHA-256 of every
 file is in its figures, and its restore writes only what it has verified.
 
-{table(runs, UPLOADS, "boto3 upload_file")}
-
-{table(runs, DOWNLOADS, "boto3 download_file")}
-
-The goal was half of boto3's processor seconds, and 300 MiB. {verdict(runs)}
+{"".join(tables(server, theirs) for server, theirs in runs.items())}\
+The goal was half of boto3's processor seconds, and 300 MiB. With SeaweedFS: {verdict(runs["SeaweedFS"])}
 
 | figure | boto3 | agent | goal |
 |---|---|---|---|
@@ -74,6 +78,12 @@ The goal was half of boto3's processor seconds, and 300 MiB. {verdict(runs)}
 The killed upload: one file of {FILE_BYTES // 2**20} MiB, SIGKILL when half of it has been acknowledged, the same command again; bytes are counted by a
 proxy before the store. The saves: {FROZEN_BYTES // 2**20} MiB that never change and {TRAINED_BYTES // 2**20} MiB that always do, {SAVES} checkpoints by the agent's own process,
 committed one after another; boto3's figure is what sending every file of every checkpoint comes to."""
+
+
+def tables(server: str, runs: dict[str, list[Run]]) -> str:
+    """What was measured with one server."""
+    up, down = table(runs, UPLOADS, "boto3 upload_file"), table(runs, DOWNLOADS, "boto3 download_file")
+    return f"{server}:\n\n{up}\n\n{down}\n\n"
 
 
 def table(runs: dict[str, list[Run]], names: tuple[str, ...], reference: str) -> str:
@@ -113,10 +123,9 @@ def verdict(runs: dict[str, list[Run]]) -> str:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Seaweed]:
+def serving(server: Server) -> Iterator[Server]:
     """A store of its own."""
-    folder.mkdir()
-    server = Seaweed(folder)
+    server.folder.mkdir()
     try:
         server.start()
         yield server
@@ -124,7 +133,7 @@ def serving(folder: Path) -> Iterator[Seaweed]:
         server.kill()
 
 
-def compared(folder: Path, server: Seaweed) -> dict[str, list[Run]]:
+def compared(folder: Path, server: Seaweed | Versity) -> dict[str, list[Run]]:
     """All by turns."""
     runs: dict[str, list[Run]] = {}
     for number in range(ROUNDS):
@@ -133,7 +142,7 @@ def compared(folder: Path, server: Seaweed) -> dict[str, list[Run]]:
     return runs
 
 
-def run_client(name: str, folder: Path, server: Seaweed, number: int) -> Run:
+def run_client(name: str, folder: Path, server: Seaweed | Versity, number: int) -> Run:
     """One transfer in a process of its own."""
     assert server.process is not None  # noqa: S101 - it has been started
     before = _cpu(server.process.pid)
