@@ -194,10 +194,10 @@ class Output(ResourceModel):
 
 
 class ResumeFrom(S3Location):
-    """Another run's output, to start from one of its checkpoints."""
+    """Another run's output, or the folder of one checkpoint wherever it was copied to, to start from it."""
 
     step: Count | None = None
-    """By default its newest."""
+    """By default the newest of the run."""
 
 
 class Restart(ResourceModel):

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from boto3.session import Session
 
-from adapter_agent import content, download, index, restore, start
+from adapter_agent import content, download, exported, index, restore, start
 from adapter_agent.commit import commit, receipts_of
 from adapter_agent.errors import Damaged, NothingThere
 from adapter_agent.index import Claim
@@ -207,6 +208,52 @@ def test_another_runs_checkpoint_is_taken_where_there_is_none_of_its_own(
     other.attempt = 3
     code, message = other.restore(*resume, "--resume-step=15")
     assert (code, "holds no committed checkpoint 15; committed steps: 10, 20" in message) == (ExitCode.INVALID, True)
+
+
+@pytest.mark.parametrize("with_manifest", [True, False], ids=["with its manifest", "plain files"])
+def test_a_checkpoint_folder_that_was_copied_elsewhere_is_resumed_from_on_every_node(
+    make_node: MakeNode, store: Store, endpoint: str, aws: Session, *, with_manifest: bool
+) -> None:
+    elsewhere = Store(f"{store.uri}-elsewhere/model", aws, endpoint, None)
+    files = {
+        "trainer_state.json": b'{"step": 30}',
+        "model/unet.safetensors": safetensors(b"weights"),
+        "complete-rank-00000.json": b'{"step": 30, "files": {}}',
+    }
+    for path, body in files.items():
+        elsewhere.put(path, body)
+    if with_manifest:
+        manifest = exported.read(elsewhere)
+        elsewhere.put("manifest.json", manifest.model_dump_json().encode())
+    resume = (f"--resume-uri={elsewhere.uri}", f"--resume-endpoint-url={endpoint}")
+    for node in (0, 1):
+        place = make_node(node=node, nodes=2)
+        assert place.restore(*resume) == (0, "")
+        folder = place.folders.checkpoint(30)
+        assert {path: (folder / path).read_bytes() for path in files} == files
+    code, message = make_node(attempt=2, work="other").restore(*resume, "--resume-step=20")
+    assert (code, "holds checkpoint 30, not 20" in message) == (ExitCode.INVALID, True)
+
+
+def test_an_exported_file_that_is_not_what_its_manifest_says_is_refused(
+    make_node: MakeNode, store: Store, endpoint: str, aws: Session
+) -> None:
+    elsewhere = Store(f"{store.uri}-elsewhere", aws, endpoint, None)
+    elsewhere.put("trainer_state.json", b'{"step": 30}')
+    elsewhere.put("manifest.json", exported.read(elsewhere).model_dump_json().encode())
+    elsewhere.put("trainer_state.json", b'{"step": 31}')
+    code, message = make_node().restore(f"--resume-uri={elsewhere.uri}", f"--resume-endpoint-url={endpoint}")
+    assert (code, "its content is damaged" in message) == (ExitCode.FAILED, True)
+
+
+def test_an_address_without_any_checkpoint_says_what_was_looked_for(
+    make_node: MakeNode, store: Store, endpoint: str
+) -> None:
+    resume = (f"--resume-uri={store.uri}-nowhere", f"--resume-endpoint-url={endpoint}")
+    code, message = make_node().restore(*resume)
+    assert (code, "neither a run's checkpoints.json, nor a checkpoint's manifest.json" in message) == (
+        ExitCode.INVALID, True,
+    )  # fmt: skip
 
 
 def rewrite_manifest(store: Store, change: Callable[[list[dict[str, object]]], None]) -> None:

@@ -6,14 +6,14 @@ import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 
-from adapter_agent import index, local, quarantine, restore, retention, staging, start
+from adapter_agent import exported, index, local, quarantine, restore, retention, staging, start
 from adapter_agent.errors import Damaged, NothingThere, disk_error
 from adapter_agent.index import Claim
 from adapter_agent.options import RestoreOptions
-from adapter_agent.restore import Restored
+from adapter_agent.restore import Restored, Verified
 from adapter_agent.start import Source, Start
 from adapter_agent.store import Store
-from adapter_api.checkpoint import CheckpointIndex
+from adapter_api.checkpoint import CheckpointIndex, CheckpointManifest
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,9 @@ def _restore_foreign(options: RestoreOptions, claim: Claim) -> Start:
         return Start(attempt=claim.attempt, nonce=claim.nonce)
     other = options.resume.connect()
     held = index.read(other)
-    if held is None or held.index.newest is None:
+    if held is None:
+        return _restore_exported(options, other, claim)
+    if held.index.newest is None:
         raise NothingThere(f"{other.uri} holds no committed checkpoint to resume from; correct spec.resumeFrom")
     chosen = held.index
     if options.resume_step is not None:
@@ -90,6 +92,25 @@ def _restore_foreign(options: RestoreOptions, claim: Claim) -> Start:
     return _start(claim, other, restored)
 
 
+def _restore_exported(options: RestoreOptions, other: Store, claim: Claim) -> Start:
+    manifest = exported.read(other)
+    if options.resume_step not in (None, manifest.step):
+        raise NothingThere(
+            f"{other.uri} holds checkpoint {manifest.step}, not {options.resume_step}; correct spec.resumeFrom"
+        )
+    body = _fetch_exported(options, other, manifest)
+    log.info("starting from checkpoint %d in %s", manifest.step, other.uri)
+    source = Source(uri=other.uri, step=manifest.step, manifest_sha256=local.facts_of_bytes(body).sha256)
+    return Start(attempt=claim.attempt, nonce=claim.nonce, source=source, exported=manifest)
+
+
+def _fetch_exported(options: RestoreOptions, other: Store, manifest: CheckpointManifest) -> bytes:
+    """Downloads it like any other; returns the manifest as it was written."""
+    body = manifest.model_dump_json(indent=2, exclude_none=True).encode()
+    restore.fetch(other, Verified(manifest, body), options.folders.checkpoint(manifest.step), below="")
+    return body
+
+
 def _follow(options: RestoreOptions, output: Store) -> Start:
     """Every other node: stages data while node 0 restores, then restores the same."""
     claim = index.await_claim(output, options.attempt)
@@ -97,6 +118,9 @@ def _follow(options: RestoreOptions, output: Store) -> Start:
     begun = start.await_start(output, claim)
     if begun.source is not None:
         theirs = options.resume.connect() if options.resume and begun.source.uri == options.resume.uri else output
+        if begun.exported is not None:
+            _fetch_exported(options, theirs, begun.exported)
+            return begun
         entry = restore.committed_entry(theirs, begun.source.step)
         if entry.manifest_sha256 != begun.source.manifest_sha256:
             raise Damaged(f"{theirs.uri}: checkpoint {entry.step} is not the one that node 0 has restored")

@@ -70,10 +70,13 @@ def _expected_body(store: Store, key: str, sha256: str) -> bytes:
     raise UnreliableConnection(f"{store.uri_of(key)} at {store.endpoint}: arrived damaged, differently each time")
 
 
-def fetch(store: Store, verified: Verified, folder: Path, on_bytes: OnBytes = ignore_bytes) -> None:
+def fetch(
+    store: Store, verified: Verified, folder: Path, on_bytes: OnBytes = ignore_bytes, below: str | None = None
+) -> None:
     """Downloads a checkpoint to `folder`, which appears when it is whole; a folder that already equals it is kept.
 
-    What an interrupted call has brought is gone on with: files whose digests agree, and beginnings of others.
+    What an interrupted call has brought is gone on with: files whose digests agree, and beginnings of others. The files are
+    in the checkpoint's folder of a run's output, or, where that is given, below the prefix `below`.
 
     Raises:
         Damaged: a file is not what the manifest says, also on a second look.
@@ -81,6 +84,7 @@ def fetch(store: Store, verified: Verified, folder: Path, on_bytes: OnBytes = ig
         StorageFull: the local disk is full.
     """
     manifest = verified.manifest
+    prefix = f"{folder_name(manifest.step)}/" if below is None else below
     if local.equals(folder, manifest):
         log.info("%s is already there and whole", folder)
         return
@@ -91,8 +95,9 @@ def fetch(store: Store, verified: Verified, folder: Path, on_bytes: OnBytes = ig
         if local.holds(target, file):
             on_bytes(file.size)
             return
-        key = f"{folder_name(manifest.step)}/{file.path}"
-        receive(store, key, target, Expected(file.size, file.sha256), only_safe=True, on_bytes=on_bytes)
+        receive(
+            store, f"{prefix}{file.path}", target, Expected(file.size, file.sha256), only_safe=True, on_bytes=on_bytes
+        )
 
     try:
         partial.mkdir(parents=True, exist_ok=True)

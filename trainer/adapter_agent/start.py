@@ -16,7 +16,7 @@ from adapter_agent.errors import NothingThere, ObjectMissing
 from adapter_agent.index import Claim
 from adapter_agent.store import Store
 from adapter_api.base import Count, ResourceModel
-from adapter_api.checkpoint import CheckpointIndex, Sha256
+from adapter_api.checkpoint import CheckpointIndex, CheckpointManifest, Sha256
 
 START_WAIT_SECONDS = 3600.0
 """How long other nodes wait for node 0 to have restored."""
@@ -39,6 +39,8 @@ class Start(ResourceModel):
     nonce: str
     source: Source | None = None
     """None: from the beginning."""
+    exported: CheckpointManifest | None = None
+    """What the source holds, where it is no run's output but a folder that stands alone."""
     warning: str | None = None
     """Why the attempt starts from an older checkpoint than the newest committed one."""
 
