@@ -108,7 +108,7 @@ def demonstrate(job: AdapterTrainingJob, folder: OutputFolder) -> int:
         "judgeAccuracyOnRealDigits": round(judge.accuracy(seen.images, seen.labels), 4),
         "steps": newest.step,
         "seconds": {**watch.seconds, "total": round(sum(watch.seconds.values()), 1)},
-        "checkpoint": committed.uri_of(newest.step),
+        "checkpoint": committed.uri_of(newest),
     }
     (folder.path / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     table = Table(box=None, pad_edge=False, show_header=False)

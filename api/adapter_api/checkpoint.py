@@ -5,6 +5,8 @@
 <output uri>/checkpoint-<step>/nodes/<n>.json    receipt of node n: what it uploaded
 <output uri>/checkpoint-<step>/manifest.json     every file of the checkpoint
 <output uri>/quarantine/...                      files of checkpoints that turned out to be damaged
+
+On a store without conditional writes, checkpoints and index lie below attempts/<attempt>/.
 """
 
 import re
@@ -18,6 +20,8 @@ from adapter_api.base import Count, Flag, PositiveCount, Real, ResourceModel
 from adapter_api.training import TrainingConfig
 
 INDEX_KEY = "checkpoints.json"
+ATTEMPTS = "attempts/"
+"""Prefix of what each attempt says of itself; on a store without conditional writes, of everything that it writes."""
 MANIFEST_NAME = "manifest.json"
 _FOLDER = re.compile(r"checkpoint-(0|[1-9][0-9]{0,15})")
 
@@ -46,6 +50,11 @@ def step_of(name: str) -> int | None:
     """The step of a checkpoint's folder name; None for any other name."""
     matched = _FOLDER.fullmatch(name)
     return int(matched[1]) if matched else None
+
+
+def folder_key(attempt: int, step: int, *, scoped: bool) -> str:
+    """Key of the folder that an attempt writes the checkpoint of a step to."""
+    return f"{ATTEMPTS}{attempt}/{folder_name(step)}" if scoped else folder_name(step)
 
 
 def receipt_name(node: int) -> str:
@@ -105,12 +114,21 @@ class IndexEntry(ResourceModel):
     metrics: dict[str, Real] = {}
     pinned: Flag = False
     """Whether someone has asked for it to stay, whatever the policy says."""
+    scoped: Flag = False
+    """Whether it lies below its attempt's own prefix, as on a store without conditional writes."""
+
+    @property
+    def folder(self) -> str:
+        """Key of its folder."""
+        return folder_key(self.attempt, self.step, scoped=self.scoped)
 
 
 class Removal(ResourceModel):
     """A checkpoint that is in the index no more, and whose objects are still to be deleted."""
 
     step: Count
+    folder: RelativePath
+    """Key of its folder."""
     manifest_sha256: Sha256
     delete_after: datetime
     """Until then whoever had read the index before can still fetch it."""
@@ -156,7 +174,13 @@ class CheckpointIndex(ResourceModel):
         """The index after these checkpoints were taken out, to be deleted from `delete_after` on."""
         gone = [entry for entry in self.checkpoints if entry.step in steps]
         new = [
-            Removal(step=entry.step, manifest_sha256=entry.manifest_sha256, delete_after=delete_after) for entry in gone
+            Removal(
+                step=entry.step,
+                folder=entry.folder,
+                manifest_sha256=entry.manifest_sha256,
+                delete_after=delete_after,
+            )
+            for entry in gone
         ]
         removals = (*(known for known in self.removals if known.step not in {entry.step for entry in gone}), *new)
         kept = tuple(entry for entry in self.checkpoints if entry.step not in steps)

@@ -153,7 +153,8 @@ class OutputLocation(S3Location):
     """Where checkpoints go."""
 
     conditional_writes: Flag = True
-    """False for a store without conditional writes: commits then need a prefix that only one attempt writes."""
+    """False for a store without conditional writes, which is refused otherwise. Every attempt then writes below a prefix of
+    its own, attempts/<n>/; nobody else can pin or delete, and an output address must never serve two jobs at once."""
 
 
 class ClaimSource(ResourceModel):

@@ -168,6 +168,8 @@ def _agent(job: AdapterTrainingJob, verb: str, attempt: int, place: NodePlace) -
     argv += [f"--attempt={attempt}", f"--node={_index(place)}", f"--nodes={spec.nodes}"]
     argv += [f"--world-size={spec.world_size}", f"--work={place.work}"]
     argv += _location("output", spec.output.s3)
+    if not spec.output.s3.conditional_writes:
+        argv.append("--no-conditional-writes")
     if verb == "restore":
         if spec.data is not None and spec.data.s3 is not None:
             argv += [*_location("data", spec.data.s3), f"--data-dir={place.data}"]

@@ -1,5 +1,6 @@
 """What users may name checkpoints by: an s3:// address, or the output folder of a local run."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from adapter_api.checkpoint import step_of
+from adapter_api.checkpoint import ATTEMPTS, step_of
 from adapter_api.job import S3Location
 from atj.committed import Committed
 from atj.embedded_store import REGION, embedded_store
@@ -50,6 +51,9 @@ def step_required(address: str, named: int | None, given: int | None) -> int:
     return step
 
 
+_OF_ATTEMPT = re.compile(rf"/{ATTEMPTS}\d+$")
+
+
 @contextmanager
 def located(
     text: str, endpoint_url: str | None = None, region: str | None = None
@@ -64,6 +68,8 @@ def located(
     if text.startswith("s3://"):
         base, _, last = text.rstrip("/").rpartition("/")
         step = step_of(last)
+        # On a store without conditional writes a checkpoint lies below its attempt's prefix.
+        base = _OF_ATTEMPT.sub("", base)
         yield Committed(_location(text if step is None else base, endpoint_url, region)), step
         return
     folder = OutputFolder(Path(text))

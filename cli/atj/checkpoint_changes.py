@@ -27,7 +27,7 @@ def unpin_command(address: Address, step: Step = None, endpoint_url: EndpointURL
 
 def _pin(address: str, step: int | None, endpoint_url: str | None, region: str | None, *, pinned: bool) -> None:
     with located(address, endpoint_url, region) as (committed, named):
-        chosen = step_required(address, named, step)
+        chosen = committed.entry(step_required(address, named, step))
         changed = committed.pin(chosen, pinned=pinned)
         state = "pinned" if pinned else "not pinned"
         say(results(), f"{committed.uri_of(chosen)}: {state if changed else f'was {state} already'}")
@@ -59,7 +59,7 @@ def delete_command(
             _refuse_needed(committed, entries)
         committed.delete(steps, datetime.now(UTC))
         for entry in entries:
-            say(results(), f"{committed.uri_of(entry.step)}: deleted, {size(entry.bytes)}")
+            say(results(), f"{committed.uri_of(entry)}: deleted, {size(entry.bytes)}")
 
 
 def _refuse_needed(committed: Committed, entries: list[IndexEntry]) -> None:
@@ -68,7 +68,7 @@ def _refuse_needed(committed: Committed, entries: list[IndexEntry]) -> None:
 
 
 def _needed(committed: Committed, entry: IndexEntry) -> Iterator[str]:
-    uri = committed.uri_of(entry.step)
+    uri = committed.uri_of(entry)
     newest = committed.newest()
     if newest is not None and entry.step == newest.step:
         yield f"{uri} is the newest checkpoint, from which a restart would go on"
@@ -89,12 +89,12 @@ def prune_command(
 ) -> None:
     """Delete the files of checkpoints that have left the index, which a run does while it goes on."""
     with located(address, endpoint_url, region) as (committed, _):
-        steps = committed.delete_due(FOR_EVER if now else datetime.now(UTC))
+        removals = committed.delete_due(FOR_EVER if now else datetime.now(UTC))
         waiting = () if (current := committed.index()) is None else current.removals
-        for step in steps:
-            say(results(), f"{committed.uri_of(step)}: deleted")
+        for removal in removals:
+            say(results(), f"{committed.uri_of(removal)}: deleted")
         for removal in waiting:
             until = f"{removal.delete_after.astimezone():%Y-%m-%d %H:%M:%S}"
-            say(results(), f"{committed.uri_of(removal.step)}: may still be fetched until {until}")
-        if not steps and not waiting:
+            say(results(), f"{committed.uri_of(removal)}: may still be fetched until {until}")
+        if not removals and not waiting:
             say(results(), f"{committed.uri}: nothing to delete")

@@ -50,7 +50,7 @@ def verify_command(
 def _verify(committed: Committed, entry: IndexEntry) -> bool:
     with transfer(folder_name(entry.step), entry.bytes) as on_bytes:
         faults = committed.faults(entry, on_bytes)
-    uri = committed.uri_of(entry.step)
+    uri = committed.uri_of(entry)
     if not faults:
         say(results(), f"{uri}: {size(entry.bytes)}, every byte is as it was committed")
         return True
@@ -91,7 +91,7 @@ def diff_command(
             elsewhere=other is not None,
         )
         pair = (first.manifest(old), second.manifest(new))
-        say(results(), f"{first.uri_of(old.step)}  ->  {second.uri_of(new.step)}", style="bold")
+        say(results(), f"{first.uri_of(old)}  ->  {second.uri_of(new)}", style="bold")
         files = checkpoint_difference.files(*pair)
         _print_files(files)
         _print_values("metrics", checkpoint_difference.values(pair[0].metrics, pair[1].metrics))
@@ -105,9 +105,7 @@ def _old(committed: Committed, step: int | None, new: IndexEntry, *, elsewhere: 
         return committed.entry(step)
     earlier = [entry for entry in committed.entries() if entry.step < new.step]
     if not earlier:
-        raise refusal(
-            f"{committed.uri_of(new.step)} is the oldest checkpoint there; say what to compare it with: --from"
-        )
+        raise refusal(f"{committed.uri_of(new)} is the oldest checkpoint there; say what to compare it with: --from")
     return earlier[-1]
 
 

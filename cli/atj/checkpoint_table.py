@@ -32,7 +32,7 @@ def checkpoint_table(committed: Committed, entries: Sequence[IndexEntry], *, row
             _files(committed, entry),
             *(["" if loss is None else f"{loss:.4g}"] if has_loss else []),
             f"{entry.committed_at.astimezone():%Y-%m-%d %H:%M:%S}",
-            f"{committed.uri_of(entry.step)}{' (pinned)' if entry.pinned else ''}",
+            f"{committed.uri_of(entry)}{' (pinned)' if entry.pinned else ''}",
         )
     return table
 

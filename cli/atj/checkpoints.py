@@ -74,7 +74,7 @@ def fetch(committed: Committed, entry: IndexEntry, folder: Path) -> int:
 def _plain(committed: Committed, entry: IndexEntry) -> dict[str, Any]:
     return {
         "step": entry.step,
-        "uri": committed.uri_of(entry.step),
+        "uri": committed.uri_of(entry),
         "bytes": entry.bytes,
         "files": len(committed.manifest(entry).files),
         "committedAt": entry.committed_at.isoformat(),

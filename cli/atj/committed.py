@@ -9,7 +9,7 @@ from adapter_agent.errors import NothingThere
 from adapter_agent.store import Store
 from adapter_agent.tensors import Tensor
 from adapter_agent.verify import Fault
-from adapter_api.checkpoint import CheckpointIndex, CheckpointManifest, FileEntry, IndexEntry, folder_name
+from adapter_api.checkpoint import CheckpointIndex, CheckpointManifest, FileEntry, IndexEntry, Removal
 from adapter_api.job import S3Location
 
 FOR_EVER = datetime.max.replace(tzinfo=UTC)
@@ -27,9 +27,9 @@ class Committed:
         """The output address."""
         return self.store.uri
 
-    def uri_of(self, step: int) -> str:
+    def uri_of(self, checkpoint: IndexEntry | Removal) -> str:
         """The address of a checkpoint."""
-        return self.store.uri_of(folder_name(step))
+        return self.store.uri_of(checkpoint.folder)
 
     def index(self) -> CheckpointIndex | None:
         """The index; None where there is none yet."""
@@ -76,26 +76,25 @@ class Committed:
         self, entry: IndexEntry, file: FileEntry, on_bytes: Callable[[int], None] | None = None
     ) -> dict[str, Tensor]:
         """The tensors of a file; with `on_bytes` its bytes are read and digested, too."""
-        return tensors.tensors(self.store, f"{folder_name(entry.step)}/{file.path}", file.size, on_bytes)
+        return tensors.tensors(self.store, f"{entry.folder}/{file.path}", file.size, on_bytes)
 
-    def pin(self, step: int, *, pinned: bool) -> bool:
+    def pin(self, before: IndexEntry, *, pinned: bool) -> bool:
         """Sets or takes away the pin of a checkpoint; returns whether that changed anything.
 
         Raises:
             NothingThere: there is no such checkpoint.
         """
-        before = self.entry(step)
 
         def with_pin(current: CheckpointIndex) -> CheckpointIndex:
             entries = tuple(
-                entry.model_copy(update={"pinned": pinned}) if entry.step == step else entry
+                entry.model_copy(update={"pinned": pinned}) if entry.step == before.step else entry
                 for entry in current.checkpoints
             )
             return current.model_copy(update={"checkpoints": entries})
 
-        after = index.change(self.store, None, with_pin).entry(step)
+        after = index.change(self.store, None, with_pin).entry(before.step)
         if after is None:
-            raise NothingThere(f"{self.uri_of(step)} was removed meanwhile")
+            raise NothingThere(f"{self.uri_of(before)} was removed meanwhile")
         return before.pinned != after.pinned
 
     def in_use(self) -> int | None:
@@ -109,10 +108,10 @@ class Committed:
         index.change(self.store, None, lambda current: current.without(steps, now))
         self.delete_due(now)
 
-    def delete_due(self, now: datetime) -> tuple[int, ...]:
-        """Deletes what left the index before, and may not be fetched any more at `now`; returns the steps."""
+    def delete_due(self, now: datetime) -> tuple[Removal, ...]:
+        """Deletes what left the index before, and may not be fetched any more at `now`; returns what that was."""
         current = index.current(self.store, None)
-        due = tuple(removal.step for removal in current.removals if removal.delete_after <= now)
+        due = tuple(removal for removal in current.removals if removal.delete_after <= now)
         if due:
             retention.delete_due(self.store, None, now)
         return due

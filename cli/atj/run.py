@@ -2,13 +2,14 @@
 
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from adapter_agent.errors import OwnerOnly
 from adapter_api.document import Document, InvalidDocument, read, validate
 from adapter_api.job import MAX_NODES, AdapterTrainingJob
 from adapter_api.progress import ExitCode
@@ -88,11 +89,12 @@ def report(console: Console, ending: Ending, committed: Committed, folder: Outpu
         return
     current = committed.index()
     console.print(checkpoint_table(committed, () if current is None else current.checkpoints, rows=ROWS))
-    say(console, f"Newest checkpoint: {committed.uri_of(ending.newest.step)}", "bold")
+    say(console, f"Newest checkpoint: {committed.uri_of(ending.newest)}", "bold")
     for picture in folder.pictures():
         say(console, f"Pictures: {picture}")
     if is_embedded:
-        committed.delete_due(FOR_EVER)  # the store ends with the run, so that nobody is still fetching
+        with suppress(OwnerOnly):
+            committed.delete_due(FOR_EVER)  # the store ends with the run, so that nobody is still fetching
         place = shlex.quote(str(folder.path))
         say(console, f"These addresses are in the embedded store of {place}. To read it:")
         say(console, f"  atj checkpoints list {place}\n  atj checkpoints get {place} --to FOLDER\n  atj sample {place}")

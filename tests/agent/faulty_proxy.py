@@ -12,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from tests.agent.seaweed import BUCKET
 
+Headers = Callable[[str, str, dict[str, str], bytes], dict[str, str]]
+
 
 @dataclass
 class Request:
@@ -45,6 +47,8 @@ class Proxy:
         self.rule: Callable[[Request], str] = lambda _: "pass"
         self.after: Callable[[Request], None] = lambda _: None
         """Called when the store has answered, before the reply goes on."""
+        self.headers: Headers = lambda _method, _path, headers, _body: headers
+        """What the store gets to see of a request's headers."""
         self.log: list[Request] = []
         self.chance = random.Random(1)
         self.hanging = threading.Event()
@@ -88,7 +92,8 @@ class Proxy:
                     self.end_headers()
                     return
                 upstream = http.client.HTTPConnection(host, timeout=30)
-                upstream.request(self.command, self.path, body, dict(self.headers))
+                headers = proxy.headers(self.command, self.path, dict(self.headers), body)
+                upstream.request(self.command, self.path, body, headers)
                 reply = upstream.getresponse()
                 content = reply.read()
                 upstream.close()

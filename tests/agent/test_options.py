@@ -67,6 +67,17 @@ def test_a_job_that_says_little_is_understood() -> None:
     assert (sync.listen, sync.keep) == (("127.0.0.1", 0), Policy())
 
 
+def test_a_store_without_conditional_writes_is_said_to_restore_and_sync_of_the_output_alone() -> None:
+    output = {"s3": {"uri": "s3://bucket/run", "conditionalWrites": False}}
+    place = NodePlace(0, "127.0.0.1", 29500, "127.0.0.1", "/work/node-0", "/data")
+    commands = launch(job(output=output, resumeFrom={"uri": "s3://bucket/other"}), "run", 1, place)
+    restore, sync = (options.parse(command.argv[3:]) for command in (commands.restore, commands.sync))
+    assert isinstance(restore, options.RestoreOptions)
+    assert isinstance(sync, options.SyncOptions)
+    assert restore.resume is not None
+    assert (restore.output.conditional, sync.output.conditional, restore.resume.conditional) == (False, False, True)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

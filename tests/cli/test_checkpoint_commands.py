@@ -16,6 +16,7 @@ from adapter_agent.index import Claim
 from adapter_agent.start import Source, Start, announce
 from adapter_agent.store import Store
 from adapter_api.checkpoint import folder_name
+from atj.address import located
 from atj.errors import CommandError
 from atj.main import app
 from tests.agent.node import committed_steps, safetensors, upload_and_commit, write_checkpoint
@@ -173,3 +174,16 @@ def test_tensors_of_another_shape_are_named(atj: Atj, store: Store, tmp_path: Pa
     upload_and_commit(store, Claim(1, "nonce"), 40, folder)
     assert safetensors(b"weights 30") != safetensors(b"longer than before")
     assert "w: U8 [10] became U8 [18]" in atj("diff").output
+
+
+@pytest.mark.parametrize(
+    ("text", "uri", "step"),
+    [
+        ("s3://bucket/run", "s3://bucket/run", None),
+        ("s3://bucket/run/checkpoint-20/", "s3://bucket/run", 20),
+        ("s3://bucket/run/attempts/3/checkpoint-20", "s3://bucket/run", 20),
+    ],
+)
+def test_an_address_names_an_output_or_one_of_its_checkpoints(text: str, uri: str, step: int | None) -> None:
+    with located(text, "http://127.0.0.1:9") as (committed, named):
+        assert (committed.uri, named) == (uri, step)

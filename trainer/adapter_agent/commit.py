@@ -19,7 +19,6 @@ from adapter_api.checkpoint import (
     FileEntry,
     IndexEntry,
     Receipt,
-    folder_name,
 )
 from adapter_api.training import TrainingConfig
 
@@ -31,7 +30,7 @@ def receipts_of(store: Store, claim: Claim, step: int, nodes: int) -> list[Recei
     """The receipts of all nodes for a step in this attempt; None as long as one is missing."""
     receipts = []
     for node in range(nodes):
-        receipt = read_receipt(store, step, node)
+        receipt = read_receipt(store, claim, step, node)
         if receipt is None or receipt.attempt != claim.attempt:
             return None
         receipts.append(receipt)
@@ -48,7 +47,7 @@ def commit(
         Damaged: the receipts contradict each other, or the trainer's JSON files are not what they should be.
     """
     step = receipts[0].step
-    key = f"{folder_name(step)}/{MANIFEST_NAME}"
+    key = f"{index.folder(store, claim, step)}/{MANIFEST_NAME}"
     manifest, body = _existing_manifest(store, claim, key) or (None, b"")
     if manifest is None:
         manifest = build_manifest(receipts, folder, world_size, now)
@@ -56,13 +55,13 @@ def commit(
         create_document(store, claim, key, body)
     entry = IndexEntry(
         step=step, attempt=claim.attempt, manifest_sha256=hashlib.sha256(body).hexdigest(), committed_at=now,
-        bytes=manifest.bytes, metrics=manifest.metrics,
+        bytes=manifest.bytes, metrics=manifest.metrics, scoped=not store.conditional,
     )  # fmt: skip
 
     def with_entry(current: CheckpointIndex) -> CheckpointIndex:
         if entry.manifest_sha256 in {damaged.manifest_sha256 for damaged in current.quarantined}:
             raise ContentConflict(
-                f"{store.uri_of(folder_name(step))}: this checkpoint was found damaged before and is quarantined; delete "
+                f"{store.uri_of(entry.folder)}: this checkpoint was found damaged before and is quarantined; delete "
                 "the folder, so that it is uploaded anew"
             )
         removal = next((removal for removal in current.removals if removal.step == step), None)

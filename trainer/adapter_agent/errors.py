@@ -72,6 +72,18 @@ class ConditionalWritesIgnored(StorageError):
     exit_code = ExitCode.INVALID
 
 
+class OtherLayout(StorageError):
+    """The output was written with, or without, conditional writes, and is to be used the other way."""
+
+    exit_code = ExitCode.INVALID
+
+
+class OwnerOnly(StorageError):
+    """Without conditional writes only the attempt that owns an output may change its index."""
+
+    exit_code = ExitCode.INVALID
+
+
 class NothingThere(StorageError):
     """The address that the user gave holds nothing to use."""
 

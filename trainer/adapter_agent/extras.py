@@ -42,7 +42,8 @@ class Extras:
     def _create_sample(self, path: Path) -> None:
         facts = local.facts_of(path)
         name = PurePosixPath(path.name)
-        for key in (f"{SAMPLES}/{name}", f"{SAMPLES}/{name.stem}-attempt-{self._attempt}{name.suffix}"):
+        own = f"{SAMPLES}/{name.stem}-attempt-{self._attempt}{name.suffix}"
+        for key in (f"{SAMPLES}/{name}", own) if self._store.conditional else (own,):
             try:
                 send(self._store, key, path, facts, {"sha256": facts.sha256}, Condition(), self._on_bytes)
             except PreconditionFailed:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from adapter_agent import attempt_index
+from adapter_agent.attempt_index import Written
 from adapter_agent.backoff import Deadline
 from adapter_agent.errors import (
     ConditionalWritesIgnored,
@@ -21,10 +23,12 @@ from adapter_agent.errors import (
     Fenced,
     NothingThere,
     ObjectMissing,
+    OtherLayout,
+    OwnerOnly,
     PreconditionFailed,
 )
 from adapter_agent.store import Store
-from adapter_api.checkpoint import INDEX_KEY, CheckpointIndex
+from adapter_api.checkpoint import INDEX_KEY, CheckpointIndex, folder_key
 
 CHANGE_SECONDS = 60.0
 """How long one change of the index is tried."""
@@ -59,6 +63,8 @@ class Held:
 
     index: CheckpointIndex
     etag: str
+    written: Written | None = None
+    """Where there are no conditional writes: what attempts have written."""
 
 
 def encode(index: CheckpointIndex) -> bytes:
@@ -72,6 +78,17 @@ def read(store: Store) -> Held | None:
     Raises:
         Damaged: the object is not an index.
     """
+    held = _read_shared(store) if store.conditional else _read_scoped(store)
+    # Whoever only reads has not been told which way an output is written; whoever writes must not mix them.
+    return held or (_read_scoped(store) if store.conditional else _read_shared(store))
+
+
+def _read_scoped(store: Store) -> Held | None:
+    written, current = attempt_index.read(store)
+    return None if current is None else Held(current, "", written)
+
+
+def _read_shared(store: Store) -> Held | None:
     try:
         body, etag = store.get(INDEX_KEY)
     except ObjectMissing:
@@ -98,7 +115,19 @@ def read_owned(store: Store, owner: Claim) -> Held:
         raise Fenced(f"{store.uri_of(INDEX_KEY)} is gone; attempt {owner.attempt} changes nothing more there")
     if (held.index.attempt, held.index.nonce) != (owner.attempt, owner.nonce):
         raise fenced(held.index, owner.attempt, store)
+    if held.written is not None:
+        _refuse_older(store, owner, held.written)
     return held
+
+
+def _refuse_older(store: Store, owner: Claim, written: Written) -> None:
+    if written.newest is not None and written.newest > owner.attempt:
+        raise fenced(CheckpointIndex(attempt=written.newest, nonce=""), owner.attempt, store)
+
+
+def folder(store: Store, owner: Claim, step: int) -> str:
+    """Key of the folder that an attempt writes the checkpoint of a step to."""
+    return folder_key(owner.attempt, step, scoped=not store.conditional)
 
 
 def claim(store: Store, wanted: Claim) -> CheckpointIndex:
@@ -110,6 +139,9 @@ def claim(store: Store, wanted: Claim) -> CheckpointIndex:
     deadline = Deadline(CHANGE_SECONDS, f"a chance to claim {store.uri_of(INDEX_KEY)}")
     while True:
         held = read(store)
+        _refuse_other_layout(store, held)
+        if not store.conditional:
+            return _claim_scoped(store, wanted, held)
         if held is not None:
             owner = (held.index.attempt, held.index.nonce)
             if owner == (wanted.attempt, wanted.nonce):
@@ -123,6 +155,31 @@ def claim(store: Store, wanted: Claim) -> CheckpointIndex:
         except (PreconditionFailed, EndpointUnreachable) as error:
             log.info("claiming again, the last try's result is unknown: %s", error)
             deadline.pause()
+
+
+def _refuse_other_layout(store: Store, held: Held | None) -> None:
+    if held is not None and (held.written is None) != store.conditional:
+        way = "true" if held.written is None else "false"
+        raise OtherLayout(
+            f"{store.uri}: its checkpoints were written with output.s3.conditionalWrites: {way}; set it so, "
+            "or choose another output address"
+        )
+
+
+def _claim_scoped(store: Store, wanted: Claim, held: Held | None) -> CheckpointIndex:
+    """The intent first: what older attempts commit after it does not count; then everything that counts until now."""
+    _refuse_older(store, wanted, attempt_index.look(store))
+    if held is not None and (held.index.attempt, held.index.nonce) == (wanted.attempt, wanted.nonce):
+        return held.index
+    attempt_index.announce(store, wanted.attempt)
+    written, before = attempt_index.read(store)
+    _refuse_older(store, wanted, written)
+    if before is not None and before.attempt >= wanted.attempt:
+        raise fenced(before, wanted.attempt, store)
+    base = before or CheckpointIndex(attempt=0, nonce="")
+    claimed = base.model_copy(update={"attempt": wanted.attempt, "nonce": wanted.nonce})
+    attempt_index.write(store, claimed, written)
+    return read_owned(store, wanted).index
 
 
 def current(store: Store, owner: Claim | None) -> CheckpointIndex:
@@ -160,6 +217,8 @@ def change(store: Store, owner: Claim | None, wish: Callable[[CheckpointIndex], 
         if wanted == held.index:
             return wanted
         try:
+            if held.written is not None:
+                return _write_scoped(store, owner, wanted, held.written)
             _write(store, encode(wanted), held)
         except (PreconditionFailed, EndpointUnreachable) as error:
             log.info("reading the index again, the last change's result is unknown: %s", error)
@@ -175,6 +234,17 @@ def _write(store: Store, body: bytes, held: Held | None) -> None:
         store.replace_if_match(INDEX_KEY, body, held.etag)
 
 
+def _write_scoped(store: Store, owner: Claim | None, wanted: CheckpointIndex, written: Written) -> CheckpointIndex:
+    if owner is None:
+        raise OwnerOnly(
+            f"{store.uri}: is written without conditional writes, so that only the run that owns it may change its index"
+        )
+    attempt_index.write(store, wanted, written)
+    # Believed only if no newer attempt had announced itself until now: what it reads from here on has this change.
+    _refuse_older(store, owner, attempt_index.look(store))
+    return wanted
+
+
 def await_claim(store: Store, attempt: int) -> Claim:
     """The claim of node 0, once the index carries it.
 
@@ -185,6 +255,7 @@ def await_claim(store: Store, attempt: int) -> Claim:
     deadline = Deadline(CLAIM_WAIT_SECONDS, f"node 0 of attempt {attempt} to claim {store.uri}; look at its log")
     while True:
         held = read(store)
+        _refuse_other_layout(store, held)
         if held is not None and held.index.attempt == attempt:
             return Claim(attempt, held.index.nonce)
         if held is not None and held.index.attempt > attempt:

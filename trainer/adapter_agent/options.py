@@ -30,10 +30,12 @@ class Location:
     region: str | None
     variables: str = ""
     """Prefix of the environment variables that hold credentials of its own, if there are such."""
+    conditional: bool = True
+    """Whether the store honours conditional writes."""
 
     def connect(self) -> Store:
         """A store there; sends nothing yet."""
-        return Store.connect(self.uri, self.endpoint_url, self.region, self.variables)
+        return Store.connect(self.uri, self.endpoint_url, self.region, self.variables, conditional=self.conditional)
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--world-size", type=_count(1), required=True, help="training processes on all nodes")
         verb.add_argument("--work", required=True, help="folder of this node")
         _add_location(verb, "output", required=True)
+        verb.add_argument("--no-conditional-writes", action="store_true", help="of the output's store")
     _add_location(restore, "data")
     restore.add_argument("--data-dir", help="folder that data is staged to")
     _add_location(restore, "resume")
@@ -178,7 +181,8 @@ def _add_location(parser: argparse.ArgumentParser, role: str, *, required: bool 
 def _location(given: argparse.Namespace, role: str) -> Location | None:
     uri, endpoint_url, region = (getattr(given, f"{role}_{part}") for part in ("uri", "endpoint_url", "region"))
     variables = "" if role == "output" else f"{CREDENTIALS_PREFIX}{role.upper()}_"
-    return None if uri is None else Location(uri, endpoint_url, region, variables)
+    conditional = role != "output" or not given.no_conditional_writes
+    return None if uri is None else Location(uri, endpoint_url, region, variables, conditional)
 
 
 def _uri(text: str) -> str:

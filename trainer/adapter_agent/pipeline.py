@@ -17,7 +17,7 @@ from adapter_agent.restore import read_manifest
 from adapter_agent.start import Start
 from adapter_agent.store import Store
 from adapter_agent.upload import upload_checkpoint
-from adapter_api.checkpoint import CheckpointIndex, IndexEntry, folder_name
+from adapter_api.checkpoint import CheckpointIndex, IndexEntry
 
 OWNER_SECONDS = 20.0
 """How often a node asks whether the output is still its attempt's."""
@@ -142,7 +142,7 @@ class Pipeline:
                     self._now(),
                 )  # fmt: skip
                 # All receipts are there: what is still open was begun by a process that was killed.
-                self._store.abort_uploads(f"{folder_name(step)}/")
+                self._store.abort_uploads(f"{index.folder(self._store, self._claim, step)}/")
                 log.info("committed checkpoint %d: %d bytes from %d nodes", step, entry.bytes, len(receipts))
                 self._settle(entry)
 
@@ -168,8 +168,7 @@ class Pipeline:
         except StorageError as error:
             log.info("the next checkpoint is sent whole: %s", error)
             return
-        folder = folder_name(entry.step)
-        self._known = {file.sha256: f"{folder}/{file.path}" for file in files if file.size >= COPY_BYTES}
+        self._known = {file.sha256: f"{entry.folder}/{file.path}" for file in files if file.size >= COPY_BYTES}
 
     def _settle(self, entry: IndexEntry) -> None:
         self._settled_step = entry.step

@@ -41,7 +41,8 @@ def _lead(options: RestoreOptions, output: Store) -> Start:
     before = start.kept(options.folders)
     again = before is not None and before.attempt == options.attempt
     claim = before.claim if before is not None and again else Claim(options.attempt, uuid.uuid4().hex)
-    index.probe(output, options.attempt)
+    if output.conditional:
+        index.probe(output, options.attempt)
     # Kept first: a process that dies between claim and reply must recognise its own claim when it is run again.
     start.keep(options.folders, Start(attempt=claim.attempt, nonce=claim.nonce))
     current = index.claim(output, claim)
@@ -107,7 +108,7 @@ def _restore_exported(options: RestoreOptions, other: Store, claim: Claim) -> St
 def _fetch_exported(options: RestoreOptions, other: Store, manifest: CheckpointManifest) -> bytes:
     """Downloads it like any other; returns the manifest as it was written."""
     body = manifest.model_dump_json(indent=2, exclude_none=True).encode()
-    restore.fetch(other, Verified(manifest, body), options.folders.checkpoint(manifest.step), below="")
+    restore.fetch(other, Verified(manifest, body, ""), options.folders.checkpoint(manifest.step))
     return body
 
 

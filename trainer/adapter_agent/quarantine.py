@@ -30,17 +30,17 @@ def quarantine(store: Store, claim: Claim, found: Iterable[Unusable], now: datet
     Raises:
         Fenced: a newer attempt owns the output; it decides.
     """
-    records = []
-    for unusable in found:
+    damaged, records = tuple(found), []
+    for unusable in damaged:
         aside = folder_aside(unusable.entry)
-        _copy(store, f"{folder_name(unusable.entry.step)}/", f"{aside}/")
+        _copy(store, f"{unusable.entry.folder}/", f"{aside}/")
         records.append(_record(store, unusable, aside, now))
         log.error("CHECKPOINT %d IS QUARANTINED: its files are in %s", unusable.entry.step, store.uri_of(aside))
     known = index.change(store, claim, lambda current: _without(current, records)).quarantined
-    for record in records:
+    for unusable in damaged:
         # Read for each: a newer attempt may have claimed, and committed this step, a moment ago.
-        if index.read_owned(store, claim).index.entry(record.step) is None:
-            retention.remove_data(store, record.step)
+        if index.read_owned(store, claim).index.entry(unusable.entry.step) is None:
+            retention.remove_data(store, unusable.entry.folder)
     return known
 
 

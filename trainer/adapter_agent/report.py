@@ -8,7 +8,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import ValidationError
 
-from adapter_api.checkpoint import IndexEntry, folder_name
+from adapter_api.checkpoint import IndexEntry
 from adapter_api.progress import MAX_PROGRESS_BYTES, PROGRESS_FILE, CheckpointMark, Progress
 
 _MAX_ERROR = 2048
@@ -71,7 +71,7 @@ class Report:
         """A checkpoint is committed: just now, `seconds` after its upload began, or found to be at the start."""
         mark = CheckpointMark(
             step=entry.step,
-            uri=f"{self._uri}/{folder_name(entry.step)}",
+            uri=f"{self._uri}/{entry.folder}",
             committed_at=entry.committed_at,
             bytes=entry.bytes,
         )

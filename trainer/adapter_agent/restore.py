@@ -19,7 +19,6 @@ from adapter_api.checkpoint import (
     CheckpointManifest,
     FileEntry,
     IndexEntry,
-    folder_name,
 )
 
 PARALLEL_FILES = 4
@@ -33,6 +32,8 @@ class Verified:
 
     manifest: CheckpointManifest
     body: bytes
+    folder: str
+    """Key of the checkpoint's folder; empty for one that lies at the address itself."""
 
 
 def read_manifest(store: Store, entry: IndexEntry) -> Verified:
@@ -42,7 +43,7 @@ def read_manifest(store: Store, entry: IndexEntry) -> Verified:
         Damaged: not what was committed, or it names files that are never accepted.
         ObjectMissing: it is gone.
     """
-    key = f"{folder_name(entry.step)}/{MANIFEST_NAME}"
+    key = f"{entry.folder}/{MANIFEST_NAME}"
     body = _expected_body(store, key, entry.manifest_sha256)
     try:
         manifest = CheckpointManifest.model_validate_json(body)
@@ -53,7 +54,7 @@ def read_manifest(store: Store, entry: IndexEntry) -> Verified:
         raise Damaged(f"{store.uri_of(key)}: describes step {manifest.step}, not {entry.step}")
     for file in manifest.files:
         content.refuse_name(file.path)
-    return Verified(manifest, body)
+    return Verified(manifest, body, entry.folder)
 
 
 def _expected_body(store: Store, key: str, sha256: str) -> bytes:
@@ -70,13 +71,10 @@ def _expected_body(store: Store, key: str, sha256: str) -> bytes:
     raise UnreliableConnection(f"{store.uri_of(key)} at {store.endpoint}: arrived damaged, differently each time")
 
 
-def fetch(
-    store: Store, verified: Verified, folder: Path, on_bytes: OnBytes = ignore_bytes, below: str | None = None
-) -> None:
+def fetch(store: Store, verified: Verified, folder: Path, on_bytes: OnBytes = ignore_bytes) -> None:
     """Downloads a checkpoint to `folder`, which appears when it is whole; a folder that already equals it is kept.
 
-    What an interrupted call has brought is gone on with: files whose digests agree, and beginnings of others. The files are
-    in the checkpoint's folder of a run's output, or, where that is given, below the prefix `below`.
+    What an interrupted call has brought is gone on with: files whose digests agree, and beginnings of others.
 
     Raises:
         Damaged: a file is not what the manifest says, also on a second look.
@@ -84,7 +82,7 @@ def fetch(
         StorageFull: the local disk is full.
     """
     manifest = verified.manifest
-    prefix = f"{folder_name(manifest.step)}/" if below is None else below
+    prefix = f"{verified.folder}/" if verified.folder else ""
     if local.equals(folder, manifest):
         log.info("%s is already there and whole", folder)
         return

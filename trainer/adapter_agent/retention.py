@@ -2,13 +2,13 @@
 
 import logging
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from datetime import datetime
 
-from adapter_agent import index, start
+from adapter_agent import index
 from adapter_agent.index import Claim
 from adapter_agent.store import Store
-from adapter_api.checkpoint import MANIFEST_NAME, CheckpointIndex, folder_name, step_of
+from adapter_api.checkpoint import ATTEMPTS, MANIFEST_NAME, CheckpointIndex, step_of
 from adapter_api.retention import Candidate, Policy, kept
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def delete_due(store: Store, owner: Claim | None, now: datetime) -> CheckpointIn
     for removal in due:
         # Read for each: a newer attempt may have committed this step anew a moment ago.
         if index.current(store, owner).entry(removal.step) is None:
-            remove_data(store, removal.step)
+            remove_data(store, removal.folder)
             log.info("deleted checkpoint %d, which left the index before", removal.step)
 
     def without_due(held: CheckpointIndex) -> CheckpointIndex:
@@ -74,42 +74,51 @@ def sweep(store: Store, claim: Claim, now: datetime) -> tuple[int, ...]:
     still be fetched stay; but not those that training will reach once more, after it had to go back.
     """
     swept = []
-    for step in sorted(step for name in store.folders() if (step := step_of(name)) is not None):
+    for step, folder in sorted(_folders(store)):
         # Read for each folder: a newer attempt may have claimed, and committed this step, a moment ago.
         # Some stores go on listing a folder that has just become empty, so that nothing is removed.
         current = index.read_owned(store, claim).index
-        if current.entry(step) is None and not _may_be_fetched(current, step, now) and remove_data(store, step):
+        named = {entry.folder for entry in current.checkpoints} | _still_fetched(current, now)
+        if folder not in named and remove_data(store, folder):
             swept.append(step)
-            log.info("removed %s, which the index does not name", store.uri_of(folder_name(step)))
-    index.change(store, claim, lambda current: _still_fetched(current, now))
-    store.abort_uploads("checkpoint-")
+            log.info("removed %s, which the index does not name", store.uri_of(folder))
+    index.change(store, claim, lambda current: _without_deleted(current, now))
+    store.abort_uploads("checkpoint-" if store.conditional else ATTEMPTS)
     store.delete(*_marks_before(store, claim.attempt))
     return tuple(swept)
 
 
-def _may_be_fetched(current: CheckpointIndex, step: int, now: datetime) -> bool:
-    newest = current.newest
-    return any(
-        removal.step == step and removal.delete_after > now and newest is not None and step < newest.step
-        for removal in current.removals
-    )
+def _folders(store: Store) -> Iterator[tuple[int, str]]:
+    """Step and key of every checkpoint's folder, named by the index or not."""
+    if store.conditional:
+        yield from ((step, name) for name in store.folders() if (step := step_of(name)) is not None)
+        return
+    keys = {tuple(facts.key.split("/")[:3]) for facts in store.list(ATTEMPTS) if facts.key.count("/") > 2}
+    yield from ((step, "/".join(parts)) for parts in keys if (step := step_of(parts[2])) is not None)
 
 
-def _still_fetched(current: CheckpointIndex, now: datetime) -> CheckpointIndex:
-    removals = tuple(removal for removal in current.removals if _may_be_fetched(current, removal.step, now))
+def _still_fetched(current: CheckpointIndex, now: datetime) -> set[str]:
+    """Folders of removed checkpoints that someone may be fetching, and that training does not reach once more."""
+    newest = -1 if current.newest is None else current.newest.step
+    return {removal.folder for removal in current.removals if removal.delete_after > now and removal.step < newest}
+
+
+def _without_deleted(current: CheckpointIndex, now: datetime) -> CheckpointIndex:
+    there = _still_fetched(current, now)
+    removals = tuple(removal for removal in current.removals if removal.folder in there)
     return current.model_copy(update={"removals": removals})
 
 
 def _marks_before(store: Store, attempt: int) -> list[str]:
     """Announcements and probes of older attempts; a newer one's probe is none of ours, and must not go under its hands."""
-    names = ((facts.key, facts.key.partition(prefix)[2]) for prefix in (start.FOLDER, index.PROBE) for facts in store.list(prefix))  # fmt: skip
-    found = ((key, re.match(r"\d{1,18}(?=[.-])", name)) for key, name in names)
+    names = ((facts.key, facts.key.partition(prefix)[2]) for prefix in (ATTEMPTS, index.PROBE) for facts in store.list(prefix))  # fmt: skip
+    # On a store without conditional writes also their indexes, which the own one has replaced.
+    found = ((key, re.match(r"\d{1,18}(?=[.-]|/intent$|/index-)", name)) for key, name in names)
     return [key for key, number in found if number is not None and int(number[0]) < attempt]
 
 
-def remove_data(store: Store, step: int) -> int:
+def remove_data(store: Store, folder: str) -> int:
     """Deletes a checkpoint's objects, the manifest before the data that it describes; returns how many there were."""
-    folder = folder_name(step)
     keys = [facts.key for facts in store.list(f"{folder}/")]
     manifest = f"{folder}/{MANIFEST_NAME}"
     if manifest in keys:

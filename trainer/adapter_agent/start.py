@@ -16,7 +16,7 @@ from adapter_agent.errors import NothingThere, ObjectMissing
 from adapter_agent.index import Claim
 from adapter_agent.store import Store
 from adapter_api.base import Count, ResourceModel
-from adapter_api.checkpoint import CheckpointIndex, CheckpointManifest, Sha256
+from adapter_api.checkpoint import ATTEMPTS, CheckpointIndex, CheckpointManifest, Sha256
 
 START_WAIT_SECONDS = 3600.0
 """How long other nodes wait for node 0 to have restored."""
@@ -83,11 +83,8 @@ def announced_source(store: Store, current: CheckpointIndex) -> Source | None:
     return start.source if start.nonce == current.nonce else None
 
 
-FOLDER = "attempts/"
-
-
 def _key(attempt: int) -> str:
-    return f"{FOLDER}{attempt}.json"
+    return f"{ATTEMPTS}{attempt}.json"
 
 
 def keep(folders: local.Folders, start: Start) -> None:

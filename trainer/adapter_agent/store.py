@@ -55,10 +55,10 @@ def checksum(body: bytes) -> str:
 # Only the client's plain calls are used, here and in transfer.py, never boto3's transfer manager: it takes no conditions,
 # and where the CRT library is installed it may ignore the endpoint (boto3's preferred_transfer_client).
 def _client(
-    session: Session, endpoint_url: str | None, region: str | None, read_timeout: float, attempts: int,
-    *, sign_payloads: bool = True,
+    session: Session, endpoint_url: str | None, region: str | None, conditional: bool, read_timeout: float,  # noqa: FBT001
+    attempts: int, *, sign_payloads: bool = True,
 ) -> "S3Client":  # fmt: skip
-    return session.client(
+    client = session.client(
         "s3",
         endpoint_url=endpoint_url,
         # Without one in the job or the environment: S3-compatible stores need some region to sign for.
@@ -77,6 +77,16 @@ def _client(
             response_checksum_validation="when_required",
         ),
     )
+    if not conditional:
+        # A store may refuse what it does not know, and a condition that is ignored is better not sent.
+        for operation in ("PutObject", "CompleteMultipartUpload"):
+            client.meta.events.register(f"before-parameter-build.s3.{operation}", _remove_conditions)
+    return client
+
+
+def _remove_conditions(params: dict[str, object], **_: object) -> None:
+    for name in ("IfNoneMatch", "IfMatch"):
+        params.pop(name, None)
 
 
 CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
@@ -98,16 +108,20 @@ class Store:
 
     def __init__(
         self, uri: str, session: Session, endpoint_url: str | None, region: str | None,
-        new_session: Callable[[], Session] | None = None,
+        new_session: Callable[[], Session] | None = None, *, conditional: bool = True,
     ) -> None:  # fmt: skip
         self.uri = uri.rstrip("/")
+        self.conditional = conditional
+        """Whether conditions are sent; False for a store that has none, and where writers keep to places of their own."""
+        self.last_number: int | None = None
+        """Of the last index that this process has written, where there are no conditions."""
         self.bucket, self.prefix = split_s3_uri(self.uri)
         self._place = endpoint_url, region
         self._new_session = new_session
         self._use(session)
 
     def _use(self, session: Session) -> None:
-        self._open = partial(_client, session, *self._place)
+        self._open = partial(_client, session, *self._place, self.conditional)
         self.client = self._open(READ_TIMEOUT_SECONDS, ATTEMPTS)
         self.__dict__.pop("data_client", None)
 
@@ -123,7 +137,13 @@ class Store:
 
     @classmethod
     def connect(
-        cls, uri: str, endpoint_url: str | None = None, region: str | None = None, variables: str = ""
+        cls,
+        uri: str,
+        endpoint_url: str | None = None,
+        region: str | None = None,
+        variables: str = "",
+        *,
+        conditional: bool = True,
     ) -> "Store":
         """A store at `uri`; sends nothing yet.
 
@@ -138,7 +158,7 @@ class Store:
             return Session(key, secret, token)
 
         try:
-            return cls(uri, new_session(), endpoint_url, region, new_session)
+            return cls(uri, new_session(), endpoint_url, region, new_session, conditional=conditional)
         except BotoCoreError as error:
             raise explain(error, uri, endpoint_url or "AWS") from error
 

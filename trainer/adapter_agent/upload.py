@@ -14,7 +14,7 @@ from adapter_agent.index import Claim
 from adapter_agent.multipart import OnBytes, Origin, ignore_bytes
 from adapter_agent.store import ObjectFacts, Store
 from adapter_agent.transfer import NOTHING_KNOWN, Condition, send
-from adapter_api.checkpoint import MANIFEST_NAME, FileEntry, Receipt, folder_name, receipt_name
+from adapter_api.checkpoint import MANIFEST_NAME, FileEntry, Receipt, receipt_name
 
 PARALLEL_FILES = 4
 _SHA256, _ATTEMPT = "sha256", "attempt"
@@ -79,9 +79,9 @@ def _refuse_foreign(store: Store, claim: Claim, found: ObjectFacts) -> None:
         )
 
 
-def read_receipt(store: Store, step: int, node: int) -> Receipt | None:
+def read_receipt(store: Store, claim: Claim, step: int, node: int) -> Receipt | None:
     """The receipt of a node for a step; None where there is none yet."""
-    key = f"{folder_name(step)}/{receipt_name(node)}"
+    key = f"{index.folder(store, claim, step)}/{receipt_name(node)}"
     try:
         body, _ = store.get(key)
     except ObjectMissing:
@@ -111,7 +111,7 @@ def upload_checkpoint(
     Raises:
         Damaged: the folder holds a file of a kind that restore would refuse.
     """
-    receipt = read_receipt(store, step, node)
+    receipt = read_receipt(store, claim, step, node)
     if receipt is not None and receipt.attempt == claim.attempt:
         return receipt
     paths = [path for path in local.files_below(folder) if path != MANIFEST_NAME]
@@ -120,7 +120,7 @@ def upload_checkpoint(
 
     def upload(path: str) -> FileEntry:
         facts = multipart.facts_of(folder / path)
-        key = f"{folder_name(step)}/{path}"
+        key = f"{index.folder(store, claim, step)}/{path}"
         journal = None if journals is None else journals / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
         create_once(store, claim, key, folder / path, facts, on_bytes, Origin(journal, known))
         return FileEntry(path=path, size=facts.size, sha256=facts.sha256, node=node)
@@ -128,7 +128,10 @@ def upload_checkpoint(
     files = tuple(parallel.each(upload, paths, PARALLEL_FILES))
     receipt = Receipt(step=step, attempt=claim.attempt, node=node, files=files)
     create_document(
-        store, claim, f"{folder_name(step)}/{receipt_name(node)}", receipt.model_dump_json(indent=2).encode()
+        store,
+        claim,
+        f"{index.folder(store, claim, step)}/{receipt_name(node)}",
+        receipt.model_dump_json(indent=2).encode(),
     )
     return receipt
 

@@ -9,7 +9,7 @@ from adapter_agent.multipart import OnBytes, ignore_bytes
 from adapter_agent.reading import TRIES, chunks, judge
 from adapter_agent.restore import read_manifest
 from adapter_agent.store import Store
-from adapter_api.checkpoint import MANIFEST_NAME, FileEntry, IndexEntry, folder_name
+from adapter_api.checkpoint import MANIFEST_NAME, FileEntry, IndexEntry
 
 PARALLEL_FILES = 4
 
@@ -35,7 +35,7 @@ def verify(store: Store, entry: IndexEntry, on_bytes: OnBytes = ignore_bytes) ->
 
     def fault_of(file: FileEntry) -> Fault | None:
         try:
-            _read_whole(store, f"{folder_name(entry.step)}/{file.path}", file, on_bytes)
+            _read_whole(store, f"{entry.folder}/{file.path}", file, on_bytes)
         except (Damaged, ObjectMissing) as error:
             return _fault(store, entry, file.path, error)
         return None
@@ -44,7 +44,7 @@ def verify(store: Store, entry: IndexEntry, on_bytes: OnBytes = ignore_bytes) ->
 
 
 def _fault(store: Store, entry: IndexEntry, path: str, error: StorageError) -> Fault:
-    place = store.uri_of(f"{folder_name(entry.step)}/{path}")
+    place = store.uri_of(f"{entry.folder}/{path}")
     return Fault(path, str(error).removeprefix(place).removeprefix(": ").strip())
 
 
