@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from adapter_api.document import read
 from adapter_api.job import GROUP, PLURAL, VERSION
 from tests.cluster.control_plane import ControlPlane
+from tests.cluster.errors import ClusterError
 from tests.trainer.runs import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -101,8 +102,7 @@ class Ours:
     def install(self, plane: ControlPlane) -> None:
         """The CRD, an account that may do everything, and the operator with its default settings."""
         plane.kubectl("apply", "--server-side", "-f", str(ROOT / "crds" / "adaptertrainingjobs.yaml"))
-        condition = '--for=jsonpath={.status.conditions[?(@.type=="Established")].status}=True'
-        plane.kubectl("wait", condition, f"crd/{PLURAL}.{GROUP}")
+        self._wait_until_served(plane)
         plane.kubectl("create", "serviceaccount", "operator", "-n", NAMESPACE)
         account = f"--serviceaccount={NAMESPACE}:operator"
         plane.kubectl("create", "clusterrolebinding", "operator", "--clusterrole=cluster-admin", account)
@@ -158,6 +158,17 @@ class Ours:
     def log(self) -> str:
         """What the operator has said."""
         return self._log.read_text(encoding="utf-8")
+
+    def _wait_until_served(self, plane: ControlPlane) -> None:
+        """Raises ClusterError when the CRD comes to nothing. `kubectl wait` fails on one that has no status yet."""
+        for attempt in range(300):
+            try:
+                plane.kubectl("get", "--raw", self.collection)
+                return
+            except ClusterError:
+                if attempt == 299:
+                    raise
+                time.sleep(0.1)
 
     def _wait_until_ready(self) -> None:
         """Raises RuntimeError when it does not get ready."""
