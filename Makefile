@@ -10,7 +10,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install check format test demo example-data bench crash-matrix s3-servers cluster-up cluster-down e2e generate golden lock clean
+.PHONY: help install check format test demo demo-openmoji example-data bench crash-matrix s3-servers cluster-up cluster-down e2e generate golden lock clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -32,6 +32,9 @@ test: $(INSTALLED) ## Run every test
 
 demo: $(INSTALLED) ## Train digits on two nodes against an embedded object store; ends with pictures and figures
 	$(BIN)/python -m demo
+
+demo-openmoji: $(INSTALLED) ## Train emoji from caption, group, line art and features; shows what each adds; an hour or more
+	$(BIN)/python -m demo.openmoji_run
 
 example-data: $(INSTALLED) ## Write the data that configs/example.yaml trains on to data/digits
 	$(BIN)/python -m demo.digits data/digits

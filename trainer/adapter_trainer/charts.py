@@ -51,7 +51,7 @@ def lines(curves: Mapping[str, Curve], unit: str, starts: Sequence[float] = (), 
         for step in starts:
             axes.axvline(step, color="#888888", linestyle=":", linewidth=1)
         if len(curves) > 1:
-            axes.legend(frameon=False, ncols=3, fontsize=8)
+            axes.legend(framealpha=0.8, ncols=3, fontsize=8)
         return _svg(figure)
 
 
@@ -62,7 +62,7 @@ def areas(curves: Mapping[str, Curve], unit: str) -> str:
         steps = [step for step, _ in next(iter(curves.values()))]
         values = [[value for _, value in curve] for curve in curves.values()]
         axes.stackplot(steps, values, labels=list(curves), colors=_cycle(len(curves)), linewidth=0)
-        axes.legend(frameon=False, ncols=3, fontsize=8)
+        axes.legend(framealpha=0.8, ncols=3, fontsize=8)
         return _svg(figure)
 
 

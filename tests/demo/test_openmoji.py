@@ -1,0 +1,63 @@
+"""The emoji demonstration: what it reads of Unicode's and OpenMoji's files, and that its configuration holds."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from adapter_api.document import read, validate
+from adapter_api.training import TrainingConfig
+from demo import openmoji
+from demo.openmoji_run import CONDITIONS, configuration
+
+ROOT = Path(__file__).parents[2]
+LISTED = """\
+# group: Smileys & Emotion
+# subgroup: face-smiling
+1F600                                                  ; fully-qualified     # 😀 E1.0 grinning face
+263A                                                   ; unqualified         # ☺ E0.6 smiling face
+# group: People & Body
+# subgroup: hand-fingers-open
+1F44B 1F3FB                                            ; fully-qualified     # 👋🏻 E1.0 waving hand: light skin tone
+1F590 FE0F                                             ; fully-qualified     # 🖐️ E0.7 hand with fingers splayed
+"""
+
+
+def test_each_emoji_is_listed_once_with_its_name_and_group() -> None:
+    found = list(openmoji.parse(LISTED))
+    assert [(each.codes, each.group) for each in found] == [
+        (("1F600",), "Smileys & Emotion"),
+        (("1F590", "FE0F"), "People & Body"),
+    ]
+    assert found[0].caption == "grinning face face smiling"
+
+
+def test_line_art_has_lines_and_no_colour() -> None:
+    svg = (
+        '<svg xmlns="http://www.w3.org/2000/svg"><g id="color"><path fill="red"/></g>'
+        '<g id="line"><path stroke="#000"/></g></svg>'
+    )
+    assert "red" not in openmoji.line_art(svg)
+    assert "#000" in openmoji.line_art(svg)
+
+
+def test_a_few_emoji_become_samples_that_the_configuration_reads(tmp_path: Path) -> None:
+    groups = openmoji.write(tmp_path, 20)
+    assert "Smileys & Emotion" in groups
+    rows = [line.split("\t") for line in (tmp_path / openmoji.PAIRS).read_text(encoding="utf-8").splitlines()]
+    assert len(rows) >= 16
+    features = np.load(tmp_path / rows[0][3])
+    assert features.shape == (openmoji.FEATURES,)
+    with Image.open(tmp_path / rows[0][0]) as picture, Image.open(tmp_path / rows[0][4]) as lines:
+        assert picture.size == lines.size == (openmoji.SIDE, openmoji.SIDE)
+        assert picture.tobytes() != lines.tobytes()
+    settings = configuration(ROOT / "configs" / "openmoji.yaml", tmp_path)
+    assert len(settings["sampling"]["rows"]) >= 2  # type: ignore[index]
+
+
+def test_every_condition_of_the_configuration_is_in_the_table() -> None:
+    model = validate(TrainingConfig, read(ROOT / "configs" / "openmoji.yaml")).model
+    names = {
+        path.replace("adapters_config", "adapters").replace("token_conditioners.", "") for path in model.conditioned
+    }
+    assert {"text", *names} == set(CONDITIONS)
