@@ -1,0 +1,102 @@
+"""How long a save stops training, and how much slower steps are until it is uploaded, against three other ways."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from adapter_agent.local import Folders
+from benchmarks.quickstart import ROOT
+from benchmarks.stall_loop import EVERY, SAVES, WARM_UP
+from benchmarks.transfer import CREDENTIALS, serving
+from tests.agent.seaweed import BUCKET
+
+TITLE = "What a save costs training"
+NAMES = {
+    "ours": "ours, uploaded by the agent",
+    "save_state": "Accelerate `save_state`, boto3 `upload_file`",
+    "async_save-thread": "`async_save`, thread (no upload)",
+    "async_save-process": "`async_save`, process (no upload)",
+}
+QUIET = 4
+"""Steps before each save that count as undisturbed."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of one way."""
+
+    stalls: list[float]
+    quiet: float
+    """Median seconds of a step, long after a save."""
+    after: float
+    """Median seconds of the steps that follow a save."""
+
+    @property
+    def inflation(self) -> float:
+        """How much longer steps are after a save, over the whole interval: %."""
+        return 100 * (self.after / self.quiet - 1)
+
+
+def measure() -> str:
+    """The section's text."""
+    os.environ.update(CREDENTIALS)
+    with tempfile.TemporaryDirectory(dir=Path.home()) as name:
+        folder = Path(name)
+        with serving(folder / "weed") as server:
+            found = {way: run(way, folder / way, server.url) for way in NAMES}
+    mine, theirs = median(found["ours"].stalls), median(found["save_state"].stalls)
+    lines = "\n".join(
+        f"| {NAMES[way]} | {1000 * median(each.stalls):.0f} / {1000 * max(each.stalls):.0f} | "
+        f"{100 * median(each.stalls) / theirs:.2f} % | {1000 * each.quiet:.0f} | {each.inflation:+.1f} % |"
+        for way, each in found.items()
+    )
+    return f"""\
+1 GiB of state (88 M parameters and AdamW's averages), two ranks with gloo, one thread each, on the two cores of this machine, a save
+every {EVERY} steps, {SAVES} saves for each way, one way after the other against one SeaweedFS. A stall is how long the training thread is
+in the save and in what waits for it before the next optimizer step; inflation compares the median step of the {EVERY // 2} after a save
+with those just before one. The store, the agent and the writer share the two cores with training.
+
+| | stall p50 / longest, ms | of `save_state`'s | step, ms | inflation after a save |
+|---|---|---|---|---|
+{lines}
+
+Goals: a stall of at most 1 % of `save_state`'s ({"met" if mine <= 0.01 * theirs else "missed"}: {100 * mine / theirs:.2f} %), steps at most 3 % longer
+({"met" if found["ours"].inflation <= 3 else "missed"}: {found["ours"].inflation:+.1f} %)."""
+
+
+def run(way: str, folder: Path, url: str) -> Figures:
+    """Trains two ranks in one of the ways."""
+    folders = Folders(folder)
+    folders.output.mkdir(parents=True)
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+    agent = None
+    if way == "ours":
+        common = [
+            "--attempt=1", "--node=0", "--nodes=1", "--world-size=2", f"--work={folder}", f"--output-uri=s3://{BUCKET}/ours",
+            f"--output-endpoint-url={url}",
+        ]  # fmt: skip
+        command = [sys.executable, "-m", "adapter_agent"]
+        subprocess.run([*command, "restore", *common], check=True, env=environment, capture_output=True)
+        agent = subprocess.Popen([*command, "sync", *common], env=environment, stderr=subprocess.DEVNULL)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    ended = subprocess.run(
+        [*launch, "-m", "benchmarks.stall_loop", way, str(folder), url],
+        stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT, env=environment,
+    )  # fmt: skip
+    if agent is not None:
+        agent.terminate()
+        agent.wait(120)
+    said = json.loads(next(line for line in ended.stdout.splitlines() if line.startswith("{")))
+    saves = [WARM_UP + EVERY * number for number in range(1, SAVES + 1)]
+    quiet = [step for save in saves for step in said["steps"][save - QUIET : save]]
+    after = [step for save in saves for step in said["steps"][save : save + EVERY // 2]]
+    return Figures(said["stalls"], median(quiet), median(after))
