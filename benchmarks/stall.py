@@ -13,7 +13,7 @@ from adapter_agent.local import Folders
 from benchmarks.quickstart import ROOT
 from benchmarks.stall_loop import EVERY, SAVES, WARM_UP
 from benchmarks.transfer import CREDENTIALS, serving
-from tests.agent.seaweed import BUCKET
+from tests.agent.seaweed import BUCKET, Seaweed
 
 TITLE = "What a save costs training"
 NAMES = {
@@ -47,7 +47,7 @@ def measure() -> str:
     os.environ.update(CREDENTIALS)
     with tempfile.TemporaryDirectory(dir=Path.home()) as name:
         folder = Path(name)
-        with serving(folder / "weed") as server:
+        with serving(Seaweed(folder / "weed")) as server:
             found = {way: run(way, folder / way, server.url) for way in NAMES}
     mine, theirs = median(found["ours"].stalls), median(found["save_state"].stalls)
     lines = "\n".join(
