@@ -114,7 +114,9 @@ def take_step(run: Training) -> Tensor:
             times.end("backward")
             if accelerator.sync_gradients and state.config.optimization.max_grad_norm is not None:
                 accelerator.clip_grad_norm_((p for _, p in state.trained()), state.config.optimization.max_grad_norm)
+            times.end("optimizer")
             run.saver.settle()
+            times.end("save")
             state.optimizer.step()
             if accelerator.sync_gradients:
                 state.scheduler.step()

@@ -7,8 +7,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-Part = Literal["data", "encode", "forward", "backward", "optimizer", "other"]
-PARTS: tuple[Part, ...] = ("data", "encode", "forward", "backward", "optimizer", "other")
+Part = Literal["data", "encode", "forward", "backward", "save", "optimizer", "other"]
+PARTS: tuple[Part, ...] = ("data", "encode", "forward", "backward", "save", "optimizer", "other")
 
 
 class Clock(Protocol):
@@ -60,7 +60,8 @@ class StepTimes:
     """Seconds by part since the last `restart`. What ends is named when it ends; all of the time is some part's.
 
     `encode` is first stage, text and image encoders; `backward` includes waiting for other processes' gradients;
-    `optimizer` clipping and the average of the weights; `other` whatever is between two steps.
+    `save` is waiting for the copy of what is being saved; `optimizer` includes clipping and the average of the weights;
+    `other` is whatever is between two steps.
     """
 
     def __init__(self, clock: Clock) -> None:
