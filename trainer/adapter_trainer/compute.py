@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from diffusers.models.attention import BasicTransformerBlock
 from torch import nn
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from adapter_trainer.model import AdapterModel
 
@@ -29,7 +30,7 @@ def tune(model: AdapterModel, device: torch.device) -> None:
 
 def compile_blocks(unet: nn.Module, backend: str | Callable[..., Any] = "inductor") -> None:
     """Compiles each transformer block by itself: equal ones share what was compiled, and a start takes a minute, not ten."""
-    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+    if os.environ.get("TORCHINDUCTOR_CACHE_DIR") in {None, default_cache_dir()}:  # torch itself sets the latter
         # The common folder keeps what a killed process had half written, and every later start would fail over it.
         folder = tempfile.mkdtemp(prefix="compiled-")
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
