@@ -10,7 +10,8 @@ from adapter_api.training import SamplingConfig
 from adapter_trainer import sample
 from adapter_trainer.grids import GAP, grid, titled_grid
 from adapter_trainer.order import Place
-from adapter_trainer.pictures import grid_rows, weighted
+from adapter_trainer.pictures import Gallery, grid_rows, weighted
+from adapter_trainer.processes import Processes
 from tests.trainer import runs, tiny
 
 ADAPTER = {"style": {"column": "shape", "projector": {"target": "Linear", "params": {"num_tokens": 2}}}}
@@ -85,3 +86,25 @@ def test_titles_stand_to_the_left_of_their_rows() -> None:
     )
     assert titled.height == plain.height
     assert titled.crop((titled.width - plain.width, 0, titled.width, titled.height)).tobytes() == plain.tobytes()
+
+
+class _Two(Processes):
+    """Rank 0 of two; the other one's share is drawn here too."""
+
+    other: Gallery | None = None
+
+    def gather(self, value: object) -> list[object]:  # type: ignore[override]
+        if self.rank or self.other is None:
+            return [value]
+        return [value, self.other._my_rows(grid_rows(self.other.config.sampling))]
+
+
+def test_ranks_share_the_rows_of_a_grid(data: Path, tmp_path: Path) -> None:
+    changes = {"sampling": {"rows": [{"digit": 0}, {"digit": 1}, {"digit": 2}], "steps": 2, "images_per_row": 2}}
+    assert runs.train_here(tiny.settings(data, changes), tmp_path / "alone") == 0
+    sampler = sample.load(tmp_path / "alone" / "checkpoint-3")
+    first, second = _Two(0, 2), _Two(1, 2)
+    first.other = Gallery(sampler.config, sampler.model, second, torch.device("cpu"), tmp_path)
+    path = Gallery(sampler.config, sampler.model, first, torch.device("cpu"), tmp_path / "two").draw(3)
+    assert path is not None
+    assert path.read_bytes() == (tmp_path / "alone" / "samples" / "step-3.png").read_bytes()

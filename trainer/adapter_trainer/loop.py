@@ -204,4 +204,6 @@ def draw(run: Training) -> None:
         run.report.phase("sampling", step)
         run.saver.settle()  # the average takes the place of weights that are being copied
         with run.state.averaged(), run.resting.awake():
-            run.report.pictures(step, run.gallery.draw(step))
+            path = run.gallery.draw(step)
+        if path is not None:
+            run.report.pictures(step, path)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from adapter_api.training import SamplingConfig, TrainingConfig
 from adapter_trainer.adapters import Adapter
@@ -63,28 +64,39 @@ class Gallery:
     folder: Path
 
     def is_due(self, step: int, *, is_last: bool) -> bool:
-        """Whether a grid of this step is asked for, and not there yet."""
+        """Whether a grid of this step is asked for, and not there yet; collective: rank 0 knows what is there."""
         sampling = self.config.sampling
         asked = bool(sampling.rows) and (is_last or sampling.at == "checkpoints")
-        return asked and not self._file(step).exists()
+        return asked and not self.processes.gather(self._file(step).exists())[0]
 
-    def draw(self, step: int) -> Path:
-        """Draws and writes the grid, and returns its file, on rank 0 alone; on every rank a model that is sharded computes together."""
-        sampling, sampler = self.config.sampling, Sampler(self.model, self.config, self.device)
-        was_training = self.model.training
-        self.model.eval()
-        rows, images = grid_rows(sampling), []
-        for row in rows:
-            places = [Place(row.noise, column) for column in range(sampling.images_per_row)]
-            with weighted(self.model, row.adapter_scale):
-                images.append(sampler.draw_at([row.row] * len(places), places))
-        self.model.train(was_training)
+    def draw(self, step: int) -> Path | None:
+        """Draws the grid, each rank its share of the rows; collective. Rank 0 writes it and returns its file."""
+        rows = grid_rows(self.config.sampling)
+        everyone = self.processes.gather(self._my_rows(rows))
+        if not self.processes.is_main:
+            return None
+        drawn = {number: images for part in everyone for number, images in part.items()}
+        images = torch.cat([drawn[number] for number in range(len(rows))])
         path = self._file(step)
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}")
-        titled_grid(torch.cat(images), sampling.images_per_row, [row.title for row in rows]).save(aside, format="PNG")
+        columns = self.config.sampling.images_per_row
+        titled_grid(images, columns, [row.title for row in rows]).save(aside, format="PNG")
         aside.replace(path)
         return path
+
+    def _my_rows(self, rows: list[GridRow]) -> dict[int, Tensor]:
+        """Pictures by number of the row. Every rank draws as many: a sharded model computes on all ranks or not at all."""
+        sampler, drawn = Sampler(self.model, self.config, self.device), {}
+        was_training = self.model.training
+        self.model.eval()
+        for turn in range(-(-len(rows) // self.processes.world_size)):
+            number = (self.processes.rank + turn * self.processes.world_size) % len(rows)
+            places = [Place(rows[number].noise, column) for column in range(self.config.sampling.images_per_row)]
+            with weighted(self.model, rows[number].adapter_scale):
+                drawn[number] = sampler.draw_at([rows[number].row] * len(places), places).cpu()
+        self.model.train(was_training)
+        return drawn
 
     def _file(self, step: int) -> Path:
         return self.folder / f"step-{step}.png"
