@@ -9,7 +9,7 @@ import sys
 from adapter_operator import logs
 from adapter_operator.cluster import Cluster
 from adapter_operator.lease import LeaseLost
-from adapter_operator.operator import Operator
+from adapter_operator.operator import ClusterRestored, Operator
 from adapter_operator.settings import InvalidSettings, Settings, settings
 
 log = logging.getLogger("adapter_operator")
@@ -25,7 +25,7 @@ def main() -> int:
     logs.start(given.log_level, given.log_format)
     try:
         asyncio.run(_run(given))
-    except LeaseLost as error:
+    except (LeaseLost, ClusterRestored) as error:
         log.error("%s", error)  # noqa: TRY400 - the message says it all
         return 1
     except Exception:
@@ -42,7 +42,7 @@ async def _run(given: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    cluster = await Cluster.connect(given.queries_per_second, given.burst)
+    cluster = await Cluster.connect(given.queries_per_second, given.burst, given.watch_silence_seconds)
     try:
         await Operator(cluster, given).run(stop)
     finally:

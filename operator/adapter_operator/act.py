@@ -8,7 +8,7 @@ from adapter_api.job import KIND, AdapterTrainingJob
 from adapter_operator.cache import Cache
 from adapter_operator.cluster import Cluster, ClusterError, Plain
 from adapter_operator.manifests import manifests, service
-from adapter_operator.names import ATTEMPT_LABEL, JOB_LABEL, Key, attempt_name
+from adapter_operator.names import CONTROLLER_LABEL, JOB_LABEL, Key, attempt_name
 from adapter_operator.settings import Settings
 
 _REFUSALS = frozenset({400, 403, 422})
@@ -19,7 +19,7 @@ class NameConflict(Exception):  # noqa: N818 - it reads as the fact that it stat
 
 
 class Refused(Exception):  # noqa: N818 - it reads as the fact that it states
-    """The API server does not accept what the job asks for: a quota, a policy, a missing right."""
+    """The API server does not accept what the job needs: a quota, a policy, a missing right."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,17 @@ class Actor:
         await self._ensure(service(job), str(job.metadata.uid), is_new=attempt == 1)
         self.cache.put_announced(key, attempt)
 
+    async def restore(self, job: AdapterTrainingJob, attempt: int, created: datetime) -> None:
+        """Creates what an attempt that runs needs besides its Job, where it is gone.
+
+        Raises:
+            NameConflict: see there.
+            Refused: see there.
+            ClusterError: to be tried again.
+        """
+        *around, _ = [service(job), *manifests(job, attempt, created, self.settings)]
+        await asyncio.gather(*(self._ensure(manifest, str(job.metadata.uid), is_new=False) for manifest in around))
+
     async def _ensure(self, manifest: Plain, uid: str, *, is_new: bool) -> Plain:
         """The object, created if it is not there."""
         kind, metadata = manifest["kind"], manifest["metadata"]
@@ -78,13 +89,28 @@ class Actor:
             raise
 
     async def remove(self, key: Key, uid: str, attempt: int) -> None:
-        """Deletes an attempt's Job and pods, gracefully."""
+        """Deletes an attempt's Job and pods, gracefully.
+
+        Raises:
+            Refused: a right is missing.
+            ClusterError: to be tried again.
+        """
         name = (key[0], attempt_name(key[1], attempt))
-        found = await self._get("Job", name)
-        if found is not None and _owner(found) == uid:
-            await self.cluster.delete("Job", name, found["metadata"]["uid"])
-        # The garbage collector would do it a little later.
-        await self.cluster.delete_pods(key[0], f"{JOB_LABEL}={key[1]},{ATTEMPT_LABEL}={attempt}")
+        # By the Job's uid: names and numbers come again with a job that is made anew, and this may be done late.
+        batch_jobs = {pod.batch_job_uid for pod in self.cache.observed(key).of(attempt)}
+        try:
+            found = await self._get("Job", name)
+            if found is not None and _owner(found) == uid:
+                batch_jobs.add(found["metadata"]["uid"])
+                await self.cluster.delete("Job", name, found["metadata"]["uid"])
+            if batch_jobs:
+                # The garbage collector would do it a little later.
+                selector = f"{JOB_LABEL}={key[1]},{CONTROLLER_LABEL} in ({','.join(sorted(batch_jobs))})"
+                await self.cluster.delete_pods(key[0], selector)
+        except ClusterError as error:
+            if error.code in _REFUSALS:
+                raise Refused(f"attempt {attempt} cannot be deleted: {error}") from error
+            raise
         self.cache.drop_batch_job(key, attempt)
 
     async def look_at(self, key: Key, attempt: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from adapter_api.progress import Progress
-from adapter_operator.names import ATTEMPT_LABEL, JOB_LABEL, Key, number
+from adapter_operator.names import JOB_LABEL, Key, attempt_of
 from adapter_operator.observed import BatchJob, Observed, ObservedPod, batch_job_of, pod_of
 
 Plain = dict[str, Any]
@@ -71,7 +71,10 @@ class Cache:
         run = self._runs.get(key)
         if run is None:
             return Observed()
-        return Observed(tuple(run.pods.values()), dict(run.batch_jobs), run.progress, run.advanced_at, run.announced)
+        job = self._jobs.get(key)
+        # Labels anybody can set: a Job that is not owned is not ours.
+        mine = {n: each for n, each in run.batch_jobs.items() if job is None or each.owner == job.uid}
+        return Observed(tuple(run.pods.values()), mine, run.progress, run.advanced_at, run.announced)
 
     def put_job(self, raw: Plain) -> Key:
         """A job as an event, a list or a reply shows it; older than what is known, it changes nothing."""
@@ -171,9 +174,8 @@ class Cache:
 
     def put_batch_job(self, raw: Plain) -> None:
         """A child Job as a list or a reply shows it."""
-        found = raw["metadata"].get("labels", {})
-        attempt, job = number(found.get(ATTEMPT_LABEL)), found.get(JOB_LABEL)
-        if attempt is not None and job is not None:
+        job = raw["metadata"].get("labels", {}).get(JOB_LABEL)
+        if job is not None and (attempt := attempt_of(raw["metadata"]["name"], job)) is not None:
             self._run((raw["metadata"]["namespace"], job)).batch_jobs[attempt] = batch_job_of(raw)
 
     def drop_batch_job(self, key: Key, attempt: int) -> None:

@@ -14,6 +14,7 @@ from kubernetes.aio.client import ApiClient, Configuration
 
 from adapter_api.job import GROUP, PLURAL, VERSION
 from adapter_operator import metrics
+from adapter_operator.clock import ServerClock
 from adapter_operator.names import JOB_LABEL, OURS, Key
 
 Plain = dict[str, Any]
@@ -22,8 +23,6 @@ TIMEOUT_SECONDS = 30
 CONNECTIONS = 32
 WATCH_SECONDS = 300
 """After which the server ends a watch, so that the next one starts with fresh credentials."""
-SILENCE_SECONDS = 70
-"""A watch is told of every minute by a bookmark at the latest: a connection that is silent for longer is dead."""
 PAGE = 200
 FIELD_MANAGER = "adapter-training-operator"
 _APPLY = "application/apply-patch+yaml"
@@ -82,21 +81,30 @@ class TokenBucket:
 class Cluster:
     """One API server. Every method raises ClusterError."""
 
-    def __init__(self, client: ApiClient, per_second: float, burst: int) -> None:
+    def __init__(self, client: ApiClient, per_second: float, burst: int, watch_silence: float) -> None:
         self._client = client
         self._opened: aiohttp.ClientSession | None = None
+        self._silence = watch_silence
         self._bucket = TokenBucket(per_second, burst)
+        self.clock = ServerClock()
+        """Set by every answer."""
 
     @classmethod
-    async def connect(cls, per_second: float, burst: int) -> Self:
-        """The cluster that this pod runs in, or that the kubeconfig names."""
+    async def connect(cls, per_second: float, burst: int, watch_silence: float) -> Self:
+        """The cluster that this pod runs in, or that the kubeconfig names.
+
+        Args:
+            per_second: Requests, on average.
+            burst: Requests at once.
+            watch_silence: Seconds after which a watch that says nothing is taken for dead.
+        """
         configuration = Configuration()
         try:
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         except config.ConfigException:
             await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         configuration.retries = False
-        return cls(ApiClient(configuration), per_second, burst)
+        return cls(ApiClient(configuration), per_second, burst, watch_silence)
 
     async def close(self) -> None:
         """Ends all connections."""
@@ -156,6 +164,10 @@ class Cluster:
             if not continues:
                 return
 
+    async def probe(self, kind: str, namespace: str) -> None:
+        """Returns if objects of this kind can be listed."""
+        await self._json("GET", kind, _path(kind, namespace), options={"limit": "1"})
+
     async def pods_of(self, key: Key) -> list[Plain]:
         """All pods of one job, as they are now."""
         selector = f"{JOB_LABEL}={key[1]}"
@@ -172,7 +184,7 @@ class Cluster:
             "resourceVersion": version, "labelSelector": selector,
         }  # fmt: skip
         path = f"{_path(kind, namespace)}?{urlencode({k: v for k, v in options.items() if v})}"
-        limit = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_SECONDS, sock_read=SILENCE_SECONDS)
+        limit = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_SECONDS, sock_read=self._silence)
         async with self._answer("WATCH", kind, path, None, "", limit) as response:
             begun = b""
             async for chunk in response.content.iter_any():
@@ -218,6 +230,7 @@ class Cluster:
             url = f"{self._client.configuration.host}/{path}"
             sent = "GET" if verb == "WATCH" else verb
             async with session.request(sent, url, data=body, headers=headers, timeout=limit) as response:
+                self.clock.hear(response.headers.get("Date"))
                 if response.status >= 300:
                     metrics.errors.labels(verb, str(response.status)).inc()
                     after = response.headers.get("Retry-After")

@@ -93,7 +93,7 @@ def decide(job: AdapterTrainingJob, observed: Observed, now: datetime) -> Decisi
     status = job.status
     if (finished := _finished(status)) is not None:
         return _after(job, observed, finished, now)
-    begun = _begun(job, now)
+    begun = _begun(job, observed, now)
     actions = _removals(observed, begun.attempt)
     begun = replace(begun, actions=actions)
     if (deadline := _deadline(job, begun)) is not None:
@@ -127,14 +127,18 @@ def _in_time(job: AdapterTrainingJob, observed: Observed, begun: Decision, now: 
     return _going(job, observed, begun, pods, now)
 
 
-def _begun(job: AdapterTrainingJob, now: datetime) -> Decision:
-    """What stands in the status, as a decision that changes nothing; for a new job, its first attempt."""
+def _begun(job: AdapterTrainingJob, observed: Observed, now: datetime) -> Decision:
+    """What stands in the status, as a decision that changes nothing; for a new job, its first attempt.
+
+    An attempt that exists although the status is behind it (somebody edited that, or restored an old one) is the present
+    one: to begin anew from a lower number would let two of them run.
+    """
     status = job.status
     return Decision(
         state=State.PENDING,
         reason="Pending",
         message="",
-        attempt=max(status.attempt, 1),
+        attempt=max(status.attempt, 1, *observed.batch_jobs),
         restarts=status.restarts,
         last_failure=status.last_failure,
         start_time=status.start_time or (None if job.spec.suspend else now),
@@ -211,17 +215,21 @@ def _lost(
     job: AdapterTrainingJob, observed: Observed, begun: Decision, pods: tuple[ObservedPod, ...]
 ) -> Failure | None:
     """A pod that was there and is not, or is being deleted by somebody else."""
+    batch_job = observed.batch_jobs.get(begun.attempt)
     for pod in pods:
         if pod.deleted_at is not None and not pod.has_succeeded:
+            if batch_job is not None and batch_job.is_suspended:
+                return Failure("Preempted", "the queue has taken the quota back", is_charged=False)
             reason = failures.disruption_of(pod) or "PodDeleted"
             return Failure(reason, f"pod {pod.name} is being deleted", pod.index, is_charged=False)
-    batch_job = observed.batch_jobs.get(begun.attempt)
     if batch_job is not None and batch_job.failed is not None and not any(pod.has_failed for pod in pods):
         return Failure("PodDeleted", batch_job.failed[1] or "the attempt's Job failed", is_charged=False)
     was_running = _is_running(job.status) and job.status.attempt == begun.attempt
     nodes = pods[0].nodes if pods else job.spec.nodes
     missing = sorted(set(range(nodes)) - {pod.index for pod in pods})
     if was_running and missing:
+        if batch_job is not None and batch_job.is_suspended:
+            return Failure("Preempted", "the queue has taken the quota back", is_charged=False)
         return Failure("PodDeleted", f"the pod of node {missing[0]} is gone", missing[0], is_charged=False)
     return None
 

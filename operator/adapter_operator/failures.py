@@ -84,7 +84,8 @@ def has_settled(failure: Failure, pods: Sequence[ObservedPod], now: datetime) ->
     """Whether no better explanation is to be expected."""
     if not failure.is_consequence or all(pod.has_failed or pod.has_succeeded for pod in pods):
         return True
-    return failure.at is not None and (now - failure.at).total_seconds() >= SETTLE_SECONDS
+    # A node's clock may be ahead of ours: what seems to come from the future will not settle later.
+    return failure.at is not None and abs((now - failure.at).total_seconds()) >= SETTLE_SECONDS
 
 
 def failure_of(pod: ObservedPod) -> Failure | None:

@@ -11,10 +11,10 @@ from adapter_operator import metrics
 from adapter_operator.cluster import Cluster, ClusterError
 from adapter_operator.names import Key
 
-DURATION_SECONDS = 15
-RENEW_SECONDS = 3
-GIVE_UP_SECONDS = 10
-"""Not renewed for so long, it is taken for lost: before others may take it, whatever their clocks say."""
+RENEWALS = 5
+"""How often it is renewed in the time that it is good for."""
+GIVE_UP = 2 / 3
+"""Not renewed for this share of that time, it is taken for lost: before others may take it, whatever their clocks say."""
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +27,23 @@ class Lease:
     """The Lease as one candidate sees it (https://kubernetes.io/docs/concepts/architecture/leases/).
 
     Expiry is judged by how long the object has not changed, on this process's own clock: clocks of others don't matter.
+
+    Args:
+        cluster: Where it is kept.
+        key: Namespace and name.
+        identity: Of this process.
+        seconds: How long others wait after its last renewal.
+        clock: Seconds that only grow.
     """
 
-    def __init__(self, cluster: Cluster, key: Key, identity: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, cluster: Cluster, key: Key, identity: str, seconds: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._cluster = cluster
         self._key = key
         self._identity = identity
+        self._seconds = seconds
+        self._pause = seconds / RENEWALS
         self._clock = clock
         self._seen: tuple[str, float] | None = None
         """resourceVersion of another's lease, and when it was first seen."""
@@ -52,7 +63,7 @@ class Lease:
             if holder != told:
                 log.info("waits for the lease %s/%s: held by %s", *self._key, holder)
                 told = holder
-            await asyncio.sleep(2)
+            await asyncio.sleep(self._pause)
 
     async def keep(self) -> None:
         """Renews until cancelled.
@@ -62,16 +73,16 @@ class Lease:
         """
         renewed = self._clock()
         while True:
-            await asyncio.sleep(RENEW_SECONDS)
+            await asyncio.sleep(self._pause)
             try:
-                async with asyncio.timeout(GIVE_UP_SECONDS - RENEW_SECONDS):
+                async with asyncio.timeout(GIVE_UP * self._seconds - self._pause):
                     holder = await self._try()
             except (ClusterError, TimeoutError) as error:
                 log.warning("the lease could not be renewed: %s", error)
                 holder = None
             else:
                 renewed = self._clock() if holder is None else renewed
-            if holder is not None or self._clock() - renewed > GIVE_UP_SECONDS:
+            if holder is not None or self._clock() - renewed > GIVE_UP * self._seconds:
                 metrics.is_leader.set(0)
                 raise LeaseLost(f"the lease {self._key[0]}/{self._key[1]} is held by {holder or 'nobody for sure'}")
 
@@ -106,7 +117,7 @@ class Lease:
         version = found["metadata"]["resourceVersion"]
         if self._seen is None or self._seen[0] != version:
             self._seen = (version, self._clock())
-        return self._clock() - self._seen[1] > (spec.get("leaseDurationSeconds") or DURATION_SECONDS)
+        return self._clock() - self._seen[1] > (spec.get("leaseDurationSeconds") or self._seconds)
 
     async def _write(self, write: Callable[[dict[str, Any]], Any], found: dict[str, Any]) -> str | None:
         spec = found.get("spec") or {}
@@ -114,7 +125,7 @@ class Lease:
         is_ours = spec.get("holderIdentity") == self._identity
         fresh = {
             "holderIdentity": self._identity,
-            "leaseDurationSeconds": DURATION_SECONDS,
+            "leaseDurationSeconds": self._seconds,
             "renewTime": now,
             "acquireTime": spec.get("acquireTime", now) if is_ours else now,
             "leaseTransitions": (spec.get("leaseTransitions") or 0) + (not is_ours),

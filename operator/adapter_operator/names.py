@@ -9,6 +9,8 @@ ATTEMPT_LABEL = f"{GROUP}/attempt"
 NODES_LABEL = f"{GROUP}/nodes"
 """How many nodes an attempt was launched with."""
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
+CONTROLLER_LABEL = "batch.kubernetes.io/controller-uid"
+"""The Job controller's own: uid of the Job that a pod belongs to."""
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 OURS = f"{MANAGED_BY_LABEL}={MANAGER}"
 """Selects every object that we have made."""
@@ -23,6 +25,12 @@ Key = tuple[str, str]
 def attempt_name(job: str, attempt: int) -> str:
     """Name of the batch Job of one attempt."""
     return f"{job}-{attempt}"
+
+
+def attempt_of(batch_job: str, job: str) -> int | None:
+    """The attempt whose batch Job has this name, which nobody can edit; None if it is none of the job's."""
+    owner, _, attempt = batch_job.rpartition("-")
+    return number(attempt) if owner == job else None
 
 
 def labels(job: str) -> dict[str, str]:

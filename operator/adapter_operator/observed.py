@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from adapter_api.progress import Ending, Progress
-from adapter_operator.names import ATTEMPT_LABEL, INDEX_LABEL, JOB_LABEL, NODES_LABEL, RESTORE, TRAINER, Key, number
+from adapter_operator.names import INDEX_LABEL, JOB_LABEL, NODES_LABEL, RESTORE, TRAINER, Key, attempt_of, number
 
 MAX_TEXT = 2048
 """Characters that are kept of a message."""
@@ -91,6 +91,8 @@ class BatchJob:
     is_suspended: bool = False
     failed: tuple[str, str] | None = None
     """Reason and message of its condition Failed."""
+    owner: str | None = None
+    """uid of the AdapterTrainingJob that it belongs to."""
 
 
 @dataclass(frozen=True)
@@ -122,9 +124,9 @@ def pod_of(raw: dict[str, Any]) -> ObservedPod | None:
     """The pod in an object of the API; None if it is no node of a job."""
     metadata, status = raw.get("metadata", {}), raw.get("status", {})
     found = metadata.get("labels") or {}
-    job, attempt, index = found.get(JOB_LABEL), number(found.get(ATTEMPT_LABEL)), number(found.get(INDEX_LABEL))
+    job, index = found.get(JOB_LABEL), number(found.get(INDEX_LABEL))
     owner = next((o for o in metadata.get("ownerReferences", ()) if o.get("controller") and o["kind"] == "Job"), None)
-    if job is None or attempt is None or index is None or owner is None:
+    if job is None or index is None or owner is None or (attempt := attempt_of(owner["name"], job)) is None:
         return None
     conditions = {condition["type"]: condition for condition in status.get("conditions") or ()}
     containers = status.get("containerStatuses") or []
@@ -162,6 +164,7 @@ def batch_job_of(raw: dict[str, Any]) -> BatchJob:
     failed = next((c for c in conditions if c["type"] == "Failed" and c["status"] == "True"), None)
     return BatchJob(
         uid=raw["metadata"]["uid"],
+        owner=next((o["uid"] for o in raw["metadata"].get("ownerReferences") or () if o.get("controller")), None),
         is_suspended=bool(raw.get("spec", {}).get("suspend")),
         failed=None if failed is None else (failed.get("reason", "Failed"), _text(failed.get("message"))),
     )

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 from adapter_api.job import KIND
@@ -22,12 +21,17 @@ from adapter_operator.watch import Watch
 
 STUCK_SECONDS = 120.0
 """A key that waits so long for a worker, or an event loop that is so late, means that the process has to be replaced."""
-
+UNSERVED_SECONDS = 1.0
+"""Between two looks whether the CRD is there."""
 POD_SECONDS = 0.05
 """What the pods of a gang tell within so long is looked at once."""
 Plain = dict[str, Any]
 
 log = logging.getLogger(__name__)
+
+
+class ClusterRestored(Exception):  # noqa: N818 - it reads as the fact that it states
+    """The API server is back at an earlier state; what is known of a later one has to be forgotten."""
 
 
 class Operator:
@@ -43,17 +47,21 @@ class Operator:
             self._watch("Pod", OURS, self._on_pod),
         )
         self._listing = asyncio.Lock()
-        self._reconciler = Reconciler(cluster, self._cache, settings, lambda: datetime.now(UTC))
+        self._reconciler = Reconciler(cluster, self._cache, settings, cluster.clock.now)
+        self._newest = 0
+        """resourceVersion of the last list."""
         self._leads = self._is_listed = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`.
 
         Raises:
-            LeaseLost, ClusterError, OSError: whoever starts the process again starts anew.
+            LeaseLost, ClusterRestored, ClusterError, OSError: whoever starts the process again starts anew.
         """
         runner = await serve.serve(self._settings.http_port, self._alive, self._ready, self._refresh_metrics)
-        lease = Lease(self._cluster, (self._settings.pod_namespace, self._settings.lease_name), self._settings.pod_name)
+        settings = self._settings
+        key = (settings.pod_namespace, settings.lease_name)
+        lease = Lease(self._cluster, key, settings.pod_name, settings.lease_seconds)
         try:
             await _first(lease.acquire(), stop.wait())
             if stop.is_set():
@@ -67,12 +75,27 @@ class Operator:
             await runner.cleanup()
 
     async def _work(self) -> None:
+        await self._until_served()
         versions = await self._list()
         self._is_listed = True
         watches = [watch.run(versions[watch.kind]) for watch in self._watches]
-        reader = ProgressReader(self._cache, self._settings, self._queue.add)
+        reader = ProgressReader(self._cache, self._settings, self._queue.add, self._cluster.clock.now)
         workers = [self._reconcile_for_ever() for _ in range(self._settings.workers)]
         await _first(*watches, self._resync(), reader.run(), *workers)
+
+    async def _until_served(self) -> None:
+        """Waits for the API server to know AdapterTrainingJobs, and to let us read them."""
+        told = ""
+        while True:
+            try:
+                await self._cluster.probe(KIND, self._settings.watch_namespace)
+            except ClusterError as error:
+                if str(error) != told:
+                    told = str(error)
+                    log.warning("waits until AdapterTrainingJobs can be listed: %s", error)
+                await asyncio.sleep(UNSERVED_SECONDS)
+            else:
+                return
 
     def _watch(self, kind: str, selector: str, on_event: Callable[[str, Plain], None]) -> Watch:
         async def list_anew() -> str:
@@ -131,12 +154,21 @@ class Operator:
             async for page, version in self._cluster.pages(KIND, namespace, ""):
                 jobs_version = version
                 found |= {self._cache.put_job(raw) for raw in page if not self._went(raw, jobs_before)}
+            self._must_not_go_back(int(jobs_version))
             lost = self._cache.keep_jobs(found | {key for key, _ in self._cache.jobs()} - jobs_before)
             if self._is_listed and (changed or lost):
                 log.info("a list has shown more than the watches of %d jobs", len(changed) + len(lost))
             for key in found:
                 self._queue.add(key)
             return {"Pod": pods_version, KIND: jobs_version}
+
+    def _must_not_go_back(self, version: int) -> None:
+        if version < self._newest:
+            told = f"resourceVersion {version} after {self._newest}"
+            raise ClusterRestored(
+                f"the cluster is back at an earlier state ({told}): a new process has to forget the later"
+            )
+        self._newest = version
 
     def _went(self, raw: Plain, jobs_before: set[Key]) -> bool:
         """Whether the watch has told, while the list was made, that this job is gone."""

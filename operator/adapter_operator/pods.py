@@ -211,7 +211,8 @@ def _plain(model: BaseModel | None) -> Plain:
 def _data_folder(data: Data | None) -> str:
     if data is None or data.pvc is None or not data.pvc.path:
         return DATA
-    return f"{DATA}/{data.pvc.path.strip('/')}"
+    # Kubernetes would put the value of a variable, perhaps a secret's, in place of $(NAME).
+    return f"{DATA}/{data.pvc.path.strip('/')}".replace("$", "$$")
 
 
 def _mounts(job: AdapterTrainingJob, *, trainer: bool) -> list[Plain]:

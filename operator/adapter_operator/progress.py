@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 
 import aiohttp
 from pydantic import ValidationError
@@ -32,10 +32,13 @@ def interval(settings: Settings, running: int) -> float:
 class ProgressReader:
     """Puts what agents say into the cache, and tells `added` of news."""
 
-    def __init__(self, cache: Cache, settings: Settings, added: Callable[[Key], None]) -> None:
+    def __init__(
+        self, cache: Cache, settings: Settings, added: Callable[[Key], None], clock: Callable[[], datetime]
+    ) -> None:
         self._cache = cache
         self._settings = settings
         self._added = added
+        self._clock = clock
         self._due: dict[Key, float] = {}
         self._failures: dict[Key, int] = {}
         self._slots = asyncio.Semaphore(AT_A_TIME)
@@ -70,7 +73,7 @@ class ProgressReader:
             log.debug("%s/%s: no progress from %s: %s", *key, ip, str(error) or type(error).__name__)
             return
         self._failures.pop(key, None)
-        if self._cache.put_progress(key, progress, datetime.now(UTC)):
+        if self._cache.put_progress(key, progress, self._clock()):
             self._added(key)
 
     def _host(self, key: Key) -> str | None:

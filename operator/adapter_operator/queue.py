@@ -36,17 +36,19 @@ class WorkQueue:
     _heap: list[tuple[float, Key]] = field(default_factory=list)
     _taken: set[Key] = field(default_factory=set)
     _failures: dict[Key, int] = field(default_factory=dict)
+    _held: dict[Key, float] = field(default_factory=dict)
+    """Until when the server has asked for time."""
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def add(self, key: Key, delay: float = 0.0) -> None:
         """Hands the key out after `delay` seconds, or sooner if that was asked for before."""
-        now = self.clock()
+        ready_at = max(self.clock() + delay, self._held.get(key, 0.0))
         entry = self._waiting.get(key)
-        if entry is not None and entry.ready_at <= now + delay:
+        if entry is not None and entry.ready_at <= ready_at:
             return
-        self._waiting[key] = _Entry(now + delay, now + delay)
-        heapq.heappush(self._heap, (now + delay, key))
+        self._waiting[key] = _Entry(ready_at, ready_at)
+        heapq.heappush(self._heap, (ready_at, key))
         self._changed.set()
 
     async def take(self) -> Key:
@@ -88,17 +90,22 @@ class WorkQueue:
         """The worker has succeeded."""
         self._taken.discard(key)
         self._failures.pop(key, None)
+        self._held.pop(key, None)
         if again_in is not None:
             self.add(key, again_in)
         self._changed.set()
 
     def failed(self, key: Key, at_least: float = 0.0) -> float:
-        """The worker has not: the key comes again after a delay, which is returned."""
+        """The worker has not: the key comes again after a delay, which is returned.
+
+        An event may bring it earlier, but not before the `at_least` seconds that the server has asked for.
+        """
         self._taken.discard(key)
         count = self._failures.get(key, 0)
         self._failures[key] = count + 1
         delay = min(FIRST_DELAY_SECONDS * float(2 ** min(count, 16)), LONGEST_DELAY_SECONDS)
         delay = max(delay * (0.5 + 0.5 * self.jitter()), at_least)
+        self._held[key] = self.clock() + at_least
         # What was added meanwhile must not run before its time: the fault may be the server's load.
         self._waiting.pop(key, None)
         self.add(key, delay)

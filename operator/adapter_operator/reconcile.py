@@ -20,10 +20,15 @@ from adapter_operator.names import RESTORE, TRAINER, Key
 from adapter_operator.observed import Observed
 from adapter_operator.pacing import Pacing
 from adapter_operator.settings import Settings
+from adapter_operator.stored import status_of
 
 PARSED = 512
 """Validated specifications that are kept."""
 LOG_LINES, LOG_CHARACTERS = 20, 4096
+NAME_CONFLICT, REFUSED = "NameConflict", "Refused"
+"""Reasons of a condition that says what prevents the next step."""
+PREVENTED_SECONDS = 30.0
+"""How often what was prevented is tried again."""
 CHECK_SECONDS = 5
 """How often a job is looked at live whose pods do not come, or do not go."""
 
@@ -40,6 +45,8 @@ class Reconciler:
     clock: Callable[[], datetime]
     _parsed: dict[tuple[str, int], AdapterTrainingJob | str] = field(default_factory=dict)
     _checked: dict[Key, float] = field(default_factory=dict)
+    _restored: dict[Key, float] = field(default_factory=dict)
+    """When what surrounds a job's pods was last seen to be there."""
 
     def __post_init__(self) -> None:
         """Nothing has been written yet."""
@@ -55,24 +62,31 @@ class Reconciler:
         if cached is None or cached.deleting:
             self._pacing.forget(key)
             self._checked.pop(key, None)
+            self._restored.pop(key, None)
             return None
         now = self.clock().replace(microsecond=0)
         job = self._job(key, cached)
         if isinstance(job, str):
-            before = JobStatus.model_validate(cached.status)
+            before = status_of(cached.status)
             after = conditions.invalid(before, cached.generation, job, now)
             await self._write(key, cached, before, after, now)
             return None
         observed, decision = await self._decide(key, job, now)
-        after = conditions.status(job, observed, decision, now, await self._log_tail(key, decision))
         actor = Actor(self.cluster, self.cache, self.settings)
+        was_prevented = _was_prevented(job.status, decision)
         try:
             for attempt in (action.attempt for action in decision.actions if isinstance(action, Announce)):
                 await actor.announce(job, key, attempt)
+            if was_prevented:
+                await self._act(actor, key, cached, job, decision)  # nothing to tell as long as it is prevented
+            after = conditions.status(job, observed, decision, now, await self._log_tail(key, decision))
             delay = await self._tell(key, cached, job.status, after, now)
-            await self._act(actor, key, cached, job, decision)
+            if not was_prevented:
+                await self._act(actor, key, cached, job, decision)
+            if decision.state is State.RUNNING and not decision.actions:
+                await self._restore(actor, key, cached, job, decision.attempt)
         except (NameConflict, Refused) as error:
-            return await self._cannot_launch(key, job, decision, error, now)
+            return await self._cannot_act(key, job, decision, error, now)
         if any(isinstance(action, Remove) for action in decision.actions):
             self.cache.forget_progress(key)
         waits = [delay] if delay is not None else []
@@ -88,6 +102,8 @@ class Reconciler:
         if decision.needs_fresh_view:
             # What a watch has not shown may be there all the same; nothing is destroyed on that ground.
             self.cache.set_pods(key, await self.cluster.pods_of(key))
+            if job.spec.scheduling.queue_name is not None:  # its queue may have taken the quota back
+                await Actor(self.cluster, self.cache, self.settings).look_at(key, max(job.status.attempt, 1))
             observed = self.cache.observed(key)
             decision = decide(job, observed, now)
         elif await self._check_pods(key, observed, decision) or await self._check_batch_job(key, observed, decision):
@@ -134,7 +150,7 @@ class Reconciler:
             self._parsed[version] = parsed
         if isinstance(parsed, str):
             return parsed
-        return parsed.model_copy(update={"status": JobStatus.model_validate(cached.status)})
+        return parsed.model_copy(update={"status": status_of(cached.status)})
 
     async def _tell(
         self, key: Key, cached: CachedJob, before: JobStatus, after: JobStatus, now: datetime
@@ -196,27 +212,35 @@ class Reconciler:
             match action:
                 case Launch(attempt):
                     await actor.launch(job, attempt, datetime.fromisoformat(cached.created))
-                    self._checked[key] = time.monotonic()
+                    self._checked[key] = self._restored[key] = time.monotonic()
                 case Remove(attempt):
                     await actor.remove(key, cached.uid, attempt)
                 case RemoveJob():
                     await actor.remove_job(key, cached.uid)
 
-    async def _cannot_launch(
+    async def _restore(self, actor: Actor, key: Key, cached: CachedJob, job: AdapterTrainingJob, attempt: int) -> None:
+        """Makes anew, now and then, what somebody has deleted from under a running attempt: no watch tells of it."""
+        now = time.monotonic()
+        if now - self._restored.setdefault(key, now) < self.settings.resync_seconds:
+            return
+        self._restored[key] = now
+        await actor.restore(job, attempt, datetime.fromisoformat(cached.created))
+
+    async def _cannot_act(
         self, key: Key, job: AdapterTrainingJob, decision: Decision, error: Exception, now: datetime
     ) -> float:
         """Says so, and tries again later: somebody may make room."""
         cached = self.cache.job(key)
         if cached is not None:
-            reason = "NameConflict" if isinstance(error, NameConflict) else "LaunchRefused"
-            job = job.model_copy(update={"status": JobStatus.model_validate(cached.status)})
+            reason = NAME_CONFLICT if isinstance(error, NameConflict) else REFUSED
+            job = job.model_copy(update={"status": status_of(cached.status)})
             told = Decision(
                 state=State.PENDING, reason=reason, message=str(error), attempt=decision.attempt,
                 restarts=decision.restarts, last_failure=decision.last_failure, start_time=decision.start_time,
             )  # fmt: skip
             after = conditions.status(job, self.cache.observed(key), told, now)
             await self._write(key, cached, job.status, after, now)
-        return 30.0
+        return PREVENTED_SECONDS
 
     async def _log_tail(self, key: Key, decision: Decision) -> str:
         """The end of the log of the container that failed, before its pod is deleted."""
@@ -230,6 +254,12 @@ class Reconciler:
         except (ClusterError, TimeoutError) as error:
             log.debug("%s/%s: no log of %s: %s", *key, failure.pod, error)
             return ""
+
+
+def _was_prevented(status: JobStatus, decision: Decision) -> bool:
+    """Whether the status says already that this step cannot be done: to write it first would change it to and fro."""
+    running = next((c for c in status.conditions if c.type == "Running"), None)
+    return running is not None and running.reason in {NAME_CONFLICT, REFUSED} and status.attempt == decision.attempt
 
 
 def _validated(raw: dict[str, Any]) -> AdapterTrainingJob | str:

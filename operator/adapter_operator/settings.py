@@ -28,10 +28,14 @@ class Settings:
     """Where the operator runs, and keeps its Lease."""
     pod_name: str = MANAGER
     lease_name: str = MANAGER
+    lease_seconds: int = 15
+    """How long an operator that has vanished keeps another from taking its place."""
     workers: int = 32
     """Jobs that are reconciled at a time."""
     resync_seconds: float = 300
     """Between two full lists, which forget what a watch has missed."""
+    watch_silence_seconds: float = 70
+    """A watch that says nothing for so long, not even a bookmark (the API server sends one a minute), is opened anew."""
     progress_seconds: float = 5
     """Between two questions to a job's agent, and two writes of progress; longer when very many jobs run."""
     http_port: int = 8080

@@ -53,12 +53,13 @@ class Watch:
         failures = 0
         while True:
             self.heard = time.monotonic()
+            is_told = False
             try:
                 if not version:
                     version = await self.list_anew()
                 async for event in self.cluster.changes(self.kind, self.namespace, self.selector, version):
                     self.heard = time.monotonic()
-                    failures = 0
+                    failures, is_told = 0, True
                     version = event["object"]["metadata"]["resourceVersion"]
                     if event["type"] != "BOOKMARK":
                         self.on_event(event["type"], event["object"])
@@ -70,8 +71,11 @@ class Watch:
                     log.info("the watch of %s starts anew: %s", self.kind, error)
                 else:
                     log.warning("the watch of %s broke: %s", self.kind, error)
-                await self.sleep(_pause(failures))
+                await self.sleep(max(_pause(failures), error.retry_after or 0.0))
                 failures += 1
+            else:
+                if not is_told:  # something between us and the server may end every watch at once
+                    await self.sleep(_pause(0))
 
     @property
     def is_stuck(self) -> bool:

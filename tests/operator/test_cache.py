@@ -21,7 +21,7 @@ def raw_pod(name: str = "p", uid: str = "p1", attempt: str = "1", **status: Any)
         "adaptertraining.dev/job": KEY[1], "adaptertraining.dev/attempt": attempt, "adaptertraining.dev/nodes": "2",
         "batch.kubernetes.io/job-completion-index": "0",
     }  # fmt: skip
-    owner = {"kind": "Job", "uid": "j1", "controller": True}
+    owner = {"kind": "Job", "name": f"{KEY[1]}-{attempt}", "uid": "j1", "controller": True}
     metadata = {"namespace": KEY[0], "name": name, "uid": uid, "labels": labels, "ownerReferences": [owner]}
     return {"metadata": metadata, "status": {"phase": "Running", **status}}
 
@@ -104,7 +104,7 @@ def test_a_pod_that_shows_nothing_new_wakes_nobody() -> None:
 
 def test_pods_of_others_and_with_edited_labels_are_left_alone() -> None:
     foreign = raw_pod()
-    foreign["metadata"]["labels"]["adaptertraining.dev/attempt"] = "many"
+    foreign["metadata"]["ownerReferences"][0]["name"] = "digits-many"
     assert Cache().put_pod(foreign) is None
     assert Cache().put_pod({"metadata": {"name": "x", "namespace": "y", "uid": "z"}}) is None
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -123,3 +124,29 @@ def test_a_template_of_one_node_needs_no_network_policy() -> None:
     template = pod_template(job(CASES["claim"]), 1, CREATED, "config", Settings())
     mounts = {m["name"]: m for m in template["spec"]["containers"][0]["volumeMounts"]}
     assert mounts["data"]["readOnly"] is True
+
+
+@pytest.mark.parametrize(
+    "name", ["$(HOME)", "$$(HOME)", "--option", "a b", "`id`", "$(rm -rf /)", "a\nb", "x; id", "$"]
+)
+def test_what_users_name_is_an_argument_and_nothing_else(name: str) -> None:
+    path = {"data": {"pvc": {"claimName": "datasets", "path": f"{name}/digits"}}}
+    template = manifests(job(path), 1, CREATED, Settings())[-1]["spec"]["template"]["spec"]
+    ours = {"JOB_COMPLETION_INDEX": "0", "POD_IP": "10.0.0.1"}
+    commands = [
+        [expanded(argument, ours) for argument in container["command"]]
+        for container in (*template["containers"], *template["initContainers"])
+    ]
+    assert all(command[:3] == ["python", "-m", "adapter_agent"] for command in commands)
+    assert [command for command in commands if f"/data/{name}/digits" in command]
+
+
+def expanded(argument: str, variables: dict[str, str]) -> str:
+    """As a kubelet does it (k8s.io/kubernetes third_party/forked/golang/expansion): any other variable is a secret's."""
+
+    def value(found: re.Match[str]) -> str:
+        if found[0] == "$$":
+            return "$"
+        return variables.get(found[1], f"<secret {found[1]}>")
+
+    return re.sub(r"\$\$|\$\(([^()]*)\)", value, argument)

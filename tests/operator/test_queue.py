@@ -78,6 +78,20 @@ def test_a_server_that_asks_for_time_gets_it(queue: WorkQueue) -> None:
     assert queue.failed(A, at_least=10) == 10
 
 
+def test_an_event_comes_no_sooner_than_the_server_has_asked_for(queue: WorkQueue, clock: Clock) -> None:
+    queue.add(A)
+    assert taken(queue) == A
+    queue.failed(A, 5.0)
+    clock.now += 4
+    queue.add(A)
+    assert taken(queue) is None
+    clock.now += 1
+    assert taken(queue) == A
+    queue.done(A)
+    queue.add(A)
+    assert taken(queue) == A
+
+
 def test_events_do_not_cut_a_backoff_short(queue: WorkQueue, clock: Clock) -> None:
     queue.add(A)
     assert taken(queue) == A

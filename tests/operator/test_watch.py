@@ -99,3 +99,16 @@ def test_a_kind_that_does_not_exist_ends_the_process() -> None:
     watch = Watch(cast("Cluster", cluster), "Pod", "", "", lambda *_: None, cluster.list_anew, cluster.sleep)
     with pytest.raises(ClusterError, match="no such kind"):
         asyncio.run(watch.run("5"))
+
+
+def test_a_watch_that_ends_before_it_has_told_anything_is_not_asked_for_again_at_once() -> None:
+    scripted = Scripted([[], [event("ADDED", 6)], []])
+    scripted.play()
+    assert len(scripted.pauses) == 2
+    assert min(scripted.pauses) >= 0.5
+
+
+def test_a_server_that_asks_for_time_gets_it() -> None:
+    scripted = Scripted([[ClusterError(429, "busy", retry_after=20.0)]])
+    scripted.play()
+    assert scripted.pauses == [20.0]
