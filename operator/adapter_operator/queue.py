@@ -60,8 +60,10 @@ class WorkQueue:
                 key, wait = self._next()
                 if key is not None:
                     return key
+                # Not wait_for: in Python 3.11 that swallows being cancelled at the moment at which a key comes.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), wait)
+                    async with asyncio.timeout(wait):
+                        await self._changed.wait()
 
     def _next(self) -> tuple[Key | None, float | None]:
         now, held = self.clock(), []

@@ -137,3 +137,20 @@ def test_many_workers_lose_nothing_and_never_share_a_key() -> None:
         await asyncio.gather(*workers, return_exceptions=True)
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("steps", range(6))
+def test_a_worker_that_is_cancelled_as_a_key_comes_ends(queue: WorkQueue, steps: int) -> None:
+    async def lead() -> None:
+        queue.add(B, 90)
+        worker = asyncio.create_task(queue.take())
+        for _ in range(5):
+            await asyncio.sleep(0)
+        queue.add(A, 60)  # wakes it, to no end
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        worker.cancel()
+        await asyncio.wait([worker], timeout=1)
+        assert worker.cancelled()
+
+    asyncio.run(lead())
