@@ -21,11 +21,7 @@ NAMESPACE = "crd"
 @pytest.fixture(scope="module")
 def plane(control_plane: ControlPlane) -> ControlPlane:
     control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(REPOSITORY / FILES[0]))
-    control_plane.kubectl(
-        "wait",
-        '--for=jsonpath={.status.conditions[?(@.type=="Established")].status}=True',
-        "crd/adaptertrainingjobs.adaptertraining.dev",
-    )
+    control_plane.wait_for_crd("adaptertrainingjobs.adaptertraining.dev")
     control_plane.kubectl("create", "namespace", NAMESPACE)
     return control_plane
 

@@ -94,11 +94,7 @@ def installed(helm: Any, control_plane: ControlPlane) -> ControlPlane:
     control_plane.kubectl("delete", "crd", "adaptertrainingjobs.adaptertraining.dev", "--ignore-not-found")
     values = ("--set", "webhook.failurePolicy=Ignore")  # KWOK's pods answer nothing
     helm("install", "ato", str(CHART), "-n", SYSTEM, "--create-namespace", *values)
-    control_plane.kubectl(
-        "wait",
-        '--for=jsonpath={.status.conditions[?(@.type=="Established")].status}=True',
-        "crd/adaptertrainingjobs.adaptertraining.dev",
-    )
+    control_plane.wait_for_crd("adaptertrainingjobs.adaptertraining.dev")
     control_plane.kubectl("create", "namespace", TEAM)
     return control_plane
 
@@ -126,6 +122,10 @@ def test_who_may_not_create_pods_may_not_create_jobs(installed: ControlPlane) ->
     with pytest.raises(ClusterError, match="you may not create pods in namespace chart-team"):
         create_many(installed, "anna")  # the API server takes up a new policy a little later
     installed.kubectl("create", "-n", TEAM, "-f", "-", "--as=bela", stdin=json.dumps(quickstart("bela")))
+    patch = ("patch", "atj", "bela", "-n", TEAM, "--as=anna", "--type=merge", "-p")
+    with pytest.raises(ClusterError, match="you may not create pods in namespace chart-team"):
+        installed.kubectl(*patch, '{"spec": {"nodes": 3}}')
+    installed.kubectl(*patch, '{"metadata": {"labels": {"seen-by": "anna"}}}')
 
 
 def create_many(plane: ControlPlane, user: str) -> None:

@@ -150,6 +150,19 @@ class ControlPlane:
             raise ClusterError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
 
+    def wait_for_crd(self, name: str) -> None:
+        """Returns when the API server serves the kind of a CustomResourceDefinition that has been applied.
+
+        Raises:
+            ClusterError: It doesn't after half a minute. (`kubectl wait` takes a CRD without conditions for an error.)
+        """
+
+        def is_served() -> bool:
+            status = json.loads(self.kubectl("get", "crd", name, "-o", "json")).get("status") or {}
+            return any(c["type"] == "Established" and c["status"] == "True" for c in status.get("conditions") or ())
+
+        self.processes.wait_until(is_served, 30, "kube-apiserver")
+
     def program(self, name: str) -> Path:
         """File of one of the cluster's programs."""
         return self._tools.path(name)

@@ -5,36 +5,45 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from adapter_api.document import read
 from tests.cluster.control_plane import ControlPlane
+from tests.operator.api_server import MERGE, ApiServer, Refused, path_of
+from tests.operator.pod_history import PodHistory
 from tests.trainer.runs import free_port
 
 REPOSITORY = Path(__file__).parents[2]
+CRD = REPOSITORY / "crds" / "adaptertrainingjobs.yaml"
 Plain = dict[str, Any]
+JOB_LABEL = "adaptertraining.dev/job"
 
 
 class OnPlane:
-    """One namespace of a control plane, with the CRD installed."""
+    """One namespace of a control plane, with the CRD installed.
 
-    def __init__(self, plane: ControlPlane, namespace: str, folder: Path) -> None:
+    Args:
+        plane: Runs.
+        namespace: Made here.
+        folder: For logs.
+        variables: Of every operator that is started.
+    """
+
+    def __init__(
+        self, plane: ControlPlane, namespace: str, folder: Path, variables: Mapping[str, str] | None = None
+    ) -> None:
         self.plane = plane
         self.namespace = namespace
         self.folder = folder
+        self.variables = dict(variables or {})
         self.running: list[subprocess.Popen[bytes]] = []
-        plane.kubectl(
-            "apply", "--server-side", "--force-conflicts", "-f", str(REPOSITORY / "crds" / "adaptertrainingjobs.yaml")
-        )
-        plane.kubectl(
-            "wait",
-            '--for=jsonpath={.status.conditions[?(@.type=="Established")].status}=True',
-            "crd/adaptertrainingjobs.adaptertraining.dev",
-        )
+        self.api = ApiServer(plane)
+        install_crd(plane)
         plane.kubectl("create", "namespace", namespace)
         plane.kubectl("wait", "--for=create", "serviceaccount/default", "-n", namespace, "--timeout=30s")
+        self.history = PodHistory(self.api, namespace)
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         return self.plane.kubectl("-n", self.namespace, *arguments, stdin=stdin)
@@ -50,6 +59,7 @@ class OnPlane:
             "ADAPTER_OPERATOR_POD_NAME": "one",
             "ADAPTER_OPERATOR_HTTP_PORT": str(free_port()),
             "ADAPTER_OPERATOR_LOG_FORMAT": "text",
+            **self.variables,
             **variables,
         }
         with (self.folder / "operator.log").open("ab") as log:
@@ -62,29 +72,75 @@ class OnPlane:
         for process in self.running:
             process.kill()
             process.wait()
+        self.running.clear()
+
+    def close(self) -> None:
+        """Ends all, and removes the namespace."""
+        self.stop()
+        self.history.stop()
+        self.api.call("DELETE", f"api/v1/namespaces/{self.namespace}")
 
     def create(self, name: str, nodes: int = 2, **spec: Any) -> None:
         """The quickstart, with restarts that wait for nothing."""
-        job = json.loads(json.dumps(read(REPOSITORY / "configs" / "quickstart.yaml").data))
-        job["metadata"]["name"] = name
-        job["spec"] |= {"nodes": nodes, "restart": {"maxRestarts": 3, "backoffSeconds": 0}, **spec}
-        job["spec"]["resources"] = {"requests": {"cpu": "10m", "memory": "16Mi"}}
-        self.kubectl("create", "-f", "-", stdin=json.dumps(job))
+        self.api.call("POST", path_of("adaptertrainingjobs", self.namespace), quick_job(name, nodes, **spec))
 
     def patch(self, name: str, spec: Plain) -> None:
-        self.kubectl("patch", "atj", name, "--type=merge", "-p", json.dumps({"spec": spec}))
+        self.patch_job(name, {"spec": spec})
+
+    def patch_job(self, name: str, change: Plain, part: str = "") -> None:
+        """A merge patch of the job, or of a subresource."""
+        path = path_of("adaptertrainingjobs", self.namespace, name) + part
+        self.api.call("PATCH", path, change, content_type=MERGE)
+
+    def job(self, name: str) -> Plain:
+        return self.api.call("GET", path_of("adaptertrainingjobs", self.namespace, name))
 
     def status(self, name: str) -> Plain:
-        found: Plain = json.loads(self.kubectl("get", "atj", name, "-o", "json")).get("status") or {}
+        found: Plain = self.job(name).get("status") or {}
         return found
 
-    def items(self, kinds: str) -> list[Plain]:
-        found: list[Plain] = json.loads(self.kubectl("get", kinds, "-o", "json"))["items"]
-        return found
+    def items(self, plurals: str) -> list[Plain]:
+        """Objects of this namespace, of one or several kinds."""
+        return [
+            {"kind": plural, **item}
+            for plural in plurals.split(",")
+            for item in self.api.objects(plural, self.namespace)
+        ]
+
+    def items_of(self, name: str, plurals: str) -> list[Plain]:
+        """Those that are labelled as a job's."""
+        return [each for each in self.items(plurals) if (each["metadata"].get("labels") or {}).get(JOB_LABEL) == name]
+
+    def pods(self, name: str, attempt: int) -> list[Plain]:
+        """A job's pods of one attempt, by index."""
+        found = [
+            pod
+            for pod in self.items_of(name, "pods")
+            if pod["metadata"]["labels"]["adaptertraining.dev/attempt"] == str(attempt)
+        ]
+        return sorted(found, key=lambda pod: int(pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"]))
 
     def set_pod(self, name: str, status: Plain) -> None:
         """What a kubelet would say of a pod."""
-        self.kubectl("patch", "pod", name, "--subresource=status", "--type=merge", "-p", json.dumps({"status": status}))
+        path = path_of("pods", self.namespace, name) + "/status"
+        self.api.call("PATCH", path, {"status": status}, content_type=MERGE)
+
+    def delete(self, plural: str, name: str, **options: Any) -> None:
+        """An object; what is gone already is no fault."""
+        try:
+            self.api.call("DELETE", path_of(plural, self.namespace, name), options or None)
+        except Refused as error:
+            if error.code != 404:
+                raise
+
+    def events(self, name: str) -> list[tuple[str, str]]:
+        """Type and reason of the Events about a job."""
+        return [
+            (event["type"], event["reason"])
+            for event in self.items("events")
+            if event["involvedObject"].get("name") == name
+            and event["involvedObject"]["kind"] == "AdapterTrainingJob"
+        ]  # fmt: skip
 
     def wait(self, what: str, holds: Callable[[], object], seconds: float = 60) -> None:
         end = time.monotonic() + seconds
@@ -94,27 +150,59 @@ class OnPlane:
             )
             time.sleep(0.1)
 
-    def wait_state(self, name: str, state: str, attempt: int = 1) -> Plain:
+    def wait_state(self, name: str, state: str, attempt: int = 1, seconds: float = 60) -> Plain:
         def reached() -> bool:
             status = self.status(name)
             return status.get("state") == state and status.get("attempt", 0) >= attempt
 
-        self.wait(f"{name} {state} in attempt {attempt}", reached)
+        self.wait(f"{name} {state} in attempt {attempt}", reached, seconds)
+        return self.status(name)
+
+    def wait_reason(self, name: str, reason: str, seconds: float = 60) -> Plain:
+        """Until the condition Running has this reason; returns the status."""
+        self.wait(f"{name} {reason}", lambda: condition(self.status(name), "Running").get("reason") == reason, seconds)
         return self.status(name)
 
     def log(self) -> str:
-        return (self.folder / "operator.log").read_text(encoding="utf-8")[-4000:]
+        file = self.folder / "operator.log"
+        return file.read_text(encoding="utf-8")[-4000:] if file.exists() else ""
 
 
-PREEMPTED: Plain = {
-    "phase": "Failed",
-    "conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}],
-    "containerStatuses": [
-        {
-            "name": "trainer", "image": "any", "imageID": "any", "ready": False, "restartCount": 0,
-            "state": {"terminated": {"exitCode": 137, "finishedAt": "2026-01-01T00:00:00Z"}},
-        }
-    ],
-}  # fmt: skip
+def install_crd(plane: ControlPlane) -> None:
+    """The CRD as it is checked in, served."""
+    plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRD))
+    plane.wait_for_crd("adaptertrainingjobs.adaptertraining.dev")
+
+
+def quick_job(name: str, nodes: int = 2, **spec: Any) -> Plain:
+    """The quickstart under another name, small, with restarts that wait for nothing."""
+    job: Plain = json.loads(json.dumps(read(REPOSITORY / "configs" / "quickstart.yaml").data))
+    job["metadata"]["name"] = name
+    small = {"requests": {"cpu": "10m", "memory": "16Mi"}}
+    job["spec"] |= {"nodes": nodes, "restart": {"maxRestarts": 3, "backoffSeconds": 0}, "resources": small, **spec}
+    return job
+
+
+def condition(status: Plain, kind: str) -> Plain:
+    """A condition of a status; empty if there is none."""
+    return next((each for each in status.get("conditions") or () if each["type"] == kind), {})
+
+
+def ended(code: int, reason: str = "Error", message: str = "") -> Plain:
+    """The status of a pod whose trainer has ended."""
+    terminated = {"exitCode": code, "reason": reason, "message": message, "finishedAt": "2026-01-01T00:00:00Z"}
+    trainer = {
+        "name": "trainer", "image": "any", "imageID": "any", "ready": False, "restartCount": 0,
+        "state": {"terminated": terminated},
+    }  # fmt: skip
+    return {"phase": "Failed", "containerStatuses": [trainer]}
+
+
+def disrupted(reason: str) -> Plain:
+    """The status of a pod that the cluster has ended."""
+    return {**ended(137), "conditions": [{"type": "DisruptionTarget", "status": "True", "reason": reason}]}
+
+
+PREEMPTED: Plain = disrupted("PreemptionByScheduler")
 """The status of a pod whose place another one took."""
 SUCCEEDED: Plain = {"phase": "Succeeded"}

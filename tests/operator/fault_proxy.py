@@ -1,0 +1,274 @@
+"""An HTTP proxy before an API server that does harm as a test says: refuses, loses replies, cuts, hushes, delays, repeats."""
+
+import asyncio
+import json
+import ssl
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiohttp
+from aiohttp import web
+
+from tests.cluster.control_plane import ControlPlane
+from tests.operator.api_server import ApiServer
+
+Result = TypeVar("Result")
+_DROPPED = frozenset({"content-length", "transfer-encoding", "content-encoding", "connection", "date"})
+
+
+@dataclass(frozen=True)
+class Call:
+    """What the operator asked, and what it was told."""
+
+    method: str
+    path: str
+    at: float
+    """Monotonic seconds."""
+    status: int = 0
+    """As the operator saw it; 0: no answer."""
+
+    @property
+    def is_write(self) -> bool:
+        """Whether it changes what a job is made of: leases and Events do not count."""
+        return self.method != "GET" and "/leases" not in self.path and "/events" not in self.path
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Given instead of the API server's, which is not asked."""
+
+    code: int
+    reason: str
+    retry_after: int | None = None
+
+    def response(self) -> web.Response:
+        """A Status object, as the API server sends it."""
+        body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": self.code, "reason": self.reason,
+                "message": f"injected: {self.reason}", "metadata": {}}  # fmt: skip
+        headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        return web.json_response(body, status=self.code, headers=headers)
+
+
+class LoseReply:
+    """The API server does as it is asked; the connection breaks before its answer comes."""
+
+
+Harm = Answer | LoseReply | None
+
+
+@dataclass
+class Faults:
+    """What is wrong at the moment; a test changes it while the proxy runs."""
+
+    on_call: Callable[[Call], Harm] = lambda _: None
+    """Asked before each call that is no watch."""
+    watches: Answer | None = None
+    """Answer to every new watch."""
+    has_expired: bool = False
+    """Whether a new watch learns that its resourceVersion is too old, once for each resource."""
+    repeats: bool = False
+    """Whether a watch tells each event twice, and the one before once more."""
+    lag_seconds: float = 0.0
+    """How much later watches tell."""
+    date: Callable[[], str] | None = None
+    """The header Date of all answers."""
+
+
+@dataclass
+class FaultProxy:
+    """Plain HTTP towards the operator; the right to do everything towards the API server, unless a token is sent."""
+
+    plane: ControlPlane
+    folder: Path
+    faults: Faults = field(default_factory=Faults)
+    calls: list[Call] = field(default_factory=list)
+    _told: set[str] = field(default_factory=set)
+    _streams: set[web.StreamResponse] = field(default_factory=set)
+    _hushed: set[web.StreamResponse] = field(default_factory=set)
+
+    def start(self) -> Path:
+        """A kubeconfig that leads here."""
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self.port = self._run(self._serve())
+        self.address = f"http://127.0.0.1:{self.port}"
+        return self.kubeconfig("proxy")
+
+    def stop(self) -> None:
+        """Ends all connections."""
+        self._run(self._end())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def kubeconfig(self, name: str, token: str | None = None) -> Path:
+        """One that leads here, as a holder of `token`."""
+        user: dict[str, str] = {} if token is None else {"token": token}
+        file = self.folder / f"{name}.kubeconfig"
+        content = {
+            "apiVersion": "v1", "kind": "Config", "current-context": "t",
+            "contexts": [{"name": "t", "context": {"cluster": "t", "user": "t"}}],
+            "clusters": [{"name": "t", "cluster": {"server": self.address}}],
+            "users": [{"name": "t", "user": user}],
+        }  # fmt: skip
+        file.write_text(json.dumps(content))
+        return file
+
+    def reset(self) -> None:
+        """Nothing is wrong any more; what was counted is forgotten."""
+        self.faults = Faults()
+        self._told.clear()
+        self.calls.clear()
+
+    def cut_watches(self) -> None:
+        """Breaks all watches that are open."""
+
+        async def cut() -> None:
+            for stream in list(self._streams):
+                if (request := stream._req) is not None and request.transport is not None:
+                    request.transport.abort()
+
+        self._run(cut())
+
+    def hush_watches(self) -> None:
+        """All watches that are open say no more, and stay open."""
+        self._hushed |= self._streams
+
+    def watch_count(self) -> int:
+        """Watches that are open and not hushed."""
+        return len(self._streams - self._hushed)
+
+    def writes(self) -> list[Call]:
+        """Those so far."""
+        return [call for call in self.calls if call.is_write]
+
+    def _run(self, task: Coroutine[Any, Any, Result]) -> Result:
+        return asyncio.run_coroutine_threadsafe(task, self._loop).result(30)
+
+    async def _serve(self) -> int:
+        certificates = self.plane.certificates
+        trust = ssl.create_default_context(cafile=str(certificates / "ca.crt"))
+        admin = ssl.create_default_context(cafile=str(certificates / "ca.crt"))
+        admin.load_cert_chain(certificates / "admin.crt", certificates / "admin.key")
+        limit = aiohttp.ClientTimeout(total=None)
+        self._server = ApiServer(self.plane).address
+        self._as_admin = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ssl=admin), timeout=limit)
+        self._as_caller = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ssl=trust), timeout=limit)
+        app = web.Application(client_max_size=8 * 1024 * 1024)
+        app.router.add_route("*", "/{tail:.*}", self._handle)
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        port: int = self._runner.addresses[0][1]
+        return port
+
+    async def _end(self) -> None:
+        await self._runner.cleanup()
+        await self._as_admin.close()
+        await self._as_caller.close()
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        call = Call(request.method, request.path, time.monotonic())
+        if "watch" in request.query:
+            return await self._watch(request)
+        harm = self.faults.on_call(call)
+        if isinstance(harm, Answer):
+            self._note(call, harm.code)
+            return harm.response()
+        session, headers = self._upstream(request)
+        body = await request.read() or None
+        try:
+            async with session.request(request.method, self._url(request), data=body, headers=headers) as answer:
+                raw = await answer.read()
+        except aiohttp.ClientError:
+            self._break(request)
+            self._note(call, 0)
+            return web.Response(status=502)
+        if isinstance(harm, LoseReply):
+            self._note(call, 0)
+            self._break(request)
+            return web.Response(status=502)
+        self._note(call, answer.status)
+        kept = {name: value for name, value in answer.headers.items() if name.lower() not in _DROPPED}
+        kept["Date"] = answer.headers["Date"] if self.faults.date is None else self.faults.date()
+        return web.Response(status=answer.status, body=raw, headers=kept)
+
+    async def _watch(self, request: web.Request) -> web.StreamResponse:
+        resource = request.path.rpartition("/")[2]
+        if self.faults.watches is not None:
+            return self.faults.watches.response()
+        if self.faults.has_expired and resource not in self._told:
+            self._told.add(resource)
+            return await self._expired(request)
+        session, headers = self._upstream(request)
+        try:
+            async with session.get(self._url(request), headers=headers) as answer:
+                stream = web.StreamResponse(status=answer.status, headers={"Content-Type": "application/json"})
+                await stream.prepare(request)
+                self._streams.add(stream)
+                try:
+                    await self._relay(answer, stream)
+                finally:
+                    self._streams.discard(stream)
+                    self._hushed.discard(stream)
+                return stream
+        except (aiohttp.ClientError, ConnectionError):
+            self._break(request)
+            return web.Response(status=502)
+
+    async def _relay(self, answer: aiohttp.ClientResponse, stream: web.StreamResponse) -> None:
+        before = b""
+        lines: asyncio.Queue[tuple[float, bytes] | None] = asyncio.Queue()
+
+        async def read() -> None:
+            rest = b""
+            try:
+                async for part in answer.content.iter_any():
+                    *whole, rest = (rest + part).split(b"\n")
+                    for line in whole:
+                        lines.put_nowait((time.monotonic(), line + b"\n"))
+            finally:
+                lines.put_nowait(None)
+
+        reading = asyncio.create_task(read())
+        try:
+            while (item := await lines.get()) is not None:
+                at, line = item
+                await asyncio.sleep(max(0.0, at + self.faults.lag_seconds - time.monotonic()))
+                if stream in self._hushed:
+                    continue
+                await stream.write(line + before + line if self.faults.repeats else line)
+                before = line
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    async def _expired(self, request: web.Request) -> web.StreamResponse:
+        stream = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await stream.prepare(request)
+        status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 410, "reason": "Expired",
+                  "message": "too old resource version", "metadata": {}}  # fmt: skip
+        await stream.write(json.dumps({"type": "ERROR", "object": status}).encode() + b"\n")
+        return stream
+
+    def _upstream(self, request: web.Request) -> tuple[aiohttp.ClientSession, dict[str, str]]:
+        wanted = ("Authorization", "Content-Type", "Accept", "User-Agent")
+        headers = {name: request.headers[name] for name in wanted if name in request.headers}
+        return (self._as_caller if "Authorization" in headers else self._as_admin), headers
+
+    def _url(self, request: web.Request) -> str:
+        return f"{self._server}{request.path_qs}"
+
+    def _note(self, call: Call, status: int) -> None:
+        self.calls.append(Call(call.method, call.path, call.at, status))
+
+    @staticmethod
+    def _break(request: web.Request) -> None:
+        if request.transport is not None:
+            request.transport.abort()
