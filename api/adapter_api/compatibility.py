@@ -14,6 +14,7 @@ FREE_TO_CHANGE: tuple[tuple[str, ...], ...] = (
     # The order of samples depends on how many were seen, not on how they were grouped, so a run may be regrouped.
     ("optimization", "train_batch_size"),
     ("optimization", "gradient_accumulation_steps"),
+    ("optimization", "parallelism"),
     ("data", "params", "data_root_path"),
     ("data", "params", "num_workers"),
     ("data", "params", "cache"),

@@ -12,7 +12,19 @@ Fault = tuple[Location, str]
 
 def inconsistencies(config: TrainingConfig) -> list[Fault]:
     """Every rule that the configuration breaks; empty when it is consistent."""
-    rules = (_columns, _modules, _trained, _first_stage, _resolution, _cache, _optimizer, _text, _sampling, _schedule)
+    rules = (
+        _columns,
+        _modules,
+        _trained,
+        _first_stage,
+        _resolution,
+        _cache,
+        _optimizer,
+        _parallelism,
+        _text,
+        _sampling,
+        _schedule,
+    )
     return [fault for rule in rules for fault in rule(config)]
 
 
@@ -180,6 +192,28 @@ def _optimizer(config: TrainingConfig) -> Iterator[Fault]:
     for path, module in trainable_modules(config).items():
         if module.learning_rate is not None:
             yield ("model", "params", *path, "learning_rate"), "Prodigy finds one rate for all modules; remove it"
+
+
+def _parallelism(config: TrainingConfig) -> Iterator[Fault]:
+    """What cannot be computed on each process's share alone, or has no use for shares."""
+    optimization = config.optimization
+    if optimization.parallelism != "FSDP":
+        return
+    at = ("optimization", "parallelism")
+    if not config.model.params.unet_config.train:
+        yield at, "FSDP shares out the trained UNet, and this one is frozen; use DDP, or set unet_config.train: true"
+    if optimization.optimizer.target != "AdamW":
+        message = (
+            f"FSDP needs an optimizer that treats each number alone, which {optimization.optimizer.target} does not"
+        )
+        yield at, f"{message}; use AdamW, or DDP"
+    if config.model.params.unet_config.compile:
+        yield (
+            at,
+            "FSDP gathers weights between blocks, which compiled blocks do not see; set unet_config.compile: false",
+        )
+    if optimization.mixed_precision == "fp16":
+        yield at, "FSDP does not scale losses as fp16 needs it; use mixed_precision bf16 or no, or DDP"
 
 
 def _text(config: TrainingConfig) -> Iterator[Fault]:

@@ -526,6 +526,9 @@ class OptimizationConfig(ConfigModel):
     optimizer: OptimizerConfig = OptimizerConfig()
     max_grad_norm: PositiveReal | None = 1.0
     """Gradients are clipped to this norm; null for not at all."""
+    parallelism: Literal["DDP", "FSDP"] = "DDP"
+    """DDP: all weights on every process. FSDP: of what is trained, each process holds its share of weights, gradients and
+    optimizer state (FSDP2), for UNets that do not fit otherwise."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     """Data type of the forward pass."""
     ema: EmaConfig | None = None

@@ -221,3 +221,28 @@ def test_pictures_are_asked_for_by_columns_that_exist(row: dict[str, Any], fault
 )
 def test_a_unet_that_could_not_be_built_is_refused(params: dict[str, Any]) -> None:
     assert len(faults({"token_conditioners": LABEL, "unet_config": {"params": params}})) == 1
+
+
+@pytest.mark.parametrize(
+    ("unet", "optimization", "fault"),
+    [
+        pytest.param({"train": True}, {}, None, id="a trained UNet"),
+        pytest.param({}, {}, "FSDP shares out the trained UNet, and this one is frozen", id="a frozen UNet"),
+        pytest.param(
+            {"train": True},
+            {"optimizer": {"target": "Adafactor"}},
+            "FSDP needs an optimizer that treats",
+            id="Adafactor",
+        ),
+        pytest.param({"train": True, "compile": True}, {}, "FSDP gathers weights between blocks", id="compiled blocks"),
+        pytest.param({"train": True}, {"mixed_precision": "fp16"}, "FSDP does not scale losses", id="fp16"),
+    ],
+)
+def test_fsdp_is_refused_where_it_would_not_compute_the_same(
+    unet: dict[str, Any], optimization: dict[str, Any], fault: str | None
+) -> None:
+    found = faults(
+        {"token_conditioners": LABEL, "unet_config": unet}, optimization={"parallelism": "FSDP", **optimization}
+    )
+    expected = [] if fault is None else [f"optimization.parallelism: {fault}"]
+    assert [line[: len(start)] for line, start in zip(found, expected, strict=True)] == expected

@@ -2,7 +2,7 @@
 
     checkpoint-<step>/
         training.yaml trainer_state.json metrics.json versions.json history.jsonl   what made it, and where it stands
-        model/<part>.safetensors   ema.safetensors                      weights
+        model/<part>.safetensors   ema.safetensors                      weights; of a sharded run, a file for each rank
         optimizer.safetensors optimizer.json scheduler.json accelerate.json
         random-rank-<rank>.safetensors
         complete-rank-<rank>.json                                       every file of one writing node, with its size
@@ -14,9 +14,11 @@ import errno
 import json
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 from adapter_api.checkpoint import step_of
 from adapter_api.retention import Candidate, Policy, kept
+from adapter_trainer import tensor_files
 from adapter_trainer.errors import DamagedCheckpoint
 from adapter_trainer.processes import Processes
 
@@ -49,25 +51,43 @@ def fault_of(folder: Path) -> str | None:
     return None
 
 
-def complete_steps(output: Path) -> dict[int, bool]:
-    """Steps of the checkpoints that are complete, and whether each holds the model."""
+class Held(NamedTuple):
+    """What a complete folder of a checkpoint holds: of several nodes', each holds a part."""
+
+    state: bool
+    """Rank 0's records, and with them all tensors that are not in shards."""
+    tensors: list[str]
+
+
+def complete_steps(output: Path) -> dict[int, Held]:
+    """The checkpoints that are complete as this folder has them, by step."""
     found = {}
     for folder in output.glob("checkpoint-*") if output.is_dir() else ():
         step = step_of(folder.name)
         if step is not None and folder.is_dir() and fault_of(folder) is None:
-            found[step] = (folder / STATE_FILE).is_file()
+            found[step] = Held((folder / STATE_FILE).is_file(), tensor_files.names_in(folder))
     return found
 
 
 def latest_step(output: Path, processes: Processes) -> int | None:
-    """The newest step that is complete in every output folder and whose model is in one of them; collective.
+    """The step to resume from; collective."""
+    return newest_of(processes.gather(complete_steps(output)))
 
-    Without one, the newest whose model is complete anywhere: a node that lost its folder costs its random state only.
+
+def newest_of(seen: list[dict[int, Held]]) -> int | None:
+    """The newest step that is complete in every rank's folder and whose state they hold together.
+
+    Without one, the newest whose state is there in spite of it: a node that lost its folder costs its random state only,
+    unless it had shards.
     """
-    seen = processes.gather(complete_steps(output))
-    whole = {step for steps in seen for step, has_model in steps.items() if has_model}
+    whole = {step for step in set().union(*seen) if _is_whole([steps[step] for steps in seen if step in steps])}
     everywhere = whole.intersection(*seen)
     return max(everywhere or whole, default=None)
+
+
+def _is_whole(held: list[Held]) -> bool:
+    names = {name for each in held for name in each.tensors}
+    return any(each.state for each in held) and not tensor_files.missing_shards(sorted(names))
 
 
 def check(folder: Path) -> None:

@@ -125,7 +125,7 @@ def take_step(run: Training) -> Tensor:
         losses.append(loss.detach())
         samples += len(batch.timesteps)
     if state.ema is not None:
-        state.ema.step(parameter for _, parameter in state.trained())
+        state.ema.step(state.trained_rows())
     times.end_step()
     state.step += 1
     state.seen += samples * run.processes.world_size
@@ -167,7 +167,7 @@ def save(run: Training, *, stopping: bool) -> None:
     Raises:
         NonFiniteLoss: the last step's gradient overflowed; such weights must not replace those that can be resumed.
     """
-    if not all(bool(parameter.isfinite().all()) for _, parameter in run.state.trained()):
+    if not run.state.is_finite(run.processes):
         raise NonFiniteLoss(f"step {run.state.step}: weights became NaN or infinite; {_REMEDY}")
     if not stopping:
         evaluate(run)

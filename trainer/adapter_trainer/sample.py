@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from adapter_api.columns import columns_of
@@ -18,6 +17,7 @@ from adapter_trainer.errors import DamagedCheckpoint, IncompatibleCheckpoint, In
 from adapter_trainer.images import reference_image
 from adapter_trainer.model import AdapterModel, Conditions
 from adapter_trainer.order import Place
+from adapter_trainer.tensor_files import stored
 from adapter_trainer.verify import open_image, read_embedding
 
 Row = Mapping[str, int | str | tuple[float, ...]]
@@ -157,13 +157,12 @@ def load(folder: Path, device: str | None = None) -> Sampler:
         raise DamagedCheckpoint(f"{folder}: {error}") from None
     model = AdapterModel(config)
     try:
+        tensors = stored(folder)
         for name, module in model.saved_parts().items():
-            module.load_state_dict(load_file(folder / "model" / f"{name}.safetensors"))
-        if (folder / "ema.safetensors").is_file():
-            averaged = load_file(folder / "ema.safetensors")
-            parameters = dict(model.named_parameters())
-            for name, value in averaged.items():
-                parameters[name].data.copy_(value)
+            module.load_state_dict(tensors.part(f"model/{name}"))
+        parameters = dict(model.named_parameters())
+        for name, value in tensors.part("ema").items():
+            parameters[name].data.copy_(value)
     except (OSError, SafetensorError) as error:
         raise DamagedCheckpoint(f"{folder}: {error}") from None
     except (RuntimeError, KeyError) as error:

@@ -16,7 +16,7 @@ from torch import nn
 from adapter_api.columns import columns_of
 from adapter_api.retention import Policy
 from adapter_api.training import TrainingConfig
-from adapter_trainer import checkpoint, compute, optimizers, randomness
+from adapter_trainer import checkpoint, compute, optimizers, randomness, sharding
 from adapter_trainer.caching import Cache, layout_of, wants_contents
 from adapter_trainer.contents import Content, contents_of
 from adapter_trainer.control import StopRequest
@@ -88,6 +88,8 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
     _cast_frozen(model, WEIGHT_TYPES[optimization.mixed_precision])
     model.to(accelerator.device)
     compute.tune(model, accelerator.device)
+    if is_sharded := optimization.parallelism == "FSDP" and processes.world_size > 1:
+        sharding.shard(model, accelerator.device.type, processes.world_size)
     optimizer = _optimizer(config, model)
     total_steps = total_steps_of(config, layout.order.length, processes.world_size)
     scheduler = get_scheduler(
@@ -96,13 +98,11 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
         num_warmup_steps=optimization.lr_warmup_steps,
         num_training_steps=total_steps,
     )
-    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    ema = None
-    if optimization.ema is not None:
-        floor = 0.0 if optimization.ema.warmup else optimization.ema.decay
-        ema = EMAModel(trained, decay=optimization.ema.decay, min_decay=floor, foreach=True)
+    ema = _average(config, optimizer)
     module: nn.Module
-    module, prepared_optimizer = accelerator.prepare(model, optimizer)
+    # Accelerate wraps a model that is only evaluated for mixed precision alone, which is what a sharded one needs.
+    module = accelerator.prepare_model(model, evaluation_mode=is_sharded)
+    prepared_optimizer = accelerator.prepare_optimizer(optimizer)
     state = TrainingState(config, model, prepared_optimizer, scheduler, ema, accelerator, options.output / METRICS_FILE)
     report = Report(options.output, accelerator, processes, total_steps, options.clock, show)
     randomness.seed(config.seed, 0, processes.rank)
@@ -235,6 +235,16 @@ def _optimizer(config: TrainingConfig, model: AdapterModel) -> torch.optim.Optim
     if not groups:
         raise InvalidConfig("model.params: nothing is trained; set train: true for a part")
     return optimizers.optimizer(config.optimization.optimizer, groups, config.optimization.learning_rate)
+
+
+def _average(config: TrainingConfig, optimizer: torch.optim.Optimizer) -> EMAModel | None:
+    """The moving average of what this rank has of the trained parameters, if one is configured."""
+    settings = config.optimization.ema
+    if settings is None:
+        return None
+    trained = [sharding.rows_of(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    floor = 0.0 if settings.warmup else settings.decay
+    return EMAModel(trained, decay=settings.decay, min_decay=floor, foreach=True)
 
 
 def _has_unused(config: TrainingConfig) -> bool:

@@ -13,20 +13,20 @@ import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from diffusers.training_utils import EMAModel
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from adapter_api.compatibility import differences
 from adapter_api.document import InvalidDocument, dump, read, validate
 from adapter_api.training import TrainingConfig
-from adapter_trainer import checkpoint, optimizers, randomness
+from adapter_trainer import checkpoint, optimizers, randomness, sharding, tensor_files
 from adapter_trainer.arena import Contents
 from adapter_trainer.errors import DamagedCheckpoint, IncompatibleCheckpoint, InvalidConfig
 from adapter_trainer.history import CHECKPOINT_FILE
 from adapter_trainer.model import AdapterModel
 from adapter_trainer.processes import Processes
+from adapter_trainer.tensor_files import StoredTensors
 
 _VERSIONED = ("adapter-training-operator", "torch", "diffusers", "transformers", "accelerate", "numpy", "safetensors")
 
@@ -56,33 +56,42 @@ class TrainingState:
         for group in self.optimizer.param_groups:
             yield from zip(group["names"], group["params"], strict=True)
 
+    def trained_rows(self) -> list[Tensor]:
+        """This rank's share of the trained parameters, in the same order: all of them, unless they are sharded."""
+        return [sharding.rows_of(parameter) for _, parameter in self.trained()]
+
+    def is_finite(self, processes: Processes) -> bool:
+        """Whether all trained parameters are; the same answer on every rank."""
+        mine = all(bool(rows.isfinite().all()) for rows in self.trained_rows())
+        return all(processes.gather(mine)) if sharding.is_sharded(self.model) else mine
+
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """The model with its averaged weights, where an average is kept, for as long as the block."""
-        if self.ema is None:
-            yield
-            return
-        parameters = [parameter for _, parameter in self.trained()]
-        self.ema.store(parameters)
-        self.ema.copy_to(parameters)
+        """The whole model with its averaged weights, where an average is kept, for as long as the block; collective."""
+        rows = self.trained_rows()
+        if self.ema is not None:
+            self.ema.store(rows)
+            self.ema.copy_to(rows)
         try:
-            yield
+            with sharding.whole(self.model):
+                yield
         finally:
-            self.ema.restore(parameters)
+            if self.ema is not None:
+                self.ema.restore(rows)
 
     # --- out ---
 
     def contents(self, processes: Processes) -> Contents:
         """This rank's files of a checkpoint: tensors as they are in memory, and everything small as it is now."""
         found = Contents(blobs={randomness.file_name(processes.rank): randomness.state()})
+        shards = processes.world_size if sharding.is_sharded(self.model) else 0
+        for part, tensors in self._parts():
+            if processes.is_main or shards:
+                found.tensors[tensor_files.name_of(part, processes.rank, shards)] = tensor_files.own(
+                    tensors, processes.rank
+                )
         if not processes.is_main:
             return found
-        for name, module in self.model.saved_parts().items():
-            found.tensors[f"model/{name}.safetensors"] = _tensors(module.state_dict())
-        if self.ema is not None:
-            shadows = zip(self.trained(), self.ema.shadow_params, strict=True)
-            found.tensors["ema.safetensors"] = _tensors({name: shadow for (name, _), shadow in shadows})
-        found.tensors["optimizer.safetensors"] = _tensors(self._optimizer_tensors())
         scaler = self.accelerator.scaler
         records = {
             "optimizer": optimizers.kept_of(self.optimizer.param_groups),
@@ -111,6 +120,15 @@ class TrainingState:
     def _configuration(self) -> bytes:
         return dump(self.config).encode()
 
+    def _parts(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """All tensors, by the name of their file."""
+        for name, module in self.model.saved_parts().items():
+            yield f"model/{name}", module.state_dict()
+        if self.ema is not None:
+            shadows = zip(self.trained(), self.ema.shadow_params, strict=True)
+            yield "ema", {name: sharding.with_rows(parameter, shadow) for (name, parameter), shadow in shadows}
+        yield "optimizer", self._optimizer_tensors()
+
     def _optimizer_tensors(self) -> dict[str, Tensor]:
         return {
             f"{name}.{key}": value
@@ -121,7 +139,7 @@ class TrainingState:
     # --- in ---
 
     def load(self, folder: Path, processes: Processes, *, is_own: bool) -> None:
-        """Continues from a checkpoint; collective. Ranks without the model's files receive them from one that has them.
+        """Continues from a checkpoint; collective. Ranks receive the files that they lack from one that has them.
 
         Of a checkpoint that is this output's own (`is_own`), nothing that matters in its configuration may differ. Of
         another run's, weights, optimizer state and progress are taken, and the settings are this configuration's.
@@ -139,19 +157,22 @@ class TrainingState:
             )
         source = holders.index(True)
         error: Exception | None = None
-        files: dict[str, Any] = {}
-        if processes.rank == source or all(holders):
-            try:
-                files = _read(folder)
+        names = tensor_files.names_in(folder)
+        if processes.rank != source and not all(holders):
+            names = [name for name in names if tensor_files.is_shard(name)]
+        records: dict[str, Any] | None = None
+        try:
+            if names:
+                _check(folder, names)
+            if processes.rank == source or all(holders):
+                records = _records(folder)
                 self._check_compatible(folder, is_own=is_own)
-            except (DamagedCheckpoint, IncompatibleCheckpoint) as found:
-                error = found
+        except (DamagedCheckpoint, IncompatibleCheckpoint) as found:
+            error = found
         if (error := processes.first_error(error)) is not None:
             raise error
-        if not all(holders):
-            records = processes.gather(files.get("records"))[source]
-            files = {"tensors": processes.broadcast(files.get("tensors"), source), "records": records}
-        self._apply(files["tensors"], files["records"], folder)
+        tensors = tensor_files.gathered(folder, names, processes)
+        self._apply(tensors, processes.gather(records)[source] or {}, folder)
         own = folder / randomness.file_name(processes.rank)
         if own.is_file() and checkpoint.fault_of(folder) is None:
             randomness.load(own)
@@ -170,22 +191,25 @@ class TrainingState:
                 + "\nUse the old configuration, or another output folder"
             )
 
-    def _apply(self, tensors: dict[str, Tensor], records: dict[str, Any], folder: Path) -> None:
+    def _apply(self, tensors: StoredTensors, records: dict[str, Any], folder: Path) -> None:
         for name, module in self.model.saved_parts().items():
-            own = _below(tensors, f"model/{name}")
+            own, current = tensors.part(f"model/{name}"), module.state_dict()
             try:
-                module.load_state_dict(own, strict=True)
+                module.load_state_dict(
+                    {key: sharding.like(current.get(key), value) for key, value in own.items()}, strict=True
+                )
             except RuntimeError as error:
                 line = str(error).splitlines()[min(1, len(str(error).splitlines()) - 1)].strip()
                 raise IncompatibleCheckpoint(
                     f"{folder}: model/{name} does not fit this configuration: {line}"
                 ) from None
         if self.ema is not None:
-            shadows = _below(tensors, "ema")
+            shadows = tensors.part("ema")
             for (name, parameter), shadow in zip(self.trained(), self.ema.shadow_params, strict=True):
-                shadow.copy_(shadows.get(name, parameter.detach()))
+                average = sharding.like(parameter, shadows[name]) if name in shadows else parameter.detach()
+                shadow.copy_(sharding.rows_of(average))
             self.ema.optimization_step = int(records["trainer_state"]["ema_step"])
-        self._load_optimizer(_below(tensors, "optimizer"), records["optimizer"], folder)
+        self._load_optimizer(tensors.part("optimizer"), records["optimizer"], folder)
         self._load_scheduler(records["scheduler"])
         scaler = self.accelerator.scaler
         if scaler is not None and records["accelerate"]["grad_scaler"]:
@@ -193,12 +217,16 @@ class TrainingState:
         self.step = int(records["trainer_state"]["step"])
         self.seen = int(records["trainer_state"]["samples_seen"])
 
-    def _load_optimizer(self, tensors: dict[str, Tensor], groups: list[dict[str, Any]], folder: Path) -> None:
+    def _load_optimizer(self, tensors: StoredTensors, groups: list[dict[str, Any]], folder: Path) -> None:
+        parameters = dict(self.trained())
         saved: dict[str, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             name, _, kind = key.rpartition(".")
-            saved.setdefault(name, {})[kind] = value
-        if unknown := saved.keys() - {name for name, _ in self.trained()}:
+            # Of a parameter's shape are its averages; counters and factors are whole on every rank.
+            reference = parameters.get(name)
+            of_its_shape = reference is not None and reference.shape == value.shape
+            saved.setdefault(name, {})[kind] = sharding.like(reference, value) if of_its_shape else value
+        if unknown := saved.keys() - parameters.keys():
             raise IncompatibleCheckpoint(
                 f"{folder}: optimizer.safetensors holds {min(unknown)}, which this configuration does not train; train "
                 "the same parts, or continue from the weights alone with another output folder"
@@ -228,30 +256,26 @@ class TrainingState:
         self.scheduler._last_lr = rates  # noqa: SLF001 - what get_last_lr answers; it has no setter
 
 
-def _read(folder: Path) -> dict[str, Any]:
-    """All tensors by `<file>:<name>` and all records by file of a checkpoint."""
+def _check(folder: Path, names: list[str]) -> None:
+    """Raises DamagedCheckpoint unless the folder is complete and its files of tensors can be read."""
     checkpoint.check(folder)
-    tensors: dict[str, Tensor] = {}
+    for name in names:
+        try:
+            with safe_open(folder / name, framework="pt"):
+                pass
+        except (OSError, SafetensorError) as error:
+            raise DamagedCheckpoint(f"{folder}: {name}: {error}; use another checkpoint") from None
+
+
+def _records(folder: Path) -> dict[str, Any]:
+    """What a checkpoint holds besides tensors, by file."""
     try:
-        for path in sorted(folder.rglob("*.safetensors")):
-            if not path.name.startswith("random-rank-"):
-                stem = path.relative_to(folder).with_suffix("").as_posix()
-                tensors |= {f"{stem}:{name}": value for name, value in load_file(path).items()}
-        records = {
+        return {
             name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
             for name in ("optimizer", "scheduler", "accelerate", "trainer_state")
         }
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError) as error:
         raise DamagedCheckpoint(f"{folder}: {error}; use another checkpoint") from None
-    return {"tensors": tensors, "records": records}
-
-
-def _below(tensors: dict[str, Tensor], file: str) -> dict[str, Tensor]:
-    return {name.removeprefix(f"{file}:"): value for name, value in tensors.items() if name.startswith(f"{file}:")}
-
-
-def _tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach() for name, value in tensors.items()}
 
 
 @cache
