@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,7 +12,7 @@ from adapter_api.job import JobStatus, LastFailure, Restarts
 from adapter_api.progress import Progress
 from adapter_operator import conditions
 from adapter_operator.decide import Announce, Launch, Remove, RemoveJob, State, decide
-from adapter_operator.observed import BatchJob, Observed
+from adapter_operator.observed import BatchJob, Observed, ObservedPod
 from tests.operator.builders import NOW, after, failed, job, observed, pod, said, status
 
 
@@ -259,3 +260,18 @@ def test_any_history_keeps_one_attempt_alive_and_its_counts_exact(history: list[
         assert state.restarts.charged <= min(charged, 3)
         assert state.restarts.uncharged <= uncharged
     assert state.restarts.charged <= 3
+
+
+@pytest.mark.parametrize("left", [(pod(0), pod(1, deleted_at=NOW)), (pod(0),)], ids=["is-deleted", "is-gone"])
+def test_a_queue_that_takes_its_quota_back_preempts_and_costs_no_restart(left: tuple[ObservedPod, ...]) -> None:
+    taken = Observed(pods=left, batch_jobs={1: BatchJob("job-1", is_suspended=True)})
+    decision = decide(job({"scheduling": {"queueName": "team"}}, status()), taken, NOW)
+    assert (decision.state, decision.reason, decision.attempt) == (State.RESTARTING, "Preempted", 2)
+    assert (decision.restarts.charged, decision.restarts.uncharged) == (0, 1)
+    assert decision.needs_fresh_view
+
+
+def test_an_attempt_that_is_ahead_of_an_edited_status_is_the_present_one() -> None:
+    running = observed(pod(0, attempt=2), pod(1, attempt=2), attempts=(2,))
+    decision = decide(job(None, status(attempt=1)), running, NOW)
+    assert (decision.state, decision.attempt, decision.actions) == (State.RUNNING, 2, ())
