@@ -144,6 +144,11 @@ class Run:
             self.folder / "counters" / name, self._fatal(name),
         )  # fmt: skip
 
+    def _restart_trainer(self, node: int) -> None:
+        code = self.trainers[node].exitcode
+        assert code == -signal.SIGKILL, f"{self.crash}: the trainer of node {node} ended with {code}"
+        self._start_trainer(node)
+
     def _fatal(self, name: str) -> int:
         """The change at which the process that is started now ends; the one that follows it has none."""
         if self.crash.place != name or self._struck:
@@ -156,7 +161,7 @@ class Run:
         self._observe()
         for process, start in [
             *self._ended(self.current, self._go_on),
-            *self._ended(self.trainers, self._start_trainer),
+            *self._ended(self.trainers, self._restart_trainer),
         ]:
             if process.exitcode == -signal.SIGKILL and self.crash.recovery == "attempt":
                 self._next_attempt()

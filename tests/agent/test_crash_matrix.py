@@ -65,13 +65,14 @@ def crashes(undisturbed: Run) -> list[Crash]:
             Crash(place, step, victim, recovery)
             for step, recovery in itertools.product(range(1, steps + 1), recoveries)
         ]
-    random.Random(20_261_124).shuffle(everything)
+    chance = random.Random(20_261_124)
+    chance.shuffle(everything)
     rounds: Counter[tuple[str, int]] = Counter()
     ranked = []
     for crash in everything:
         rounds[crash.place, crash.step] += 1
-        ranked.append((rounds[crash.place, crash.step], crash))
-    return [crash for _, crash in sorted(ranked, key=lambda each: each[0])]
+        ranked.append((rounds[crash.place, crash.step], chance.random(), crash))
+    return [crash for *_, crash in sorted(ranked, key=lambda each: each[:2])]
 
 
 def test_nothing_is_lost_torn_or_left_behind_wherever_a_run_is_killed(
