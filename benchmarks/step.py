@@ -99,7 +99,7 @@ class BareLoop:
     def step(self) -> None:
         """One optimizer step."""
         run = self.run
-        loss = loop.loss_of(run.state.model, run.state.model, run.schedule, self.batch, run.nulls)
+        loss = loop.losses_of(run.state.model, run.state.model, run.schedule, self.batch, run.nulls).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()

@@ -77,9 +77,9 @@ def _modules(config: TrainingConfig) -> Iterator[Fault]:
     for name, adapter in params.adapters_config.items():
         at = ("model", "params", "adapters_config", name)
         column = column_of(config, f"adapters_config.{name}", adapter)
-        if adapter.projector.target == "PerceiverResampler" and column is not None and column.kind != "reference":
+        if adapter.projector.reads_sequence and column is not None and column.kind != "reference":
             message = (
-                f"PerceiverResampler reads a sequence of image features, column {column.name!r} holds one "
+                f"{adapter.projector.target} reads a sequence of image features, column {column.name!r} holds one "
                 f"{column.kind} a sample; choose Linear or MLP"
             )
             yield (*at, "projector", "target"), message
@@ -89,6 +89,8 @@ def trainable_modules(config: TrainingConfig) -> dict[Location, Trainable]:
     """Everything with a `train` flag, by its path below model.params."""
     params = config.model.params
     modules: dict[Location, Trainable] = {("unet_config",): params.unet_config}
+    if params.unet_config.lora is not None:
+        modules["unet_config", "lora"] = params.unet_config.lora
     modules |= {("text_config", "encoders", i): encoder for i, encoder in enumerate(params.text_config.encoders)}
     if params.image_encoder_config is not None:
         modules["image_encoder_config",] = params.image_encoder_config
@@ -101,6 +103,12 @@ def _trained(config: TrainingConfig) -> Iterator[Fault]:
         if not module.train and module.learning_rate is not None:
             at = ("model", "params", *path, "learning_rate")
             yield at, "is set for a module that is not trained; set train: true or remove it"
+    if config.model.params.unet_config.lora is not None and config.model.params.unet_config.train:
+        at = ("model", "params", "unet_config", "lora")
+        yield (
+            at,
+            "trains low-rank weights beside a UNet that is trained itself; set train: false for it, or remove lora",
+        )
     if not any(module.train for module in modules.values()):
         yield ("model", "params"), "nothing is trained; set train: true for the UNet or add an adapter or conditioner"
 
@@ -270,3 +278,9 @@ def _schedule(config: TrainingConfig) -> Iterator[Fault]:
             (*at, "prediction_type"),
             "epsilon says nothing about the image at zero signal-to-noise; use v_prediction with rescale_betas_zero_snr",
         )
+    if params.rescale_betas_zero_snr and params.timestep_spacing != "trailing":
+        message = (
+            f"{params.timestep_spacing} never draws from the last step, which rescale_betas_zero_snr makes pure noise; use "
+            "trailing"
+        )
+        yield (*at, "timestep_spacing"), message

@@ -141,6 +141,21 @@ class UNetParams(ConfigModel):
         return int(2 ** (len(self.block_out_channels) - 1))
 
 
+class LoraConfig(Trainable):
+    """Low-rank weights beside the UNet's own, which stay as they are (LoRA, arXiv 2106.09685); saved as diffusers loads them."""
+
+    train: Flag = True
+    """Whether its weights are trained; else they are frozen."""
+    rank: Annotated[PositiveCount, Field(le=1024)] = 16
+    """Rank of the product that is added to a layer's weights."""
+    alpha: PositiveReal | None = None
+    """The product is multiplied by alpha / rank; by default 1."""
+    target_modules: Annotated[tuple[PathText, ...], Field(min_length=1)] = ("to_q", "to_k", "to_v", "to_out.0")
+    """Names, or ends of names, of the layers that get them; by default those of all attention."""
+    dropout: Annotated[Fraction, Field(lt=1)] = 0.0
+    """Share of their inputs that training drops."""
+
+
 class UNetConfig(Source, Trainable):
     """The diffusion UNet."""
 
@@ -149,6 +164,7 @@ class UNetConfig(Source, Trainable):
     params: UNetParams = UNetParams()
     gradient_checkpointing: Flag = False
     """Recompute activations in the backward pass: less memory, about a fifth slower."""
+    lora: LoraConfig | None = None
     compile: Flag = False
     """Compile each transformer block with torch.compile: the first step takes minutes, later ones are faster."""
 
@@ -253,9 +269,9 @@ class ProjectorParams(ConfigModel):
     """Shape of a projector from one condition to tokens."""
 
     num_tokens: Annotated[PositiveCount, Field(le=1024)] = 4
-    """Tokens that it makes."""
+    """Tokens that it makes; a SequenceMLP makes one for each feature, whatever this says."""
     hidden_dim: PositiveCount | None = None
-    """Width inside; by default the larger of input and output (MLP) or the input's width (PerceiverResampler)."""
+    """Width inside; by default the input's, and of an MLP its lowest multiple that is not below the output's."""
     depth: Annotated[PositiveCount, Field(le=64)] = 4
     """Layers of a PerceiverResampler."""
     heads: PositiveCount | None = None
@@ -266,12 +282,18 @@ class ProjectorConfig(ConfigModel):
     """How a condition becomes tokens.
 
     Linear: one layer and LayerNorm (IP-Adapter base). MLP: two layers, GELU and LayerNorm (IP-Adapter FaceID).
+    SequenceMLP: the same for each feature of a sequence (IP-Adapter full).
     PerceiverResampler: learned queries over a sequence of features (IP-Adapter Plus, arXiv 2204.14198).
     """
 
-    target: Literal["Linear", "MLP", "PerceiverResampler"] = "Linear"
+    target: Literal["Linear", "MLP", "SequenceMLP", "PerceiverResampler"] = "Linear"
     """Kind, by its name in the registry."""
     params: ProjectorParams = ProjectorParams()
+
+    @property
+    def reads_sequence(self) -> bool:
+        """Whether it reads the image encoder's penultimate states rather than the pooled embedding."""
+        return self.target in ("SequenceMLP", "PerceiverResampler")
 
 
 class Conditioned(Trainable):
@@ -531,6 +553,10 @@ class OptimizationConfig(ConfigModel):
     optimizer state (FSDP2), for UNets that do not fit otherwise."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     """Data type of the forward pass."""
+    min_snr_gamma: PositiveReal | None = None
+    """Weigh each sample's loss by its signal-to-noise ratio, at most this; 5 is usual (arXiv 2303.09556)."""
+    offset_noise: Annotated[NonNegativeReal, Field(le=1)] = 0.0
+    """Standard deviation of what is added to the noise of a whole channel, so that brightness is learned; 0.05 is usual."""
     ema: EmaConfig | None = None
 
     @model_validator(mode="before")

@@ -95,6 +95,7 @@ def test_every_checkpoint_holds_its_evaluation_and_the_run_reports_it(data: Path
 def test_conditions_that_are_obeyed_gain_and_permuted_ones_do_not(data: Path, tmp_path: Path) -> None:
     """Trained to learn eleven samples by heart, the model misses the label where it is withheld."""
     changes = {
+        "model": {"params": {"token_conditioners": {"label_to_token": {"params": {"hidden_dim": 16}}}}},
         "optimization": {"max_train_steps": 150, "learning_rate": 0.01, "train_batch_size": 11},
         "logging": {"log_steps": 150},
     }

@@ -44,7 +44,7 @@ def test_counted_flops_and_kept_bytes_are_those_of_a_real_pass(tmp_path: Path) -
     batch = next(run.batches)
     saved = plan._SavedBytes(run.state.model)
     with FlopCounterMode(display=False) as counter, saved:
-        loss = loop.loss_of(run.module, run.state.model, run.schedule, batch, run.nulls)
+        loss = loop.losses_of(run.module, run.state.model, run.schedule, batch, run.nulls).mean()
         encoding_and_forward = counter.get_total_flops()
         loss.backward()
     work = plan.count(config)

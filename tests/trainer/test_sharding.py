@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import distributed
 
-from adapter_trainer import checkpoint, sample, sharding, tensor_files
+from adapter_trainer import checkpoint, sample, sharding, tensor_files, weights
 from adapter_trainer.errors import DamagedCheckpoint
 from adapter_trainer.model import AdapterModel
 from tests.trainer import runs, tiny
@@ -41,7 +41,13 @@ def sharded(settings: Settings, **more: object) -> Settings:
 
 
 def state(folder: Path) -> dict[str, np.ndarray]:
-    return {name: value.numpy() for name, value in tensor_files.stored(folder).items()}
+    """All tensors, whichever file they are in."""
+    tensors = tensor_files.stored(folder)
+    parts, averages = weights.weights_in(sample.load(folder).model, tensors.part)
+    found = {f"optimizer:{name}": value for name, value in tensors.part("optimizer").items()}
+    found |= {f"{part}:{name}": value for part, own in parts.items() for name, value in own.items()}
+    found |= {f"ema:{name}": value for name, value in averages.items()}
+    return {name: value.numpy() for name, value in found.items()}
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +77,7 @@ def test_a_sharded_run_trains_what_a_whole_one_trains(shards: Path, whole: Path)
     losses_agree(shards, whole)
     ours, theirs = state(shards / f"checkpoint-{STEPS}"), state(whole / f"checkpoint-{STEPS}")
     assert ours.keys() == theirs.keys()
-    weights = [name for name in theirs if not name.startswith("optimizer")]
-    for name in weights:
+    for name in (name for name in theirs if not name.startswith("optimizer")):
         np.testing.assert_allclose(ours[name], theirs[name], atol=2e-3, err_msg=name)
     drawn = shards / "samples" / f"step-{STEPS}.png"
     assert drawn.exists()

@@ -72,6 +72,10 @@ class Adapter(nn.Module):
         self.layers = nn.ModuleDict({name.replace(".", "/"): layer for name, layer in layers.items()})
         self.scale = scale
 
+    def layer_names(self) -> list[str]:
+        """The cross-attention layers that it reaches."""
+        return [name.replace("/", ".") for name in self.layers]
+
     def layer(self, name: str) -> AdapterLayer | None:
         """The part in the cross-attention layer of that name."""
         return dict(self.layers).get(name.replace(".", "/"))  # type: ignore[return-value]

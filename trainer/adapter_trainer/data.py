@@ -16,6 +16,7 @@ from adapter_trainer import order
 from adapter_trainer.encoders import Tokenizers
 from adapter_trainer.encodings import Encodings
 from adapter_trainer.images import Floats, Pixels, Size, cut, place, reference_image, stacked
+from adapter_trainer.objective import with_offset
 from adapter_trainer.order import Order, Place
 from adapter_trainer.table import Row
 from adapter_trainer.verify import open_image, read_embedding
@@ -36,6 +37,8 @@ class SampleShape:
     """Height and width of reference images; None without an image encoder."""
     dropouts: dict[str, float]
     """Share of dropped samples, by condition."""
+    offset_noise: float = 0.0
+    """Standard deviation of what is added to all of a channel's noise."""
 
 
 @dataclass
@@ -57,6 +60,8 @@ class Batch:
     """By condition, [B] of bool."""
     input_ids: list[Tensor]
     """[B, L] for each text encoder."""
+    indices: Tensor
+    """[B] of int64: which rows of the table these are."""
     encoded: dict[str, Tensor] = field(default_factory=dict)
     """What was read from the cache instead, by the names of `Encodings.of_row`, [B, ...]."""
 
@@ -80,6 +85,7 @@ class Batch:
             {name: function(tensor) for name, tensor in self.columns.items()},
             {name: function(tensor) for name, tensor in self.dropped.items()},
             [function(tensor) for tensor in self.input_ids],
+            function(self.indices),
             {name: function(tensor) for name, tensor in self.encoded.items()},
         )
 
@@ -88,6 +94,7 @@ class Batch:
 class _Sample:
     """NumPy arrays until they are stacked: a tensor for every part of every sample costs more than the parts do."""
 
+    index: int
     pixels: Pixels | None
     noise: Floats
     posterior_noise: Floats
@@ -137,6 +144,9 @@ class Samples(Dataset[_Sample]):
         latents = (channels, size[0] // factor, size[1] // factor)
         noise = random.standard_normal(latents, dtype=np.float32)
         posterior = random.standard_normal(latents, dtype=np.float32)
+        if self.shape.offset_noise:
+            levels = order.generator_at(self.seed, at, "offset").standard_normal(channels, dtype=np.float32)
+            noise = with_offset(noise, levels, self.shape.offset_noise)
         timestep = int(random.integers(self.shape.timesteps))
         draws = random.random(len(self.shape.dropouts))
         dropped = {
@@ -146,7 +156,7 @@ class Samples(Dataset[_Sample]):
         columns = {name: self._column(row, name) for name in row.values if name not in self.encoded_columns}
         if self.shape.reference_size is not None and "image" not in self.encoded_columns:
             columns["image"] = reference_image(Image.fromarray(self.pixels(row.image)), self.shape.reference_size)
-        return _Sample(pixels, noise, posterior, timestep, time_ids, columns, dropped, row.caption, encoded)
+        return _Sample(index, pixels, noise, posterior, timestep, time_ids, columns, dropped, row.caption, encoded)
 
     def _picture(
         self, row: Row, size: Size, random: np.random.Generator
@@ -216,6 +226,7 @@ class Collate:
             columns={name: _stacked([sample.columns[name] for sample in samples]) for name in first.columns},
             dropped={name: torch.tensor([sample.dropped[name] for sample in samples]) for name in first.dropped},
             input_ids=[] if self.tokenizers is None else self.tokenizers([sample.caption for sample in samples]),
+            indices=torch.tensor([sample.index for sample in samples]),
             encoded={name: torch.stack([sample.encoded[name] for sample in samples]) for name in first.encoded},
         )
 

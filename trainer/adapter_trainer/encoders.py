@@ -129,6 +129,11 @@ class ImageEncoder(nn.Module):
         """Width of the hidden states."""
         return int(self.encoder.config.hidden_size)  # type: ignore[union-attr,arg-type]
 
+    @property
+    def sequence_length(self) -> int:
+        """Number of hidden states: the patches and one more."""
+        return (self.image_size // int(self.encoder.config.patch_size)) ** 2 + 1  # type: ignore[union-attr,arg-type]
+
     def forward(self, pixels: Tensor, *, sequence: bool) -> Tensor:
         """Pixels [B, 3, S, S] -> penultimate states [B, patches + 1, hidden], or pooled embeddings [B, pooled_dim]."""
         trained = any(parameter.requires_grad for parameter in self.encoder.parameters())

@@ -1,7 +1,7 @@
 """What a checkpoint is worth, on samples that training does not read: loss without each condition, pictures judged."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -188,6 +188,6 @@ def read_held_out(settings: EvaluationConfig, config: TrainingConfig) -> list[Ro
 
 
 def plain_samples(rows: list[Row], config: TrainingConfig, training: Samples) -> Samples:
-    """Held-out rows as training's samples are read, but never cropped or flipped at random."""
+    """Held-out rows as training's samples are read, but never cropped or flipped at random, and without offset noise."""
     plain = config.data.params.model_copy(update={"random_crop": False, "random_flip": False})
-    return Samples(rows, plain, training.widths, training.shape, SEED)
+    return Samples(rows, plain, training.widths, replace(training.shape, offset_noise=0.0), SEED)

@@ -21,8 +21,9 @@ from adapter_trainer.report import Report
 from adapter_trainer.resting import Resting
 from adapter_trainer.saving import Saver
 from adapter_trainer.state import TrainingState
+from adapter_trainer.table import Row
+from adapter_trainer.watch import LARGEST_LOSS, Watch, told
 
-LARGEST_LOSS = 1e30
 _REMEDY = (
     "the checkpoints before it stand. Lower optimization.learning_rate, set max_grad_norm, or train with "
     "mixed_precision bf16 or no"
@@ -59,6 +60,8 @@ class Training:
     total_steps: int
     samples: int
     """Read in one epoch."""
+    rows: list[Row]
+    watch: Watch
     evaluation: Evaluation | None
     gallery: Gallery
 
@@ -107,7 +110,9 @@ def take_step(run: Training) -> Tensor:
         batch = next(run.batches).to(accelerator.device)
         times.end("data")
         with accelerator.accumulate(run.module):
-            loss = loss_of(run.module, state.model, run.schedule, batch, run.nulls)
+            each = losses_of(run.module, state.model, run.schedule, batch, run.nulls)
+            run.watch.observe(state.step + 1, each, batch.indices)
+            loss = each.mean()
             times.end("forward")
             run.batches.read_ahead()
             accelerator.backward(loss)
@@ -133,28 +138,30 @@ def take_step(run: Training) -> Tensor:
     return torch.stack(losses).mean()
 
 
-def loss_of(module: nn.Module, model: AdapterModel, schedule: NoiseSchedule, batch: Batch, nulls: Nulls) -> Tensor:
-    """The objective on one batch, a scalar; `module` is `model`, wrapped or not."""
+def losses_of(module: nn.Module, model: AdapterModel, schedule: NoiseSchedule, batch: Batch, nulls: Nulls) -> Tensor:
+    """The objective on each sample of a batch, [B]; `module` is `model`, wrapped or not."""
     latents = latents_of(model.first_stage, batch.images, batch.encoded.get(LATENTS), batch.posterior_noise)
     noisy = schedule.add_noise(latents, batch.noise, batch.timesteps)
     conditions = Conditions(
         batch.columns, batch.dropped, batch.time_ids, batch.input_ids, nulls.input_ids, batch.encoded, nulls.encoded
     )
     prediction = module(noisy, batch.timesteps, conditions)
-    return objective.loss(prediction, schedule.target(latents, batch.noise, batch.timesteps))
+    target = schedule.target(latents, batch.noise, batch.timesteps)
+    return objective.losses(prediction, target, schedule.weights(batch.timesteps))
 
 
 def report_loss(run: Training, loss: Tensor) -> None:
     """Reports the loss over all processes.
 
     Raises:
-        NonFiniteLoss: it is NaN or beyond what a report holds, which no further step would mend.
+        NonFiniteLoss: it is NaN or beyond what a report holds, in this step or one since the last report; names the samples.
     """
     state = run.state
-    reduced: Tensor = state.accelerator.reduce(loss, reduction="mean")
-    mean = float(reduced)
-    if not abs(mean) <= LARGEST_LOSS:
-        raise NonFiniteLoss(f"step {state.step}: the loss is {mean}; {_REMEDY}")
+    reduced: Tensor = state.accelerator.reduce(torch.stack([loss, run.watch.is_bad]), reduction="mean")
+    mean, is_bad = reduced.tolist()
+    if is_bad or not abs(mean) <= LARGEST_LOSS:
+        found = told(run.processes.gather(run.watch.found(run.rows)))
+        raise NonFiniteLoss(f"step {state.step}: {found}; {_REMEDY}")
     epoch = state.seen // run.samples
     state.metrics = run.report.step(state.step, epoch, mean, float(state.scheduler.get_last_lr()[0]))
 

@@ -14,6 +14,7 @@ from adapter_trainer.adapters import Adapter, AdapterLayer, attach, cross_attent
 from adapter_trainer.encoders import ImageEncoder, TextEncoders, Tokenizers, image_encoder, text_encoders, tokenizers
 from adapter_trainer.errors import InvalidConfig
 from adapter_trainer.first_stage import Autoencoder, Pixels, first_stage
+from adapter_trainer.lora import LoraWeights
 from adapter_trainer.projectors import ConditionTokens
 from adapter_trainer.tokens import TOKEN_CONDITIONERS, conditioning_sequence
 
@@ -73,6 +74,8 @@ class AdapterModel(nn.Module):
         self.adapters = nn.ModuleDict({name: self._adapter(config, name) for name in params.adapters_config})
         attach(self.unet, {name: adapter for name, adapter in self.adapters.items() if isinstance(adapter, Adapter)})
         self._check_fit(config)
+        # Not a child of its own: its weights are the UNet's, and would be saved twice.
+        self._lora = (self._low_rank(config),)
         self._freeze()
 
     # --- construction ---
@@ -96,25 +99,33 @@ class AdapterModel(nn.Module):
         settings = config.model.params.adapters_config[name]
         field = f"model.params.adapters_config.{name}"
         column, projector = self.columns[f"adapters_config.{name}"], settings.projector
-        width = column.width
+        width, shape = column.width, projector.params
         if column.is_reference:
             if self.image_encoder is None:
                 raise InvalidConfig(f"{field}: takes reference images; set model.params.image_encoder_config")
-            sequence = projector.target == "PerceiverResampler"
-            width = self.image_encoder.sequence_dim if sequence else self.image_encoder.pooled_dim
+            width = self.image_encoder.sequence_dim if projector.reads_sequence else self.image_encoder.pooled_dim
+            if projector.target == "SequenceMLP":
+                shape = shape.model_copy(update={"num_tokens": self.image_encoder.sequence_length})
         available = cross_attention_layers(self.unet)
         chosen = matching_layers(settings.layers, list(available), f"{field}.layers")
         tokens = sources.build(
             f"adapters.{name}",
             config.seed,
             lambda: ConditionTokens(
-                registry.PROJECTORS[projector.target](width, self.token_dim, projector.params),
+                registry.PROJECTORS[projector.target](width, self.token_dim, shape),
                 self.token_dim,
                 settings.null_condition,
             ),
             f"{field}.projector",
         )
         return Adapter(tokens, {layer: AdapterLayer(available[layer]) for layer in chosen}, settings.scale)
+
+    def _low_rank(self, config: TrainingConfig) -> LoraWeights | None:
+        settings = self.params.unet_config.lora
+        if settings is None:
+            return None
+        field = "model.params.unet_config.lora"
+        return sources.build("unet_lora", config.seed, lambda: LoraWeights(self.unet, settings), field)
 
     def _check_fit(self, config: TrainingConfig) -> None:
         unet, resolution = self.unet.config, config.data.params.resolution
@@ -149,8 +160,7 @@ class AdapterModel(nn.Module):
         super().train(mode)
         self.first_stage.eval()
         for _, module, settings in self.trainable_parts():
-            if not settings.train:
-                module.eval()
+            module.train(mode and settings.train)
         return self
 
     # --- parts ---
@@ -158,6 +168,8 @@ class AdapterModel(nn.Module):
     def trainable_parts(self) -> Iterator[tuple[str, nn.Module, Trainable]]:
         """Name, module and settings (`train`, `learning_rate`) of every part that a flag freezes or trains."""
         yield "unet", self.unet, self.params.unet_config
+        if self.lora is not None and self.params.unet_config.lora is not None:
+            yield "unet_lora", self.lora, self.params.unet_config.lora
         if self.text_encoders is not None:
             encoders = zip(self.text_encoders.encoders, self.params.text_config.encoders, strict=True)
             for index, (encoder, settings) in enumerate(encoders):
@@ -169,6 +181,11 @@ class AdapterModel(nn.Module):
         for name, adapter in self.adapters.items():
             yield f"adapter-{name}", adapter, self.params.adapters_config[name]
 
+    @property
+    def lora(self) -> LoraWeights | None:
+        """The low-rank weights in the UNet, if there are any."""
+        return self._lora[0]
+
     def saved_parts(self) -> dict[str, nn.Module]:
         """Parts that a checkpoint must hold: the trained ones, and those that no folder or hub name could give back."""
         parts = {
@@ -176,6 +193,8 @@ class AdapterModel(nn.Module):
             for name, module, settings in self.trainable_parts()
             if settings.train or getattr(settings, "pretrained", None) is None
         }
+        if "unet" in parts:
+            parts.pop("unet_lora", None)  # they are in it
         stage = self.params.first_stage_config
         if isinstance(self.first_stage, Autoencoder) and stage.pretrained is None:
             parts["first_stage"] = self.first_stage
@@ -205,7 +224,7 @@ class AdapterModel(nn.Module):
         return {(column.name, self._reads_sequence(name)) for name, column in names if column.is_reference}
 
     def _reads_sequence(self, adapter: str) -> bool:
-        return self.params.adapters_config[adapter].projector.target == "PerceiverResampler"
+        return self.params.adapters_config[adapter].projector.reads_sequence
 
     def latent_shape(self, resolution: int) -> tuple[int, int, int]:
         """Channels, height and width of the latents of an image."""

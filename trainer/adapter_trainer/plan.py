@@ -193,7 +193,7 @@ def _features(model: AdapterModel, config: TrainingConfig, name: str, batch: int
     column, encoder = model.columns[f"adapters_config.{name}"], model.image_encoder
     if not column.is_reference or encoder is None:
         return torch.randn(batch, column.width)
-    if config.model.params.adapters_config[name].projector.target == "PerceiverResampler":
+    if config.model.params.adapters_config[name].projector.reads_sequence:
         return torch.randn(batch, _patches(config) + 1, encoder.sequence_dim)
     return torch.randn(batch, encoder.pooled_dim)
 

@@ -1,14 +1,20 @@
 """Projectors from one condition's features to tokens in the width of the UNet's cross-attention.
 
-Parameter names are those of the files that IP-Adapter publishes (arXiv 2308.06721): `proj` and `norm` for the base
-layout, `proj.0`, `proj.2` and `norm` for the MLP layout.
+Parameter names are those of the files that IP-Adapter publishes (arXiv 2308.06721), so that an export renames nothing here:
+`proj` and `norm` for the base layout; `proj.0`, `proj.2` and `norm` for FaceID's; `proj.0`, `proj.2` and `proj.3` for the full
+one; `latents`, `proj_in`, `layers`, `proj_out` and `norm_out` for Plus.
 """
 
+from typing import cast
+
 import torch
-from diffusers.models.embeddings import IPAdapterPlusImageProjection
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own convention
 from torch import Tensor, nn
 
 from adapter_api.training import ProjectorParams
+
+HEAD_DIM = 64
+"""Width of an attention head of the published resamplers."""
 
 
 class LinearProjector(nn.Module):
@@ -31,34 +37,90 @@ class MLPProjector(LinearProjector):
 
     def __init__(self, input_dim: int, token_dim: int, params: ProjectorParams) -> None:
         super().__init__(input_dim, token_dim, params)
-        hidden_dim = params.hidden_dim or max(input_dim, token_dim)
+        # A multiple of the input: diffusers derives the width inside from a whole factor.
+        hidden_dim = params.hidden_dim or input_dim * -(-token_dim // input_dim)
         self.proj = nn.Sequential(
             nn.Linear(input_dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, params.num_tokens * token_dim)
         )
+
+
+class SequenceMLP(nn.Module):
+    """Two linear layers with GELU between, and LayerNorm, for each feature: [B, S, input_dim] -> tokens [B, S, token_dim]."""
+
+    def __init__(self, input_dim: int, token_dim: int, params: ProjectorParams) -> None:
+        """`params.num_tokens` must be S."""
+        super().__init__()
+        self.num_tokens = params.num_tokens
+        hidden_dim = params.hidden_dim or input_dim
+        self.proj = nn.Sequential(
+            nn.Linear(input_dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, token_dim), nn.LayerNorm(token_dim)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Tokens [B, S, token_dim]."""
+        tokens: Tensor = self.proj(features)
+        return tokens
+
+
+class PerceiverAttention(nn.Module):
+    """Latents attend to the features and to themselves (Flamingo, arXiv 2204.14198, section 2.1)."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.to_q = nn.Linear(dim, dim, bias=False)
+        self.to_kv = nn.Linear(dim, 2 * dim, bias=False)
+        self.to_out = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, features: Tensor, latents: Tensor) -> Tensor:
+        """Features [B, S, dim] and latents [B, N, dim] -> [B, N, dim]."""
+        latents = self.norm2(latents)
+        query = self.to_q(latents)
+        key, value = self.to_kv(torch.cat([self.norm1(features), latents], dim=1)).chunk(2, dim=-1)
+        query, key, value = (each.unflatten(-1, (self.heads, -1)).transpose(1, 2) for each in (query, key, value))
+        attended = F.scaled_dot_product_attention(query, key, value)
+        output: Tensor = self.to_out(attended.transpose(1, 2).flatten(2))
+        return output
 
 
 class PerceiverResampler(nn.Module):
     """Learned queries that attend to a sequence: features [B, S, input_dim] -> tokens [B, num_tokens, token_dim]."""
 
     def __init__(self, input_dim: int, token_dim: int, params: ProjectorParams) -> None:
+        """Raises ValueError unless the heads divide the width."""
         super().__init__()
         hidden_dim = params.hidden_dim or input_dim
-        heads = params.heads or max(hidden_dim // 64, 1)
-        self.num_tokens = params.num_tokens
-        self.resampler = IPAdapterPlusImageProjection(
-            embed_dims=input_dim,
-            output_dims=token_dim,
-            hidden_dims=hidden_dim,
-            depth=params.depth,
-            dim_head=hidden_dim // heads,
-            heads=heads,
-            num_queries=params.num_tokens,
+        heads = params.heads or max(hidden_dim // HEAD_DIM, 1)
+        if hidden_dim % heads:
+            raise ValueError(f"hidden_dim {hidden_dim} is not a multiple of heads {heads}")
+        self.num_tokens, self.hidden_dim, self.heads = params.num_tokens, hidden_dim, heads
+        self.latents = nn.Parameter(torch.randn(1, params.num_tokens, hidden_dim) / hidden_dim**0.5)
+        self.proj_in = nn.Linear(input_dim, hidden_dim)
+        self.layers = nn.ModuleList(
+            nn.ModuleList([PerceiverAttention(hidden_dim, heads), _feed_forward(hidden_dim)])
+            for _ in range(params.depth)
         )
+        self.proj_out = nn.Linear(hidden_dim, token_dim)
+        self.norm_out = nn.LayerNorm(token_dim)
 
     def forward(self, features: Tensor) -> Tensor:
         """Tokens [B, num_tokens, token_dim]."""
-        tokens: Tensor = self.resampler(features)
+        latents = self.latents.expand(len(features), -1, -1)
+        features = self.proj_in(features)
+        for layer in self.layers:
+            attention, feed_forward = cast("nn.ModuleList", layer)
+            latents = attention(features, latents) + latents
+            latents = feed_forward(latents) + latents
+        tokens: Tensor = self.norm_out(self.proj_out(latents))
         return tokens
+
+
+def _feed_forward(dim: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.LayerNorm(dim), nn.Linear(dim, 4 * dim, bias=False), nn.GELU(), nn.Linear(4 * dim, dim, bias=False)
+    )
 
 
 class ConditionTokens(nn.Module):

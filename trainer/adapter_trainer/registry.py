@@ -33,5 +33,6 @@ SCHEDULERS: dict[str, Any] = {
 PROJECTORS: dict[str, type[torch.nn.Module]] = {
     "Linear": projectors.LinearProjector,
     "MLP": projectors.MLPProjector,
+    "SequenceMLP": projectors.SequenceMLP,
     "PerceiverResampler": projectors.PerceiverResampler,
 }

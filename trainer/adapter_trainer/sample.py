@@ -12,7 +12,7 @@ from torch import Tensor
 from adapter_api.columns import columns_of
 from adapter_api.document import InvalidDocument, read, validate
 from adapter_api.training import TrainingConfig
-from adapter_trainer import checkpoint, order, registry
+from adapter_trainer import checkpoint, order, registry, weights
 from adapter_trainer.errors import DamagedCheckpoint, IncompatibleCheckpoint, InvalidData
 from adapter_trainer.images import reference_image
 from adapter_trainer.model import AdapterModel, Conditions
@@ -88,7 +88,7 @@ class Sampler:
         nulls: list[Row] = [{}] * len(noise) if scale != 1 else []
         conditions = self._conditions([*rows, *nulls])
         name = self.config.sampling.scheduler
-        scheduler = registry.SCHEDULERS[name](**_scheduler_settings(self.config, name))
+        scheduler = registry.SCHEDULERS[name](**scheduler_settings(self.config, name))
         scheduler.set_timesteps(steps, device=self.device)
         latents = noise * scheduler.init_noise_sigma
         for timestep in scheduler.timesteps:
@@ -157,11 +157,11 @@ def load(folder: Path, device: str | None = None) -> Sampler:
         raise DamagedCheckpoint(f"{folder}: {error}") from None
     model = AdapterModel(config)
     try:
-        tensors = stored(folder)
+        parts, averages = weights.weights_in(model, stored(folder).part)
         for name, module in model.saved_parts().items():
-            module.load_state_dict(tensors.part(f"model/{name}"))
+            module.load_state_dict(parts[name])
         parameters = dict(model.named_parameters())
-        for name, value in tensors.part("ema").items():
+        for name, value in averages.items():
             parameters[name].data.copy_(value)
     except (OSError, SafetensorError) as error:
         raise DamagedCheckpoint(f"{folder}: {error}") from None
@@ -171,7 +171,8 @@ def load(folder: Path, device: str | None = None) -> Sampler:
     return Sampler(model.to(chosen).eval(), config, chosen)
 
 
-def _scheduler_settings(config: TrainingConfig, name: str) -> dict[str, Any]:
+def scheduler_settings(config: TrainingConfig, name: str) -> dict[str, Any]:
+    """Arguments of the scheduler of that name that draws as the configuration trains."""
     settings = config.model.params.scheduler_config.params.model_dump()
     if name == "DDIMScheduler":
         # Clipping to -1..1 is right for pixels alone: latents have no such range.

@@ -1,5 +1,6 @@
 """Puts a run together: data checked, model built or restored, everything wrapped for the processes at hand."""
 
+import hashlib
 import math
 import os
 import time
@@ -18,12 +19,14 @@ from adapter_api.retention import Policy
 from adapter_api.training import TrainingConfig
 from adapter_trainer import checkpoint, compute, optimizers, randomness, sharding
 from adapter_trainer.caching import Cache, layout_of, wants_contents
+from adapter_trainer.card import DataRecord
 from adapter_trainer.contents import Content, contents_of
 from adapter_trainer.control import StopRequest
 from adapter_trainer.data import Batches, Collate, Layout, Samples, SampleShape, batches
 from adapter_trainer.encodings import Encodings
 from adapter_trainer.errors import InvalidConfig, InvalidData, TrainingError
 from adapter_trainer.evaluate import Evaluation, plain_samples, read_held_out
+from adapter_trainer.first_stage import Autoencoder
 from adapter_trainer.history import METRICS_FILE
 from adapter_trainer.loop import Nulls, Training
 from adapter_trainer.model import AdapterModel
@@ -37,6 +40,7 @@ from adapter_trainer.state import TrainingState
 from adapter_trainer.table import Row, read_table
 from adapter_trainer.utilization import Utilization
 from adapter_trainer.verify import check_rows, resolve_widths
+from adapter_trainer.watch import Watch
 
 WEIGHT_TYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -87,6 +91,7 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
     model = AdapterModel(config)
     _cast_frozen(model, WEIGHT_TYPES[optimization.mixed_precision])
     model.to(accelerator.device)
+    _check_overflow(model, config)
     compute.tune(model, accelerator.device)
     if is_sharded := optimization.parallelism == "FSDP" and processes.world_size > 1:
         sharding.shard(model, accelerator.device.type, processes.world_size)
@@ -103,7 +108,10 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
     # Accelerate wraps a model that is only evaluated for mixed precision alone, which is what a sharded one needs.
     module = accelerator.prepare_model(model, evaluation_mode=is_sharded)
     prepared_optimizer = accelerator.prepare_optimizer(optimizer)
-    state = TrainingState(config, model, prepared_optimizer, scheduler, ema, accelerator, options.output / METRICS_FILE)
+    state = TrainingState(
+        config, model, prepared_optimizer, scheduler, ema, accelerator, _data_record(config, rows, contents),
+        options.output / METRICS_FILE,
+    )  # fmt: skip
     report = Report(options.output, accelerator, processes, total_steps, options.clock, show)
     randomness.seed(config.seed, 0, processes.rank)
     history = None
@@ -123,7 +131,9 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
     if processes.is_main:
         report.utilization = Utilization.on(accelerator.device, config, processes.world_size, encodes=encodings is None)
     nulls = [] if model.tokenizers is None else [ids.to(accelerator.device) for ids in model.tokenizers([""])]
-    schedule = NoiseSchedule(config.model.params.scheduler_config.params, accelerator.device)
+    schedule = NoiseSchedule(
+        config.model.params.scheduler_config.params, accelerator.device, optimization.min_snr_gamma
+    )
     samples = _samples(config, rows, model, layout, encodings)
     evaluation = None
     if config.evaluation is not None:
@@ -145,6 +155,8 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
         output=options.output,
         total_steps=total_steps,
         samples=layout.order.length,
+        rows=rows,
+        watch=Watch(accelerator.device),
         evaluation=evaluation,
         gallery=Gallery(config, model, processes, accelerator.device, options.output / "samples"),
     )
@@ -199,6 +211,17 @@ def _rows(config: TrainingConfig, processes: Processes) -> tuple[list[Row], Trai
     return rows, config
 
 
+def _data_record(config: TrainingConfig, rows: list[Row], contents: dict[Path, Content]) -> DataRecord:
+    table = Path(config.data.params.data_root_path) / config.data.params.pairs_file_path
+    digests = sorted(content.digest for content in contents.values())
+    return DataRecord(
+        table=table.name,
+        sha256=hashlib.sha256(table.read_bytes()).hexdigest(),
+        samples=len(rows),
+        pictures=hashlib.sha256("\n".join(digests).encode()).hexdigest() if digests else None,
+    )
+
+
 def _held_out(config: TrainingConfig, processes: Processes) -> list[Row]:
     """The samples of the evaluation; every rank checks all of them, since they are few."""
     if config.evaluation is None:
@@ -219,16 +242,37 @@ def _cast_frozen(model: AdapterModel, dtype: torch.dtype) -> None:
     for _, module, settings in model.trainable_parts():
         if not settings.train:
             module.to(dtype)
+    if model.lora is not None:
+        model.lora.float()  # what is trained is not held in less, though the UNet around it is
     config = model.params.first_stage_config
     if not config.params.force_upcast:
         model.first_stage.to(dtype)
+
+
+@torch.no_grad()
+def _check_overflow(model: AdapterModel, config: TrainingConfig) -> None:
+    """A first stage in half precision is tried on black, white and noise: SDXL's own overflows float16."""
+    stage, side = model.first_stage, config.data.params.resolution
+    if not isinstance(stage, Autoencoder) or stage.dtype != torch.float16:
+        return
+    generator = torch.Generator().manual_seed(config.seed)
+    channels = int(stage.vae.config.in_channels)
+    noise = torch.rand(channels, side, side, generator=generator) * 2 - 1
+    for image in (torch.ones_like(noise), -torch.ones_like(noise), noise):
+        if not stage.posterior(image[None].to(next(stage.parameters()).device)).isfinite().all():
+            raise InvalidConfig(
+                "model.params.first_stage_config.params.force_upcast: is false, but this autoencoder overflows float16; "
+                "set it to true, choose mixed_precision bf16, or name weights that were made for float16 in "
+                "first_stage_config.pretrained"
+            )
 
 
 def _optimizer(config: TrainingConfig, model: AdapterModel) -> torch.optim.Optimizer:
     groups = []
     names = {parameter: name for name, parameter in model.named_parameters()}
     for _, module, part in model.trainable_parts():
-        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        # A frozen UNet may have trained low-rank weights in it, which are a part by themselves.
+        trained = [parameter for parameter in module.parameters() if parameter.requires_grad and part.train]
         if trained:
             rate = part.learning_rate or config.optimization.learning_rate
             groups.append({"params": trained, "names": [names[parameter] for parameter in trained], "lr": rate})
@@ -262,6 +306,7 @@ def _samples(
         timesteps=config.model.params.scheduler_config.params.num_train_timesteps,
         reference_size=None if model.image_encoder is None else model.image_encoder.image_size,
         dropouts=model.condition_dropouts(),
+        offset_noise=config.optimization.offset_noise,
     )
     widths = {column.name: column.width for column in columns_of(config)}
     return Samples(rows, config.data.params, widths, shape, config.seed, layout, encodings)

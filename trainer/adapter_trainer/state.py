@@ -20,8 +20,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from adapter_api.compatibility import differences
 from adapter_api.document import InvalidDocument, dump, read, validate
 from adapter_api.training import TrainingConfig
-from adapter_trainer import checkpoint, optimizers, randomness, sharding, tensor_files
+from adapter_trainer import card, checkpoint, optimizers, randomness, sharding, tensor_files, weights
 from adapter_trainer.arena import Contents
+from adapter_trainer.card import DataRecord
 from adapter_trainer.errors import DamagedCheckpoint, IncompatibleCheckpoint, InvalidConfig
 from adapter_trainer.history import CHECKPOINT_FILE
 from adapter_trainer.model import AdapterModel
@@ -42,6 +43,7 @@ class TrainingState:
     scheduler: LambdaLR
     ema: EMAModel | None
     accelerator: Accelerator
+    data: DataRecord
     history: Path
     """What the run has reported; a copy goes with every checkpoint."""
     step: int = 0
@@ -85,13 +87,15 @@ class TrainingState:
         """This rank's files of a checkpoint: tensors as they are in memory, and everything small as it is now."""
         found = Contents(blobs={randomness.file_name(processes.rank): randomness.state()})
         shards = processes.world_size if sharding.is_sharded(self.model) else 0
-        for part, tensors in self._parts():
-            if processes.is_main or shards:
-                found.tensors[tensor_files.name_of(part, processes.rank, shards)] = tensor_files.own(
-                    tensors, processes.rank
-                )
+        if processes.is_main or shards:
+            for part, tensors in self._parts():
+                file = tensor_files.name_of(part, processes.rank, shards)
+                found.tensors[file] = tensor_files.own(tensors, processes.rank)
         if not processes.is_main:
             return found
+        record = card.record_of(
+            self.model, self.config, step=self.step, averaged=self.ema is not None, data=self.data, versions=versions()
+        )
         scaler = self.accelerator.scaler
         records = {
             "optimizer": optimizers.kept_of(self.optimizer.param_groups),
@@ -104,14 +108,16 @@ class TrainingState:
             },
             "metrics": self.metrics,
             "versions": versions(),
+            "export": record.to_json(),
             "trainer_state": {
                 "step": self.step,
                 "samples_seen": self.seen,
                 "ema_step": 0 if self.ema is None else self.ema.optimization_step,
             },
         }
-        for name, record in records.items():
-            found.blobs[f"{name}.json"] = json.dumps(record, indent=1).encode()
+        for name, values in records.items():
+            found.blobs[f"{name}.json"] = json.dumps(values, indent=1).encode()
+        found.blobs[card.CARD_FILE] = card.card_of(record).encode()
         found.blobs[CHECKPOINT_FILE] = self.history.read_bytes()
         found.blobs["training.yaml"] = self._configuration
         return found
@@ -122,12 +128,15 @@ class TrainingState:
 
     def _parts(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """All tensors, by the name of their file."""
-        for name, module in self.model.saved_parts().items():
-            yield f"model/{name}", module.state_dict()
-        if self.ema is not None:
-            shadows = zip(self.trained(), self.ema.shadow_params, strict=True)
-            yield "ema", {name: sharding.with_rows(parameter, shadow) for (name, parameter), shadow in shadows}
+        yield from weights.files_of(self.model, self.averages()).items()
         yield "optimizer", self._optimizer_tensors()
+
+    def averages(self) -> dict[str, Tensor] | None:
+        """The averaged weights by parameter of the model, if an average is kept."""
+        if self.ema is None:
+            return None
+        shadows = zip(self.trained(), self.ema.shadow_params, strict=True)
+        return {name: sharding.with_rows(parameter, shadow) for (name, parameter), shadow in shadows}
 
     def _optimizer_tensors(self) -> dict[str, Tensor]:
         return {
@@ -192,19 +201,19 @@ class TrainingState:
             )
 
     def _apply(self, tensors: StoredTensors, records: dict[str, Any], folder: Path) -> None:
+        parts, shadows = weights.weights_in(self.model, tensors.part)
         for name, module in self.model.saved_parts().items():
-            own, current = tensors.part(f"model/{name}"), module.state_dict()
+            current = module.state_dict()
             try:
                 module.load_state_dict(
-                    {key: sharding.like(current.get(key), value) for key, value in own.items()}, strict=True
+                    {key: sharding.like(current.get(key), value) for key, value in parts[name].items()}, strict=True
                 )
             except RuntimeError as error:
                 line = str(error).splitlines()[min(1, len(str(error).splitlines()) - 1)].strip()
                 raise IncompatibleCheckpoint(
-                    f"{folder}: model/{name} does not fit this configuration: {line}"
+                    f"{folder}: the weights of {name} do not fit this configuration: {line}"
                 ) from None
         if self.ema is not None:
-            shadows = tensors.part("ema")
             for (name, parameter), shadow in zip(self.trained(), self.ema.shadow_params, strict=True):
                 average = sharding.like(parameter, shadows[name]) if name in shadows else parameter.detach()
                 shadow.copy_(sharding.rows_of(average))

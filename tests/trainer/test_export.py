@@ -1,0 +1,297 @@
+"""Checkpoints hold files that pipelines load: real diffusers pipelines draw from them what our sampler draws."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from safetensors.torch import load_file
+from torch import Tensor
+
+from adapter_api.training import ProjectorParams, UNetParams
+from adapter_trainer import export, order, registry, sample, setup, weights
+from adapter_trainer.adapters import Adapter
+from adapter_trainer.conditioners import load
+from adapter_trainer.errors import InvalidData
+from adapter_trainer.images import reference_image
+from adapter_trainer.order import Place
+from adapter_trainer.projectors import ConditionTokens
+from adapter_trainer.sample import Sampler
+from adapter_trainer.verify import open_image
+from tests.trainer import runs, tiny
+from tests.trainer.tiny import Settings
+
+SIDE = 16
+"""Pixels of a picture; the first stage halves it."""
+VAE = {"block_out_channels": [8, 8], "layers_per_block": 1, "norm_num_groups": 4}
+ENCODER = {"params": {**tiny.IMAGE_ENCODER["params"], "hidden_size": 64, "projection_dim": 12}}
+LAYOUTS: dict[str, Settings] = {
+    "base": {"projector": {"target": "Linear"}},
+    "Plus": {"projector": {"target": "PerceiverResampler", "params": {"num_tokens": 5, "hidden_dim": 128}}},
+    "full": {"projector": {"target": "SequenceMLP"}},
+    "FaceID": {
+        "column": "shape",
+        "projector": {"target": "MLP", "params": {"num_tokens": 3}},
+        "null_condition": "encoded",
+    },
+}
+
+
+def pipeline_settings(data: Path, tokenizer: Path, adapters: Settings, changes: Settings | None = None) -> Settings:
+    """SDXL in small: two text encoders, a first stage, adapters on a UNet that is not trained."""
+    params = {
+        "unet_config": {
+            "train": False,
+            "params": {"in_channels": 4, "out_channels": 4, "cross_attention_dim": 32,
+                       "projection_class_embeddings_input_dim": 48 + 16},
+        },
+        "first_stage_config": {"target": "AutoencoderKL", "params": VAE},
+        "text_config": {"encoders": [tiny.text_encoder(tokenizer),
+                                     tiny.text_encoder(tokenizer, target="CLIPTextModelWithProjection")]},
+        "image_encoder_config": ENCODER,
+        "adapters_config": adapters,
+    }  # fmt: skip
+    base = {
+        "model": {"params": params},
+        "data": {"params": {"resolution": SIDE, "image_mode": "RGB"}},
+        "optimization": {"learning_rate": 0.05, "max_train_steps": 2},
+        "sampling": {"steps": 3, "guidance_scale": 2.0},
+    }
+    settings = tiny.merged(tiny.settings(data, base), changes or {})
+    settings["model"]["params"].setdefault("token_conditioners", {})
+    if not (changes or {}).get("model"):
+        del settings["model"]["params"]["token_conditioners"]
+    return settings
+
+
+def pipeline_of(sampler: Sampler) -> StableDiffusionXLPipeline:
+    """A pipeline of the same weights, without what a checkpoint adds to them; the UNet is another object."""
+    model = sampler.model
+    assert model.text_encoders is not None
+    assert model.tokenizers is not None
+    unet = UNet2DConditionModel.from_config(model.unet.config)
+    unet.load_state_dict({name.replace(".base_layer", ""): value
+                          for name, value in model.unet.state_dict().items() if ".lora_" not in name})  # fmt: skip
+    vae = model.first_stage.vae
+    assert isinstance(vae, AutoencoderKL)
+    pipeline = StableDiffusionXLPipeline(
+        vae=vae,
+        text_encoder=model.text_encoders.encoders[0],
+        text_encoder_2=model.text_encoders.encoders[1],
+        tokenizer=model.tokenizers.tokenizers[0],
+        tokenizer_2=model.tokenizers.tokenizers[1],
+        unet=unet,
+        scheduler=DDIMScheduler(**sample.scheduler_settings(sampler.config, "DDIMScheduler")),
+        add_watermarker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def drawn_by(pipeline: StableDiffusionXLPipeline, sampler: Sampler, **inputs: Any) -> Tensor:
+    """One picture, from the noise that our sampler begins with."""
+    shape = sampler.model.latent_shape(SIDE)
+    noise = order.generator_at(0, Place(0, 0), "picture").standard_normal(shape, dtype=np.float32)
+    images: Tensor = pipeline(
+        **inputs, latents=torch.from_numpy(noise)[None], height=SIDE, width=SIDE, guidance_scale=2.0,
+        num_inference_steps=3, output_type="pt",
+    ).images  # fmt: skip
+    return images
+
+
+def features_of(sampler: Sampler, picture: Path, *, sequence: bool) -> Tensor:
+    """What pipelines encode of a reference and of none: negative and positive, [2, 1, ...]."""
+    encoder = sampler.model.image_encoder
+    assert encoder is not None
+    pixels = torch.from_numpy(reference_image(open_image(picture), encoder.image_size))[None]
+    with torch.no_grad():
+        positive = encoder(pixels, sequence=sequence)
+        negative = encoder(torch.zeros_like(pixels), sequence=True) if sequence else torch.zeros_like(positive)
+    return torch.stack([negative, positive])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("ema", [False, True], ids=["last", "averaged"])
+def test_a_pipeline_draws_with_the_exported_adapter_what_our_sampler_draws(
+    data: Path, tokenizer: Path, tmp_path: Path, layout: str, *, ema: bool
+) -> None:
+    average = {"optimization": {"ema": {"decay": 0.5, "warmup": False}}} if ema else {}
+    adapters = {"look": {"layers": ["up_blocks", "mid_block"], **LAYOUTS[layout]}}
+    assert runs.train_here(pipeline_settings(data, tokenizer, adapters, average), tmp_path / "output") == 0
+    folder = tmp_path / "output" / "checkpoint-2"
+    sampler = sample.load(folder)
+    pipeline, picture, vector = pipeline_of(sampler), data / "3.png", (0.5, -1.0, 2.0, 0.1, 0.3)
+    inputs: Settings = {"prompt": "a cat"}
+    if layout == "FaceID":
+        row: dict[str, Any] = {"caption": "a cat", "shape": vector}
+        inputs["ip_adapter_image_embeds"] = [torch.stack([torch.zeros(1, 5), torch.tensor([vector])])]
+    else:
+        row = {"caption": "a cat", "image": str(picture)}
+        inputs["ip_adapter_image_embeds"] = [features_of(sampler, picture, sequence=layout != "base")]
+    without = drawn_by(pipeline, sampler, prompt="a cat")
+    pipeline.load_ip_adapter(str(folder), subfolder="", weight_name="ip_adapter.safetensors", image_encoder_folder=None)
+    ours = sampler.draw([row], 1)
+    torch.testing.assert_close(drawn_by(pipeline, sampler, **inputs), ours, atol=2e-4, rtol=0)
+    assert (without - ours).abs().max() > 0.01
+    assert export.layout_of(sampler.model.adapters["look"].tokens.projector) == layout  # type: ignore[union-attr,arg-type]
+
+
+def test_several_adapters_have_a_file_each_and_draw_together(data: Path, tokenizer: Path, tmp_path: Path) -> None:
+    adapters = {"look": {"scale": 0.7, **LAYOUTS["base"]}, "id": LAYOUTS["FaceID"]}
+    assert runs.train_here(pipeline_settings(data, tokenizer, adapters), tmp_path / "output") == 0
+    folder = tmp_path / "output" / "checkpoint-2"
+    sampler = sample.load(folder)
+    pipeline, vector = pipeline_of(sampler), (0.5, -1.0, 2.0, 0.1, 0.3)
+    names = ["ip_adapter-look.safetensors", "ip_adapter-id.safetensors"]
+    pipeline.load_ip_adapter([str(folder)] * 2, subfolder=["", ""], weight_name=names, image_encoder_folder=None)
+    pipeline.set_ip_adapter_scale([0.7, 1.0])
+    shape = torch.stack([torch.zeros(1, 5), torch.tensor([vector])])
+    theirs = drawn_by(
+        pipeline, sampler, prompt="a cat",
+        ip_adapter_image_embeds=[features_of(sampler, data / "3.png", sequence=False), shape],
+    )  # fmt: skip
+    ours = sampler.draw([{"caption": "a cat", "image": str(data / "3.png"), "shape": vector}], 1)
+    torch.testing.assert_close(theirs, ours, atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("null_text", ["zeros", "encoded"])
+def test_token_conditioners_give_a_pipeline_its_prompt_embeds(
+    data: Path, tokenizer: Path, tmp_path: Path, null_text: str
+) -> None:
+    tokens = {"label_to_token": {"params": {"num_tokens": 2}}, "embed_to_token": {"column": "shape"}}
+    changes = {"model": {"params": {"token_conditioners": tokens, "text_config": {"null_condition": null_text}}},
+               "optimization": {"ema": {"decay": 0.5, "warmup": False}}}  # fmt: skip
+    given = pipeline_settings(data, tokenizer, {"look": LAYOUTS["base"]}, changes)
+    assert runs.train_here(given, tmp_path / "output") == 0
+    folder = tmp_path / "output" / "checkpoint-2"
+    sampler = sample.load(folder)
+    pipeline, vector = pipeline_of(sampler), (0.5, -1.0, 2.0, 0.1, 0.3)
+    pipeline.load_ip_adapter(str(folder), subfolder="", weight_name="ip_adapter.safetensors", image_encoder_folder=None)
+    conditioners = load(folder)
+    values = {"digit": torch.eye(3)[1:2], "shape": torch.tensor([vector])}
+    inputs = conditioners.prompt_embeds(pipeline, ["a cat"], values)
+    inputs["ip_adapter_image_embeds"] = [features_of(sampler, data / "3.png", sequence=False)]  # type: ignore[assignment]
+    ours = sampler.draw([{"caption": "a cat", "digit": 1, "shape": vector, "image": str(data / "3.png")}], 1)
+    torch.testing.assert_close(drawn_by(pipeline, sampler, **inputs), ours, atol=2e-4, rtol=0)
+    with pytest.raises(InvalidData, match="there is no column 'colour'; they are: digit, shape"):
+        conditioners.prompt_embeds(pipeline, ["a cat"], {"colour": torch.eye(3)[:1]})
+    with pytest.raises(InvalidData, match=r"digit: has the shape \(1, 4\), not \(1, 3\)"):
+        conditioners.prompt_embeds(pipeline, ["a cat"], {"digit": torch.eye(4)[:1]})
+
+
+@pytest.mark.parametrize("ema", [False, True], ids=["last", "averaged"])
+def test_a_pipeline_draws_with_the_exported_lora_what_our_sampler_draws(
+    data: Path, tokenizer: Path, tmp_path: Path, *, ema: bool
+) -> None:
+    lora = {"rank": 3, "alpha": 4.5, "learning_rate": 0.2}
+    changes: Settings = {"model": {"params": {"unet_config": {"lora": lora}, "adapters_config": {},
+                                              "token_conditioners": {"label_to_token": None}}}}  # fmt: skip
+    if ema:
+        changes["optimization"] = {"ema": {"decay": 0.5, "warmup": False}}
+    assert runs.train_here(pipeline_settings(data, tokenizer, {}, changes), tmp_path / "output") == 0
+    folder = tmp_path / "output" / "checkpoint-2"
+    sampler = sample.load(folder)
+    pipeline = pipeline_of(sampler)
+    without = drawn_by(pipeline, sampler, prompt="a cat")
+    pipeline.load_lora_weights(str(folder), weight_name="pytorch_lora_weights.safetensors")
+    ours = sampler.draw([{"caption": "a cat"}], 1)
+    torch.testing.assert_close(drawn_by(pipeline, sampler, prompt="a cat"), ours, atol=2e-4, rtol=0)
+    assert (without - ours).abs().max() > 0.01
+
+
+def test_no_weight_is_stored_twice_and_a_resumed_run_has_the_same_ones(
+    data: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    average = {"optimization": {"ema": {"decay": 0.5, "warmup": False}}}
+    for name, changes in {"last": {}, "averaged": average}.items():
+        given = pipeline_settings(data, tokenizer, {"look": LAYOUTS["Plus"]}, changes)
+        assert runs.train_here(given, tmp_path / name) == 0
+        folder = tmp_path / name / "checkpoint-2"
+        files = {path.relative_to(folder).as_posix() for path in folder.rglob("*.safetensors")}
+        assert ("model/adapter-look.safetensors" in files) == (name == "averaged")
+        assert "ema.safetensors" not in files
+        run = setup.prepare(tiny.configuration(given), setup.RunOptions(tmp_path / name, "latest", lambda _: None))
+        again = weights.files_of(run.state.model, run.state.averages())
+        for file, tensors in again.items():
+            stored = load_file(folder / f"{file}.safetensors")
+            assert stored.keys() == tensors.keys()
+            assert all(torch.equal(value, stored[key]) for key, value in tensors.items()), file
+
+
+def adapter_of(projector: str, width: int, **params: Any) -> Adapter:
+    shape = ProjectorParams.model_validate(params)
+    return Adapter(ConditionTokens(registry.PROJECTORS[projector](width, 2048, shape), 2048, "encoded"), {}, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("projector", "width", "params", "diffusers", "comfyui"),
+    [
+        pytest.param("Linear", 1280, {}, None, None, id="base"),
+        pytest.param("Linear", 1280, {"num_tokens": 8}, "num_tokens is 8; a Linear", "num_tokens is 8", id="eight tokens"),
+        pytest.param("PerceiverResampler", 1280, {"num_tokens": 16, "hidden_dim": 1280, "heads": 20}, None, None, id="Plus"),
+        pytest.param("PerceiverResampler", 64, {"num_tokens": 16}, None, "hidden_dim is 64; it expects 1280", id="narrow"),
+        pytest.param("PerceiverResampler", 1280, {"num_tokens": 7}, None, "num_tokens is 7; it expects 16", id="seven"),
+        pytest.param("PerceiverResampler", 64, {"depth": 6}, "depth is 6; a resampler loads with 4", "depth", id="deep"),
+        pytest.param("PerceiverResampler", 64, {"heads": 2}, "heads is 2 for a hidden_dim of 64", "heads is 2", id="heads"),
+        pytest.param("SequenceMLP", 1280, {"num_tokens": 257}, None, None, id="full"),
+        pytest.param("SequenceMLP", 64, {"num_tokens": 5}, None, "over 5 states; it expects the 257", id="few states"),
+        pytest.param("SequenceMLP", 64, {"hidden_dim": 128}, "hidden_dim is 128; a Sequence", "hidden_dim", id="wide"),
+        pytest.param("MLP", 512, {}, None, "is taken for FaceID", id="FaceID"),
+        pytest.param("MLP", 512, {"hidden_dim": 600}, "is a multiple of the input's width, 512", "600", id="uneven"),
+    ],
+)  # fmt: skip
+def test_layouts_that_would_load_wrongly_say_why(
+    projector: str, width: int, params: Settings, diffusers: str | None, comfyui: str | None
+) -> None:
+    adapter = adapter_of(projector, width, **params)
+    for found, expected in (
+        (export.diffusers_obstacle(adapter), diffusers), (export.comfyui_obstacle(adapter, 2048), comfyui),
+    ):  # fmt: skip
+        assert (found is None) if expected is None else (found is not None and expected in found)
+
+
+def test_another_unet_than_sdxls_is_not_for_comfyui() -> None:
+    assert (
+        export.comfyui_obstacle(adapter_of("Linear", 1280), 768)
+        == "the UNet's cross_attention_dim is 768; SDXL's is 2048"
+    )
+
+
+def test_sdxls_layers_are_numbered_as_published_files_number_them() -> None:
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**UNetParams(sample_size=128).model_dump())
+    layers = export.layers_of(unet)
+    assert [layer.number for layer in layers] == list(range(1, 140, 2))
+    blocks = {layer.number: layer.name.split(".attentions")[0] for layer in layers}
+    assert [blocks[number] for number in (1, 7, 9, 47, 49, 107, 109, 119, 121, 139)] == [
+        "down_blocks.1", "down_blocks.1", "down_blocks.2", "down_blocks.2", "up_blocks.0", "up_blocks.0",
+        "up_blocks.1", "up_blocks.1", "mid_block", "mid_block",
+    ]  # fmt: skip
+    narrow = {layer.number for layer in layers if layer.width == 640}
+    assert narrow == {*range(1, 8, 2), *range(109, 120, 2)}
+    assert {layer.width for layer in layers} == {640, 1280}
+    assert {layer.context for layer in layers} == {2048}
+    style = {layer.number for layer in layers if layer.name.startswith("up_blocks.0.attentions.1.")}
+    assert style == set(range(69, 88, 2))
+
+
+def test_a_checkpoint_says_what_loads_it_and_where_it_comes_from(data: Path, tokenizer: Path, tmp_path: Path) -> None:
+    odd = {"projector": {"target": "Linear", "params": {"num_tokens": 8}}}
+    adapters = {"look": LAYOUTS["base"], "odd": {"column": "shape", "null_condition": "learned", **odd}}
+    assert runs.train_here(pipeline_settings(data, tokenizer, adapters), tmp_path / "output") == 0
+    folder = tmp_path / "output" / "checkpoint-2"
+    record = json.loads((folder / "export.json").read_text(encoding="utf-8"))
+    assert [each["file"] for each in record["adapters"]] == ["ip_adapter-look.safetensors", None]
+    assert record["adapters"][1]["diffusers"] == "projector.params.num_tokens is 8; a Linear projector has 4"
+    assert record["weights"] == "last"
+    assert record["data"]["sha256"] == hashlib.sha256((data / "train.txt").read_bytes()).hexdigest()
+    assert record["data"]["samples"] == tiny.SAMPLES
+    assert "torch" in record["versions"]
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert 'weight_name="ip_adapter-look.safetensors"' in text
+    assert "no file for pipelines" in text
+    assert (folder / "model" / "adapter-odd.safetensors").is_file()

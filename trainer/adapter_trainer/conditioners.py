@@ -1,0 +1,120 @@
+"""Token conditioners for a diffusers pipeline: the label's and the embedding's tokens behind the text's.
+
+    pipe = StableDiffusionXLPipeline.from_pretrained(...)
+    pipe.load_ip_adapter("checkpoint-1000", subfolder="", weight_name="ip_adapter.safetensors", image_encoder_folder=None)
+    inputs = load(Path("checkpoint-1000")).prompt_embeds(pipe, ["a caption"], {"label": one_hot})
+    images = pipe(**inputs).images
+
+Nothing else of a checkpoint is read, so this costs no second UNet.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from adapter_api.columns import column_of
+from adapter_api.document import InvalidDocument, read, validate
+from adapter_api.training import Column, TokenConditionerConfig, TrainingConfig
+from adapter_trainer import checkpoint, registry
+from adapter_trainer.errors import DamagedCheckpoint, InvalidData
+from adapter_trainer.tensor_files import stored
+from adapter_trainer.tokens import TOKEN_CONDITIONERS, conditioning_sequence
+
+
+class Conditioners:
+    """The token conditioners of a checkpoint."""
+
+    def __init__(self, modules: nn.ModuleDict, columns: dict[str, str], null_text: str) -> None:
+        """`columns`: the data column of each module; `null_text`: what a dropped caption was in training."""
+        self.modules = modules.eval()
+        self.columns = columns
+        self.null_text = null_text
+
+    @torch.no_grad()
+    def prompt_embeds(self, pipe: Any, prompts: Sequence[str], values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Arguments for the pipeline's call, both halves of guidance.
+
+        Args:
+            pipe: a StableDiffusionXLPipeline with text encoders.
+            prompts: one for each picture, B of them.
+            values: by data column, [B, width]; labels one-hot. A column that is not given takes its null.
+
+        Raises:
+            InvalidData: a column that no conditioner has, or values of another shape.
+        """
+        if unknown := sorted(set(values) - set(self.columns.values())):
+            raise InvalidData(f"there is no column {unknown[0]!r}; they are: {', '.join(self.columns.values())}")
+        negative = None if self.null_text == "zeros" else [""] * len(prompts)
+        text, null_text, pooled, null_pooled = pipe.encode_prompt(
+            prompt=list(prompts), negative_prompt=negative, do_classifier_free_guidance=True
+        )
+        return {
+            "prompt_embeds": self._joined(text, values),
+            "negative_prompt_embeds": self._joined(null_text, {}),
+            "pooled_prompt_embeds": pooled,
+            "negative_pooled_prompt_embeds": null_pooled,
+        }
+
+    def _joined(self, text: Tensor, values: Mapping[str, Tensor]) -> Tensor:
+        features, dropped = {}, {}
+        for name, column in self.columns.items():
+            width = _width(self.modules[name])
+            given = values.get(column)
+            if given is not None and tuple(given.shape) != (len(text), width):
+                raise InvalidData(f"{column}: has the shape {tuple(given.shape)}, not {(len(text), width)}")
+            own = next(self.modules[name].parameters())
+            features[name] = (torch.zeros(len(text), width) if given is None else given).to(own)
+            dropped[name] = torch.full((len(text),), given is None, device=own.device)
+        joined = conditioning_sequence(
+            text, self.modules, features, dropped, batch_size=len(text), token_dim=text.shape[-1], like=text
+        )
+        return joined.to(text.dtype)
+
+
+def load(folder: Path | str, device: str | torch.device = "cpu") -> Conditioners:
+    """The token conditioners of a checkpoint folder, with averaged weights where an average was kept.
+
+    Raises:
+        DamagedCheckpoint: not a checkpoint, or not as it was written.
+    """
+    folder = Path(folder)
+    checkpoint.check(folder)
+    try:
+        config = validate(TrainingConfig, read(folder / "training.yaml"))
+        tensors = stored(folder)
+        averages = tensors.part("ema")
+        modules, columns = nn.ModuleDict(), {}
+        for name in TOKEN_CONDITIONERS:
+            settings: TokenConditionerConfig | None = getattr(config.model.params.token_conditioners, name)
+            if settings is None:
+                continue
+            column = _column(config, name, settings)
+            prefix = f"token_conditioners.{name}."
+            own = dict(tensors.part(f"model/{name}"))
+            own |= {key.removeprefix(prefix): value for key, value in averages.items() if key.startswith(prefix)}
+            token_dim = own["projector.norm.weight"].shape[0]
+            projector = registry.PROJECTORS[settings.projector.target](
+                column.width, token_dim, settings.projector.params
+            )
+            modules[name] = TOKEN_CONDITIONERS[name](projector, token_dim, settings.null_condition)
+            modules[name].load_state_dict(own)
+            columns[name] = column.name
+    except (OSError, SafetensorError, InvalidDocument, RuntimeError, KeyError) as error:
+        raise DamagedCheckpoint(f"{folder}: {error}") from None
+    return Conditioners(modules.to(device), columns, config.model.params.text_config.null_condition)
+
+
+def _column(config: TrainingConfig, name: str, settings: TokenConditionerConfig) -> Column:
+    column = column_of(config, f"token_conditioners.{name}", settings)
+    if column is None:
+        raise KeyError(f"token_conditioners.{name} has no data column")
+    return column
+
+
+def _width(module: nn.Module) -> int:
+    first = module.projector.proj  # type: ignore[union-attr]
+    return int((first[0] if isinstance(first, nn.Sequential) else first).in_features)  # type: ignore[union-attr,arg-type]

@@ -1,0 +1,92 @@
+"""PURE: which file of a checkpoint holds which weights, under which names. No weight is stored twice.
+
+- `model/<part>`: a part of the model, as training goes on from it.
+- `ip_adapter`, or of several `ip_adapter-<name>`: an adapter as pipelines load it. Where an average is kept, this is the
+  average, and `model/adapter-<name>` is what training goes on from; else these are the only ones.
+- `ema`: the average of everything else.
+- `pytorch_lora_weights`: for pipelines alone; small, and scaled by alpha.
+
+Of a sharded model each rank has rows, which no pipeline could load: there, adapters are parts like all others.
+"""
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
+from adapter_trainer import export, sharding
+from adapter_trainer.adapters import Adapter
+from adapter_trainer.model import AdapterModel
+
+LORA_PART = "pytorch_lora_weights"
+
+Tensors = dict[str, Tensor]
+
+
+def files_of(model: AdapterModel, averages: Mapping[str, Tensor] | None) -> dict[str, Tensors]:
+    """Tensors by name for each file; `averages`, where one is kept, by parameter of the model."""
+    exported = written_adapters(model)
+    layers = export.layers_of(model.unet)
+    files: dict[str, Tensors] = {}
+    left = {name: value.detach() for name, value in (averages or {}).items()}
+    for name, module in model.saved_parts().items():
+        state: Tensors = {key: value.detach() for key, value in module.state_dict().items()}
+        file = exported.get(name)
+        if file is None:
+            files[f"model/{name}"] = state
+            continue
+        prefix = f"adapters.{name.removeprefix('adapter-')}."
+        averaged = {key: left.pop(prefix + key) for key in state if prefix + key in left}
+        if averaged:
+            files[f"model/{name}"] = state
+        files[file] = export.to_file({**state, **averaged}, layers)
+    if left:
+        files["ema"] = left
+    if model.lora is not None and not sharding.is_sharded(model):
+        files[LORA_PART] = model.lora.to_file(left)
+    return files
+
+
+def weights_in(
+    model: AdapterModel, read: Callable[[str], Mapping[str, Tensor]]
+) -> tuple[dict[str, Tensors], Mapping[str, Tensor]]:
+    """What `files_of` stored: the state of each saved part by its name, and the averages by parameter.
+
+    Args:
+        model: of the same configuration.
+        read: gives the tensors of a file; none if there is no such file.
+    """
+    exported = exported_adapters(model)
+    layers = export.layers_of(model.unet)
+    parts: dict[str, Tensors] = {}
+    averages: Mapping[str, Tensor] = read("ema")
+    for name in model.saved_parts():
+        stored = read(f"model/{name}")
+        published = read(exported[name]) if name in exported else {}
+        if published:
+            adapter = name.removeprefix("adapter-")
+            own = export.from_file(published, layers, set(adapters_of(model)[adapter].layer_names()))
+            if stored:
+                averages = {**averages, **{f"adapters.{adapter}.{key}": value for key, value in own.items()}}
+            else:
+                stored = own
+        parts[name] = dict(stored)
+    return parts, averages
+
+
+def exported_adapters(model: AdapterModel) -> dict[str, str]:
+    """The file of each adapter that pipelines can load, by the name of its part."""
+    return {
+        f"adapter-{name}": export.part_of(name, len(model.adapters))
+        for name, adapter in adapters_of(model).items()
+        if export.diffusers_obstacle(adapter) is None
+    }
+
+
+def written_adapters(model: AdapterModel) -> dict[str, str]:
+    """Those of them that this model's checkpoints hold."""
+    return {} if sharding.is_sharded(model) else exported_adapters(model)
+
+
+def adapters_of(model: AdapterModel) -> dict[str, Adapter]:
+    """The adapters by name."""
+    return {name: adapter for name, adapter in model.adapters.items() if isinstance(adapter, Adapter)}
