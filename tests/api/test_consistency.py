@@ -186,6 +186,25 @@ def test_consistent_configurations_are_accepted(model: dict[str, Any], data: dic
             "scheduler_config.params.prediction_type: epsilon says nothing about the image at zero",
             id="epsilon at zero signal",
         ),
+        pytest.param(
+            {"token_conditioners": LABEL,
+             "scheduler_config": {"params": {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}}},
+            {},
+            "scheduler_config.params.timestep_spacing: leading never draws from the last step",
+            id="zero signal that is never drawn from",
+        ),
+        pytest.param(
+            {"token_conditioners": LABEL, "unet_config": {"train": True, "lora": {}}},
+            {},
+            "unet_config.lora: trains low-rank weights beside a UNet that is trained itself",
+            id="low-rank weights beside a trained UNet",
+        ),
+        pytest.param(
+            {"adapters_config": {"digit": {"column": "label", "projector": {"target": "SequenceMLP"}}}},
+            {"columns": [{"name": "label", "kind": "label", "width": 10}]},
+            "adapters_config.digit.projector.target: SequenceMLP reads a sequence of image features",
+            id="a sequence of one label",
+        ),
     ],
 )  # fmt: skip
 def test_a_broken_rule_names_the_field(model: dict[str, Any], data: dict[str, Any], fault: str) -> None:

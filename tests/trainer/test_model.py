@@ -235,3 +235,19 @@ def test_a_pattern_without_a_layer_names_its_field(data: Path) -> None:
     with pytest.raises(InvalidConfig) as caught:
         AdapterModel(tiny.configuration(model_settings(data, params)))
     assert "model.params.adapters_config.digit.layers[0]: 'up_blocks.7' matches no cross-attention" in str(caught.value)
+
+
+def test_adapters_that_nothing_tells_apart_must_not_overlap(data: Path) -> None:
+    adapter = {"column": "digit", "layers": ["up_blocks"]}
+    params = {"adapters_config": {"one": adapter, "two": {**adapter, "layers": ["*"]}}}
+    with pytest.raises(InvalidConfig, match=r"adapters_config.two.layers: overlaps 'one' in up_blocks.0.*'digit'"):
+        AdapterModel(tiny.configuration(model_settings(data, params)))
+    for change in ({"layers": ["mid_block"]}, {"column": "shape"}, {"projector": {"target": "MLP"}}):
+        apart = {"adapters_config": {"one": adapter, "two": {**adapter, **change}}}
+        assert len(AdapterModel(tiny.configuration(model_settings(data, apart))).adapters) == 2
+
+
+def test_low_rank_weights_for_a_layer_that_is_not_there_name_the_field(data: Path) -> None:
+    params = {"unet_config": {"train": False, "lora": {"target_modules": ["to_z"]}}}
+    with pytest.raises(InvalidConfig, match=r"model.params.unet_config.lora: cannot be built: .*to_z"):
+        AdapterModel(tiny.configuration(model_settings(data, params)))

@@ -134,6 +134,14 @@ class AdapterModel(nn.Module):
                 f"model.params.unet_config: takes {unet.in_channels} channels, "
                 f"the first stage gives {self.first_stage.channels}"
             )
+        if isinstance(self.first_stage, Autoencoder):
+            channels = {"RGB": 3, "L": 1}[config.data.params.image_mode]
+            if (given := int(self.first_stage.vae.config.in_channels)) != channels:
+                raise InvalidConfig(
+                    f"model.params.first_stage_config: takes pictures of {given} channels, data.params.image_mode "
+                    f"{config.data.params.image_mode} has {channels}"
+                )
+        self._check_overlap(config)
         multiple = self.first_stage.factor * 2 ** (len(unet.block_out_channels) - 1)
         if resolution % multiple:
             raise InvalidConfig(f"data.params.resolution: {resolution} is not a multiple of {multiple}")
@@ -145,6 +153,19 @@ class AdapterModel(nn.Module):
                 f"model.params.text_config.encoders: their joined width is {self.text_encoders.width}, "
                 f"the UNet's cross_attention_dim is {self.token_dim}"
             )
+
+    def _check_overlap(self, config: TrainingConfig) -> None:
+        seen: dict[tuple[str, str, str], str] = {}
+        for name, adapter in self.adapters.items():
+            projector = config.model.params.adapters_config[name].projector.target
+            for layer in adapter.layer_names():  # type: ignore[operator]
+                other = seen.setdefault((self.columns[f"adapters_config.{name}"].name, projector, layer), name)
+                if other != name:
+                    raise InvalidConfig(
+                        f"model.params.adapters_config.{name}.layers: overlaps {other!r} in {layer}, with the same column "
+                        f"{self.columns[f'adapters_config.{name}'].name!r} and projector {projector}, so that nothing tells "
+                        "them apart; give them other layers, columns or projectors, or remove one"
+                    )
 
     def _freeze(self) -> None:
         self.requires_grad_(False)

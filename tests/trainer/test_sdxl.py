@@ -1,0 +1,82 @@
+"""The configurations for SDXL are complete: they are valid, and their adapters are those that SDXL's files have."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+
+from adapter_api.document import read, validate
+from adapter_api.training import ProjectorParams, TrainingConfig, UNetParams
+from adapter_trainer import export, registry
+from adapter_trainer.adapters import Adapter, AdapterLayer, cross_attention_layers, matching_layers
+from adapter_trainer.lora import LoraWeights
+from adapter_trainer.projectors import ConditionTokens
+from adapter_trainer.sources import with_pipeline_sources
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+NAMES = ["sdxl-ip-adapter", "sdxl-ip-adapter-plus", "sdxl-label-embed", "sdxl-full"]
+WIDTHS = {"sdxl-ip-adapter": 1280, "sdxl-ip-adapter-plus": 1280}
+"""Of bigG's pooled embedding, and of ViT-H's states."""
+
+
+def config_of(name: str) -> TrainingConfig:
+    return validate(TrainingConfig, read(CONFIGS / f"{name}.yaml"))
+
+
+@pytest.fixture
+def sdxl() -> UNet2DConditionModel:
+    """SDXL base's UNet without memory for its 2.6 billion parameters."""
+    with torch.device("meta"):
+        return UNet2DConditionModel(**UNetParams(sample_size=128).model_dump())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_configuration_for_sdxl_is_valid_and_names_every_part(name: str) -> None:
+    params = with_pipeline_sources(config_of(name).model.params)
+    parts = [params.unet_config, params.first_stage_config, *params.text_config.encoders]
+    assert len(parts) == 4
+    assert all(part.pretrained and part.subfolder for part in parts)
+    assert [encoder.tokenizer_subfolder for encoder in params.text_config.encoders] == ["tokenizer", "tokenizer_2"]
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+def test_its_adapter_reaches_all_70_layers_with_340_million_parameters_and_loads_everywhere(
+    sdxl: UNet2DConditionModel, name: str
+) -> None:
+    (settings,) = config_of(name).model.params.adapters_config.values()
+    available = cross_attention_layers(sdxl)
+    chosen = matching_layers(settings.layers, list(available), "layers")
+    assert len(sdxl.attn_processors) == 140
+    assert len(chosen) == 70
+    with torch.device("meta"):
+        projector = registry.PROJECTORS[settings.projector.target](WIDTHS[name], 2048, settings.projector.params)
+        tokens = ConditionTokens(projector, 2048, settings.null_condition)
+        adapter = Adapter(tokens, {layer: AdapterLayer(available[layer]) for layer in chosen}, settings.scale)
+    assert sum(parameter.numel() for parameter in adapter.layers.parameters()) == 340_787_200
+    assert export.diffusers_obstacle(adapter) is None
+    assert export.comfyui_obstacle(adapter, 2048) is None
+    file = export.to_file(adapter.state_dict(), export.layers_of(sdxl))
+    assert sum(name.startswith("ip_adapter.") for name in file) == 140
+
+
+def test_the_style_adapter_reaches_the_ten_layers_of_its_block(sdxl: UNet2DConditionModel) -> None:
+    style = config_of("sdxl-full").model.params.adapters_config["style"]
+    chosen = matching_layers(style.layers, list(cross_attention_layers(sdxl)), "layers")
+    numbers = {layer.name: layer.number for layer in export.layers_of(sdxl)}
+    assert [numbers[name] for name in chosen] == list(range(69, 88, 2))
+
+
+def test_low_rank_weights_reach_all_140_attention_layers(sdxl: UNet2DConditionModel) -> None:
+    settings = config_of("sdxl-label-embed").model.params.unet_config.lora
+    assert settings is not None
+    with torch.device("meta"):
+        lora = LoraWeights(sdxl, settings)
+    assert len(lora.layers) == 140 * 4
+    assert lora.scale == 1
+
+
+def test_a_full_adapter_has_a_token_for_each_of_vit_hs_states() -> None:
+    with torch.device("meta"):
+        projector = registry.PROJECTORS["SequenceMLP"](1280, 2048, ProjectorParams(num_tokens=257))
+        assert projector(torch.empty(1, 257, 1280)).shape == (1, 257, 2048)
