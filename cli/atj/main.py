@@ -8,6 +8,7 @@ import typer
 
 from atj import checkpoint_changes, checkpoint_checks, checkpoints, jobs
 from atj.boundary import explain
+from atj.export import export_command
 from atj.job_logs import logs_command
 from atj.job_wait import wait_command
 from atj.plan import plan_command
@@ -52,6 +53,7 @@ app.command("scale", rich_help_panel=ON_A_CLUSTER)(jobs.scale_command)
 app.command("delete", rich_help_panel=ON_A_CLUSTER)(jobs.delete_command)
 app.add_typer(stored, name="checkpoints", rich_help_panel=RESULTS)
 app.command("sample", rich_help_panel=RESULTS)(sample_command)
+app.command("export", rich_help_panel=RESULTS)(export_command)
 
 
 def _print_version(is_wanted: bool) -> None:  # noqa: FBT001 - as typer calls it

@@ -62,7 +62,7 @@ def sample_command(
     """
     if out.suffix.lower() != ".png" or not out.parent.is_dir():
         raise refusal(f"--out {out}: a .png file in a folder that exists is needed")
-    with _at_hand(checkpoint, endpoint_url, region) as folder:
+    with at_hand(checkpoint, endpoint_url, region) as folder:
         try:
             from adapter_trainer import (  # brings torch, which takes seconds that no other command should wait
                 grids,
@@ -78,7 +78,7 @@ def sample_command(
 
 
 @contextmanager
-def _at_hand(text: str, endpoint_url: str | None, region: str | None) -> Iterator[Path]:
+def at_hand(text: str, endpoint_url: str | None, region: str | None) -> Iterator[Path]:
     """A local folder of the checkpoint: as named, or fetched for as long as the block."""
     path = Path(text)
     if path.is_dir() and not (path / "run.json").exists():

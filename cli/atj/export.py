@@ -1,0 +1,57 @@
+"""`atj export`: copies what diffusers and ComfyUI load out of a checkpoint."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from atj.address import EndpointURL, Region
+from atj.errors import refusal
+from atj.sample import at_hand
+from atj.terminal import results, say
+
+RECORD, CARD = "export.json", "README.md"
+
+
+def export_command(
+    checkpoint: Annotated[
+        str,
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="A checkpoint folder, s3://…/checkpoint-<step>, or for the newest: an output address s3://…, or the "
+            "output folder of an `atj run`.",
+            show_default=False,
+        ),
+    ],
+    to: Annotated[Path, typer.Option("--to", help="Folder to write; it must be empty or not exist.")],
+    endpoint_url: EndpointURL = None,
+    region: Region = None,
+) -> None:
+    """Copy the files for diffusers and ComfyUI out of a checkpoint: adapters, low-rank weights, model card."""
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise refusal(f"--to {to}: is there already; name an empty folder, or one that does not exist")
+    with at_hand(checkpoint, endpoint_url, region) as folder:
+        files = _files(folder, checkpoint)
+        to.mkdir(parents=True, exist_ok=True)
+        for file in (*files, RECORD, CARD):
+            shutil.copyfile(folder / file, to / file)
+    say(results(), f"{to}: {', '.join(files)}; {CARD} says how to load them")
+
+
+def _files(folder: Path, checkpoint: str) -> list[str]:
+    try:
+        record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        named = [*(adapter["file"] for adapter in record["adapters"]), record["lora"]]
+        reasons = [f"{adapter['name']}: {adapter['diffusers']}" for adapter in record["adapters"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise refusal(f"{checkpoint}: has no {RECORD} that can be read ({error}); name a checkpoint") from None
+    # Names from a file that anybody may have written must not lead out of the folder.
+    files = [Path(name).name for name in named if name]
+    if absent := [name for name in files if not (folder / name).is_file()]:
+        raise refusal(f"{checkpoint}: {absent[0]} is missing; use another checkpoint")
+    if not files:
+        why = "; ".join(reasons) or "it has neither adapters nor low-rank weights"
+        raise refusal(f"{checkpoint}: holds no file for pipelines: {why}. `atj sample` draws from it")
+    return files

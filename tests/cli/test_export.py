@@ -1,0 +1,70 @@
+"""`atj export` copies what pipelines load, and says why there is nothing to copy."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from atj.errors import CommandError
+from atj.main import app
+
+LOADS = {"name": "look", "file": "ip_adapter.safetensors", "diffusers": "loads"}
+ODD = {"name": "odd", "file": None, "diffusers": "projector.params.depth is 6; a resampler loads with 4"}
+
+
+def checkpoint(folder: Path, adapters: list[dict[str, Any]], lora: str | None = None) -> Path:
+    folder.mkdir()
+    record = {"adapters": adapters, "lora": lora}
+    (folder / "export.json").write_text(json.dumps(record), encoding="utf-8")
+    (folder / "README.md").write_text("# A checkpoint", encoding="utf-8")
+    for name in ("ip_adapter.safetensors", "pytorch_lora_weights.safetensors", "optimizer.safetensors"):
+        (folder / name).write_text(name, encoding="utf-8")
+    return folder
+
+
+def exported(folder: Path, to: Path) -> str:
+    """What the command says; raises what it refuses with."""
+    result = CliRunner().invoke(app, ["export", str(folder), "--to", str(to)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.output
+
+
+def test_files_for_pipelines_are_copied_and_nothing_else(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "checkpoint-2", [LOADS, ODD], "pytorch_lora_weights.safetensors")
+    said = exported(folder, tmp_path / "to")
+    copied = {path.name: path.read_bytes() for path in (tmp_path / "to").iterdir()}
+    assert set(copied) == {"ip_adapter.safetensors", "pytorch_lora_weights.safetensors", "export.json", "README.md"}
+    assert copied["ip_adapter.safetensors"] == (folder / "ip_adapter.safetensors").read_bytes()
+    assert "ip_adapter.safetensors, pytorch_lora_weights.safetensors; README.md says how to load them" in said
+
+
+@pytest.mark.parametrize(
+    ("adapters", "message"),
+    [
+        ([ODD], "holds no file for pipelines: odd: projector.params.depth is 6; a resampler loads with 4"),
+        ([], "holds no file for pipelines: it has neither adapters nor low-rank weights"),
+        ([{**LOADS, "file": "ip_adapter-gone.safetensors"}], "ip_adapter-gone.safetensors is missing"),
+        ([{**LOADS, "file": "../secret"}], "secret is missing"),
+        ([{"name": "look"}], "has no export.json that can be read"),
+    ],
+    ids=["a layout that does not load", "nothing", "a file that is gone", "a name that leads out", "not a record"],
+)
+def test_what_cannot_be_exported_says_why_and_writes_nothing(
+    tmp_path: Path, adapters: list[dict[str, Any]], message: str
+) -> None:
+    (tmp_path / "secret").write_text("not to be copied", encoding="utf-8")
+    folder = checkpoint(tmp_path / "checkpoint-2", adapters)
+    with pytest.raises(CommandError, match=re.escape(message)) as caught:
+        exported(folder, tmp_path / "to")
+    assert caught.value.exit_code == 2
+    assert not (tmp_path / "to").exists()
+
+
+def test_a_folder_that_holds_something_is_not_written_into(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "checkpoint-2", [LOADS])
+    with pytest.raises(CommandError, match="name an empty folder"):
+        exported(folder, folder)
