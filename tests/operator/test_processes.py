@@ -104,7 +104,7 @@ def test_many_jobs_outlive_an_operator_that_is_killed_again_and_again(make_place
 
     names = [f"often-{number}" for number in range(KILLED_JOBS)]
     ends = lives.lead(place, names, kill, seconds=60 + 10 * KILLS + KILLED_JOBS)
-    assert kills == KILLS or KILLS > 4
+    assert kills >= min(2, KILLS), "they ended before it was killed again"
     assert ends == [lives.UNDISTURBED] * KILLED_JOBS
     for name in names:
         place.delete("adaptertrainingjobs", name)
