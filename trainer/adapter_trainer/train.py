@@ -11,6 +11,7 @@ from typing import Any
 from adapter_api.document import Document, Fault, InvalidDocument, read, validate
 from adapter_api.progress import OUTCOME_FILE, ExitCode, Outcome
 from adapter_api.training import TrainingConfig
+from adapter_trainer import ranks
 from adapter_trainer.outcome import read_outcome, write_outcome
 
 TRACKERS = ("tensorboard", "wandb")
@@ -97,6 +98,7 @@ def _value(flag: str, given: Any) -> Any:
 def main(argv: list[str] | None = None) -> int:
     """Trains; returns the exit code. Every process of a launch runs this."""
     arguments = parser().parse_args(argv)
+    os.environ.update(ranks.by_node(os.environ))
     rank = int(os.environ.get("RANK", "0"))
     if (repeated := _ended_before(arguments.output_dir)) is not None:
         return repeated
