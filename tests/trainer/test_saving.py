@@ -246,6 +246,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+def test_a_disk_that_a_save_has_filled_has_room_again_when_training_ends_for_it(small_disk: Path) -> None:
+    saver = saver_of(small_disk)
+    saver.begin(2, Contents({"large.safetensors": {"weight": torch.ones(100_000)}}))
+    saver.close()  # as where something else failed first for want of room
+    (small_disk / "outcome.json").write_bytes(b"x" * 200_000)
+    assert names(small_disk) == {"outcome.json"}
+
+
 LARGE = {
     "tensors": Contents({"large.safetensors": {"weight": torch.ones(100_000)}}),
     "text": Contents(blobs={"large.json": b"x" * 400_000}),

@@ -75,6 +75,10 @@ def train(run: Training) -> bool:
     try:
         take_steps(run)
         note_saved(run, run.saver.finish())
+    except OSError as error:
+        if (failure := run.saver.failure()) is not None:
+            raise failure from error  # the save that took the room is the reason, whoever met the want of it first
+        raise
     finally:
         run.saver.close()
     return run.state.step >= run.total_steps

@@ -118,11 +118,21 @@ class Saver:
             self._show(f"waited {self._clock() - started:.1f} s for checkpoint-{self.step} to reach the disk")
         return self.newest()
 
-    def close(self) -> None:
-        """Ends the writer; a save in flight is given some time to end well."""
+    def failure(self) -> Exception | None:
+        """Waits for the save in flight, and says why it failed, if it did."""
         if self._written is not None:
             wait([self._written], CLOSING_SECONDS)
-        self._end()
+        state = self._state()
+        return state if isinstance(state, Exception) else None
+
+    def close(self) -> None:
+        """Ends the writer; a save in flight is given some time to end well. What has not ended well leaves nothing."""
+        if self._written is not None:
+            wait([self._written], CLOSING_SECONDS)
+        if self._state() in {"none", "written"}:
+            self._end()
+        else:
+            self._abandon()  # on a full disk, it would leave no room to say so
 
     # --- details ---
 
