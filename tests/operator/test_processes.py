@@ -93,14 +93,14 @@ def _is_stopped(process: subprocess.Popen[bytes]) -> bool:
 def test_many_jobs_outlive_an_operator_that_is_killed_again_and_again(make_place: Place) -> None:
     place = make_place("killed-often")
     place.start()
-    kills, next_at = 0, time.monotonic() + 2
+    kills, next_at = 0, time.monotonic() + 1
 
     def kill(_: Sequence[Life]) -> None:
         nonlocal kills, next_at
         if kills < KILLS and time.monotonic() > next_at:
             place.running[-1].kill()
             place.running[-1].wait()
-            kills, next_at = kills + 1, time.monotonic() + 3
+            kills, next_at = kills + 1, time.monotonic() + 1.5
 
     names = [f"often-{number}" for number in range(KILLED_JOBS)]
     ends = lives.lead(place, names, kill, seconds=60 + 10 * KILLS + KILLED_JOBS)
