@@ -22,6 +22,15 @@ Address = Annotated[
         metavar="URI|DIR", help="An output address s3://…, or the output folder of an `atj run`.", show_default=False
     ),
 ]
+CheckpointPlace = Annotated[
+    str,
+    typer.Argument(
+        metavar="CHECKPOINT",
+        help="A checkpoint folder, s3://…/checkpoint-<step>, or for the newest: an output address s3://…, or the "
+        "output folder of an `atj run`.",
+        show_default=False,
+    ),
+]
 EndpointURL = Annotated[
     str | None, typer.Option("--endpoint-url", help="Of an S3-compatible store; by default AWS.", show_default=False)
 ]

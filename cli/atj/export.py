@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from atj.address import EndpointURL, Region
+from atj.address import CheckpointPlace, EndpointURL, Region
 from atj.errors import refusal
 from atj.sample import at_hand
 from atj.terminal import results, say
@@ -16,15 +16,7 @@ RECORD, CARD = "export.json", "README.md"
 
 
 def export_command(
-    checkpoint: Annotated[
-        str,
-        typer.Argument(
-            metavar="CHECKPOINT",
-            help="A checkpoint folder, s3://…/checkpoint-<step>, or for the newest: an output address s3://…, or the "
-            "output folder of an `atj run`.",
-            show_default=False,
-        ),
-    ],
+    checkpoint: CheckpointPlace,
     to: Annotated[Path, typer.Option("--to", help="Folder to write; it must be empty or not exist.")],
     endpoint_url: EndpointURL = None,
     region: Region = None,

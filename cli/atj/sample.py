@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from adapter_api.checkpoint import folder_name
-from atj.address import EndpointURL, Region, located
+from atj.address import CheckpointPlace, EndpointURL, Region, located
 from atj.checkpoints import fetch
 from atj.conditions import rows_of
 from atj.errors import CommandError, refusal
@@ -17,15 +17,7 @@ from atj.terminal import results, say
 
 
 def sample_command(
-    checkpoint: Annotated[
-        str,
-        typer.Argument(
-            metavar="CHECKPOINT",
-            help="A checkpoint folder, s3://…/checkpoint-<step>, or for the newest: an output address s3://…, or the "
-            "output folder of an `atj run`.",
-            show_default=False,
-        ),
-    ],
+    checkpoint: CheckpointPlace,
     label: Annotated[
         list[int] | None, typer.Option(help="Class for label_to_token; once for each row.", show_default=False)
     ] = None,
