@@ -10,7 +10,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install check format test demo demo-openmoji example-data bench crash-matrix s3-servers cluster-up cluster-down e2e generate golden lock clean
+.PHONY: help install check format test demo demo-openmoji example-data bench crash-matrix s3-servers test-kueue cluster-up cluster-down e2e generate golden lock clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +41,9 @@ example-data: $(INSTALLED) ## Write the data that configs/example.yaml trains on
 
 bench: $(INSTALLED) ## Measure against what others do, side by side; writes docs/benchmarks.md (ONLY="step start": these)
 	$(BIN)/python -m benchmarks $(ONLY)
+
+test-kueue: $(INSTALLED) ## Run jobs with a queue name under Kueue itself, which Go compiles first; a few minutes
+	$(BIN)/python -m pytest tests/integrations/test_kueue.py
 
 crash-matrix: $(INSTALLED) ## Kill agents, trainers and object stores at 200 steps of the protocol; half an hour
 	CRASH_RUNS=200 FENCING_RUNS=20 $(BIN)/python -m pytest -s tests/agent/test_crash_matrix.py

@@ -29,6 +29,7 @@ SOURCES = {
     "coredns": ("coredns", "github.com/coredns/coredns"),
     "helm": ("helm", "helm.sh/helm/v3/cmd/helm"),
     "versitygw": ("versitygw", "github.com/versity/versitygw/cmd/versitygw"),
+    "kueue": ("kueue", "sigs.k8s.io/kueue/cmd/kueue"),
 }
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kwok")
 KUBELET = (*CONTROL_PLANE, "kubelet", "kube-proxy", "coredns", "helm")

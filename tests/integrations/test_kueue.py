@@ -1,0 +1,122 @@
+"""Jobs with a queue name, under Kueue itself: they wait for quota, are admitted, are preempted, and come back."""
+
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster.control_plane import ControlPlane
+from tests.cluster.kueue import Kueue
+from tests.operator.on_plane import SUCCEEDED, OnPlane, Plain, condition
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+NAMESPACE = "queued"
+FLAVOR = "kwok"
+TOLERATION = {"key": "rented", "operator": "Exists", "effect": "NoSchedule"}
+QUOTA = {"cpu": "500m", "memory": "64Gi"}
+"""For two pods of 110m to 210m, and not for four."""
+
+QUEUES: list[Plain] = [
+    {
+        "apiVersion": "kueue.x-k8s.io/v1beta1", "kind": "ResourceFlavor", "metadata": {"name": FLAVOR},
+        "spec": {"nodeLabels": {"type": "kwok"}, "tolerations": [TOLERATION]},
+    },
+    {
+        "apiVersion": "kueue.x-k8s.io/v1beta1", "kind": "ClusterQueue", "metadata": {"name": "everybody"},
+        "spec": {
+            "namespaceSelector": {},
+            "preemption": {"withinClusterQueue": "LowerPriority"},
+            "resourceGroups": [{
+                "coveredResources": list(QUOTA),
+                "flavors": [{"name": FLAVOR, "resources": [
+                    {"name": name, "nominalQuota": quota} for name, quota in QUOTA.items()]}],
+            }],
+        },
+    },
+    {
+        "apiVersion": "kueue.x-k8s.io/v1beta1", "kind": "LocalQueue",
+        "metadata": {"name": "team", "namespace": NAMESPACE}, "spec": {"clusterQueue": "everybody"},
+    },
+    {
+        "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "urgent"}, "value": 1000,
+        "description": "goes first",
+    },
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnPlane]:
+    variables = {"ADAPTER_OPERATOR_RESYNC_SECONDS": "2"}
+    place = OnPlane(control_plane, NAMESPACE, tmp_path_factory.mktemp("queued"), variables)
+    kueue = Kueue(control_plane, NAMESPACE, tmp_path_factory.mktemp("kueue"))
+    try:
+        kueue.start()
+        queues = json.dumps({"apiVersion": "v1", "kind": "List", "items": QUEUES})
+        place.wait("queues", lambda: _applied(place, queues))
+        place.start()
+        yield place
+    finally:
+        place.close()
+        kueue.stop()
+
+
+def _applied(place: OnPlane, objects: str) -> bool:
+    place.plane.kubectl("apply", "--server-side", "-f", "-", stdin=objects)
+    return True
+
+
+def queued(place: OnPlane, name: str, **scheduling: str) -> None:
+    resources = {"requests": {"cpu": "100m", "memory": "16Mi"}}
+    place.create(name, resources=resources, scheduling={"queueName": "team", **scheduling})
+
+
+def batch_job(place: OnPlane, name: str) -> Plain:
+    found: Plain = json.loads(place.kubectl("get", "job", name, "-o", "json"))
+    return found
+
+
+def finish(place: OnPlane, name: str, attempt: int) -> Plain:
+    for pod in place.pods(name, attempt):
+        place.set_pod(pod["metadata"]["name"], SUCCEEDED)
+    return place.wait_state(name, "Complete")
+
+
+def test_jobs_share_a_quota_wait_for_it_and_give_it_back(place: OnPlane) -> None:
+    queued(place, "first")
+    place.wait_state("first", "Running")
+    admitted = batch_job(place, "first-1")
+    pods = admitted["spec"]["template"]["spec"]
+    assert admitted["spec"]["suspend"] is False
+    assert (pods["nodeSelector"], TOLERATION in pods["tolerations"]) == ({"type": "kwok"}, True)
+
+    queued(place, "second")
+    place.wait("second waits", lambda: condition(place.status("second"), "Queued").get("reason") == "WaitingForQuota")
+    status = place.status("second")
+    assert (status["state"], condition(status, "Queued")["status"]) == ("Queued", "True")
+    assert "team" in condition(status, "Queued")["message"]
+    assert not place.pods("second", 1)
+
+    time.sleep(3)  # long enough for a list: nothing that Kueue wrote is written over
+    again = batch_job(place, "first-1")
+    assert again["metadata"]["generation"] == admitted["metadata"]["generation"]
+    assert again["spec"] == admitted["spec"]
+
+    queued(place, "urgent", priorityClassName="urgent")
+    place.wait_state("urgent", "Running")
+    place.wait("first waits", lambda: condition(place.status("first"), "Queued").get("reason") == "WaitingForQuota")
+    status = place.status("first")
+    assert (status["state"], status["attempt"]) == ("Queued", 2)
+    assert status["restarts"] == {"charged": 0, "uncharged": 1, "total": 1}
+    assert status["lastFailure"]["reason"] == "Preempted"
+
+    finish(place, "urgent", 1)
+    # The queue decides who is next; each gets its turn.
+    left = {"first": 2, "second": 1}
+    while left:
+        place.wait("the next one", lambda: [name for name in left if place.status(name)["state"] == "Running"])
+        name = next(name for name in left if place.status(name)["state"] == "Running")
+        assert condition(place.status(name), "Queued")["status"] == "False"
+        assert finish(place, name, left.pop(name))["restarts"]["charged"] == 0
+    assert not place.history.faults
