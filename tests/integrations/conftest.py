@@ -10,7 +10,7 @@ NEEDED = {"test_kueue.py": ("kueue",)}
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    asked = any("integrations" in str(argument) for argument in config.invocation_params.args)
+    asked = any("tests/integrations" in str(argument) for argument in config.invocation_params.args)
     return None if asked else collection_path.suffix == ".py" or None
 
 
