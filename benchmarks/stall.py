@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -11,7 +12,7 @@ from statistics import median
 
 from adapter_agent.local import Folders
 from benchmarks.quickstart import ROOT
-from benchmarks.stall_loop import EVERY, SAVES, WARM_UP
+from benchmarks.stall_loop import AFTER, EVERY, PARAMETERS, SAVES, WARM_UP
 from benchmarks.transfer import CREDENTIALS, serving
 from tests.agent.seaweed import BUCKET, Seaweed
 
@@ -45,10 +46,9 @@ class Figures:
 def measure() -> str:
     """The section's text."""
     os.environ.update(CREDENTIALS)
-    with tempfile.TemporaryDirectory(dir=Path.home()) as name:
-        folder = Path(name)
-        with serving(Seaweed(folder / "weed")) as server:
-            found = {way: run(way, folder / way, server.url) for way in NAMES}
+    with tempfile.TemporaryDirectory(dir=Path.home()) as place:
+        folder = Path(place)
+        found = {way: measured(way, name, folder) for way, name in NAMES.items()}
     mine, theirs = median(found["ours"].stalls), median(found["save_state"].stalls)
     lines = "\n".join(
         f"| {NAMES[way]} | {1000 * median(each.stalls):.0f} / {1000 * max(each.stalls):.0f} | "
@@ -56,9 +56,9 @@ def measure() -> str:
         for way, each in found.items()
     )
     return f"""\
-1 GiB of state (88 M parameters and AdamW's averages), two ranks with gloo, one thread each, on the two cores of this machine, a save
-every {EVERY} steps, {SAVES} saves for each way, one way after the other against one SeaweedFS. A stall is how long the training thread is
-in the save and in what waits for it before the next optimizer step; inflation compares the median step of the {EVERY // 2} after a save
+{12 * PARAMETERS / 2**30:.2g} GiB of state ({PARAMETERS / 1e6:.0f} M parameters and AdamW's averages), two ranks with gloo, one thread each, on the two cores of this machine, a save
+every {EVERY} steps, {SAVES} saves for each way, one way after the other, each against a SeaweedFS of its own. A stall is how long the training thread is
+in the save and in what waits for it before the next optimizer step; inflation compares the median step of the {AFTER} after a save
 with those just before one. The store, the agent and the writer share the two cores with training.
 
 | | stall p50 / longest, ms | of `save_state`'s | step, ms | inflation after a save |
@@ -67,6 +67,16 @@ with those just before one. The store, the agent and the writer share the two co
 
 Goals: a stall of at most 1 % of `save_state`'s ({"met" if mine <= 0.01 * theirs else "missed"}: {100 * mine / theirs:.2f} %), steps at most 3 % longer
 ({"met" if found["ours"].inflation <= 3 else "missed"}: {found["ours"].inflation:+.1f} %)."""
+
+
+def measured(way: str, name: str, folder: Path) -> Figures:
+    """One of the ways, with a store that has nothing yet; says when it has ended, and leaves nothing behind."""
+    with serving(Seaweed(folder / "weed")) as server:
+        found = run(way, folder / way, server.url)
+    shutil.rmtree(folder / way)
+    told = f"{name}: stall {1000 * median(found.stalls):.0f} ms, steps {found.inflation:+.1f} %"
+    print(told, file=sys.stderr, flush=True)
+    return found
 
 
 def run(way: str, folder: Path, url: str) -> Figures:
@@ -98,5 +108,5 @@ def run(way: str, folder: Path, url: str) -> Figures:
     said = json.loads(next(line for line in ended.stdout.splitlines() if line.startswith("{")))
     saves = [WARM_UP + EVERY * number for number in range(1, SAVES + 1)]
     quiet = [step for save in saves for step in said["steps"][save - QUIET : save]]
-    after = [step for save in saves for step in said["steps"][save : save + EVERY // 2]]
+    after = [step for save in saves for step in said["steps"][save : save + AFTER]]
     return Figures(said["stalls"], median(quiet), median(after))

@@ -24,10 +24,13 @@ from adapter_trainer.arena import Contents
 from adapter_trainer.processes import Processes
 from adapter_trainer.saving import Saver
 
-WIDTH, LAYERS, BATCH = 2048, 21, 48
-"""88 million parameters: with AdamW's two averages, 1 GiB of float32."""
-WARM_UP, EVERY, SAVES = 5, 20, 3
-STEPS = WARM_UP + EVERY * SAVES + EVERY - 5
+WIDTH, LAYERS, BATCH = int(os.environ.get("STALL_WIDTH", "2048")), 21, 24
+PARAMETERS = WIDTH**2 * LAYERS
+"""With AdamW's two averages, 1 GiB of float32. A smaller width only tries the mechanics."""
+WARM_UP, EVERY, SAVES = 3, 20, 3
+AFTER = EVERY // 2
+"""Steps that follow the last save: those whose times count."""
+STEPS = WARM_UP + EVERY * SAVES + AFTER
 
 Save = Callable[[int], None]
 
@@ -159,6 +162,8 @@ def main(way: str, folder: Path, url: str) -> None:
             began = time.perf_counter()
             save(number)
             stalls.append(time.perf_counter() - began)
+            if distributed.get_rank() == 0:
+                print(f"{way}: saved at step {number} of {STEPS}", file=sys.stderr, flush=True)
     end()
     if distributed.get_rank() == 0:
         print(json.dumps({"steps": steps, "stalls": stalls}), flush=True)

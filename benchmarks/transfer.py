@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -10,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TypeVar
+from typing import TypeAlias
 
 import psutil
 
@@ -22,6 +23,7 @@ from benchmarks.transfer_client import FILE_BYTES, FILES
 from tests.agent.faulty_proxy import Proxy, Request
 from tests.agent.node import Node, end, safetensors, stop, write_checkpoint
 from tests.agent.seaweed import BUCKET, KEY, SECRET, Seaweed
+from tests.agent.servers import Kind
 from tests.agent.versity import PROGRAM, Versity
 from tests.agent.waiting import wait_until
 from tests.cluster.tools import Tools, default_cache
@@ -31,7 +33,7 @@ ROUNDS = 2
 UPLOADS = ("boto3 upload_file", "s5cmd cp, upload", "agent, upload")
 DOWNLOADS = ("boto3 download_file", "boto3 download_file, then SHA-256", "s5cmd cp, download", "agent, restore")
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1"}
-Server = TypeVar("Server", Seaweed, Versity)
+Server: TypeAlias = Seaweed | Versity
 SAVES, FROZEN_BYTES, TRAINED_BYTES = 10, 64 * 2**20, 4 * 2**20
 
 
@@ -54,13 +56,12 @@ def measure() -> str:
         folder = Path(name)
         for number in range(FILES):
             (folder / f"file-{number}.bin").write_bytes(os.urandom(FILE_BYTES))
-        with serving(Seaweed(folder / "seaweedfs")) as server:
-            runs = {"SeaweedFS": compared(folder, server)}
+        runs = {"SeaweedFS": compared(folder, Seaweed)}
+        with serving(Seaweed(folder / "again")) as server:
             again, boto3_again, in_flight = sent_again(folder, server.url)
             saves = ten_saves(folder, server.url)
         if Tools(default_cache()).has(PROGRAM):
-            with serving(Versity(folder / "versitygw")) as other:
-                runs["versitygw"] = compared(folder, other)
+            runs["versitygw"] = compared(folder, Versity)
     return f"""\
 {FILES} files of {FILE_BYTES // 2**20} MiB to {" and to ".join(runs)} on this machine, plain HTTP, and back to a folder; each figure is the median of {ROUNDS}
 rounds in which all take turns. Processor seconds are the client's own processes' per GiB, imports apart; the server's are
@@ -124,25 +125,30 @@ def verdict(runs: dict[str, list[Run]]) -> str:
 
 @contextmanager
 def serving(server: Server) -> Iterator[Server]:
-    """A store of its own."""
+    """A store of its own, of which nothing stays: several would fill the disk."""
     server.folder.mkdir()
     try:
         server.start()
         yield server
     finally:
         server.kill()
+        shutil.rmtree(server.folder)
 
 
-def compared(folder: Path, server: Seaweed | Versity) -> dict[str, list[Run]]:
-    """All by turns."""
+def compared(folder: Path, kind: Kind) -> dict[str, list[Run]]:
+    """All by turns, each round with a store that has nothing yet."""
     runs: dict[str, list[Run]] = {}
     for number in range(ROUNDS):
-        for name in (*UPLOADS, *DOWNLOADS, "SHA-256 of the files"):
-            runs.setdefault(name, []).append(run_client(name, folder, server, number))
+        with serving(kind(folder / "store")) as server:
+            for name in (*UPLOADS, *DOWNLOADS, "SHA-256 of the files"):
+                run = run_client(name, folder, server, number)
+                told = f"{kind.__name__}, round {number + 1}, {name}: {run.seconds:.1f} s, {run.cpu:.2f} CPU s"
+                print(told, file=sys.stderr, flush=True)
+                runs.setdefault(name, []).append(run)
     return runs
 
 
-def run_client(name: str, folder: Path, server: Seaweed | Versity, number: int) -> Run:
+def run_client(name: str, folder: Path, server: Server, number: int) -> Run:
     """One transfer in a process of its own."""
     assert server.process is not None  # noqa: S101 - it has been started
     before = _cpu(server.process.pid)
