@@ -99,6 +99,21 @@ S3URI = Annotated[str, Field(max_length=1024), AfterValidator(_s3_uri)]
 """An object storage address s3://bucket/prefix, without a trailing slash."""
 
 
+S3_SCHEME = "s3://"
+
+
+def _model_name(value: str) -> str:
+    if value.startswith(S3_SCHEME):
+        return _s3_uri(value)
+    if "://" in value:
+        raise ValueError(f"{value[:80]!r} is neither a local folder, nor a hub name, nor an address s3://bucket/prefix")
+    return value
+
+
+ModelName = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_model_name)]
+"""A model: a local folder, a hub name, or an address in object storage."""
+
+
 def split_s3_uri(uri: str) -> tuple[str, str]:
     """Bucket and prefix (without slashes at its ends) of an address that an `S3URI` field has accepted."""
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from adapter_api.columns import BUILT_IN, column_of, columns_of, fitting_kinds
+from adapter_api.sources import PIPELINE_ENCODERS
 from adapter_api.training import Trainable, TrainingConfig
 
 Location = tuple[str | int, ...]
@@ -237,8 +238,10 @@ def _text(config: TrainingConfig) -> Iterator[Fault]:
                 f"is {unet.cross_attention_dim}; make them equal"
             )
             yield at, message
+    if params.pretrained_model_name_or_path is not None and len(params.text_config.encoders) > len(PIPELINE_ENCODERS):
+        yield at, "an SDXL pipeline has two text encoders; remove the others, or name every part's source instead"
     for index, encoder in enumerate(params.text_config.encoders):
-        if encoder.pretrained is None and encoder.tokenizer is None:
+        if not (encoder.pretrained or encoder.tokenizer or params.pretrained_model_name_or_path):
             yield (*at, index), "needs a tokenizer: name a folder or hub name in `tokenizer`, or load `pretrained`"
     sequence = params.text_config.encoders or params.pretrained_model_name_or_path
     tokens = params.token_conditioners

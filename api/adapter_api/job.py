@@ -136,17 +136,22 @@ class SecretRef(ResourceModel):
     """Name of the object."""
 
 
-class S3Location(ResourceModel):
-    """A place in object storage and how to reach it."""
+class S3Access(ResourceModel):
+    """How to reach object storage."""
 
-    uri: S3URI
-    """Address, s3://bucket/prefix."""
     endpoint_url: Endpoint | None = Field(default=None, alias="endpointURL")
     """Of an S3-compatible store; by default AWS."""
     region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")] | None = None
     """Region of the bucket."""
     secret_ref: SecretRef | None = None
     """Holds AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; by default the pod's own identity."""
+
+
+class S3Location(S3Access):
+    """A place in object storage and how to reach it."""
+
+    uri: S3URI
+    """Address, s3://bucket/prefix."""
 
 
 class OutputLocation(S3Location):
@@ -360,6 +365,8 @@ class JobSpec(ResourceModel):
     """What is trained and how, as in a training configuration."""
     data: Data | None = None
     """What is at /data before training starts."""
+    models: S3Access | None = None
+    """How the s3:// addresses of models in `training` are reached; by default as the output is."""
     output: Output
     """Where results go."""
     resume_from: ResumeFrom | None = None

@@ -8,7 +8,8 @@ name may not resolve yet, and every node announces the address that others reach
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from adapter_api.job import AdapterTrainingJob, S3Location
+from adapter_api.job import AdapterTrainingJob, S3Access, S3Location
+from adapter_api.sources import MODELS_FOLDER, StoredModel, stored_models
 from adapter_api.training import CheckpointConfig
 
 PROCESS_RESTARTS = 3
@@ -136,6 +137,8 @@ def _threads(place: NodePlace) -> dict[str, str]:
 def _torchrun(job: AdapterTrainingJob, run_id: str, attempt: int, place: NodePlace) -> tuple[str, ...]:
     is_host = _UNRESOLVED if place.index is None else _truth(place.index)
     data = ("--data_root_path", place.data) if job.spec.data is not None else ()
+    is_staged = bool(stored_models(job.spec.training.model.params))
+    models = ("--staged_models", f"{place.work}/{MODELS_FOLDER}") if is_staged else ()
     return (
         place.python, "-m", "torch.distributed.run",
         f"--nnodes={job.spec.nodes}",
@@ -155,6 +158,7 @@ def _torchrun(job: AdapterTrainingJob, run_id: str, attempt: int, place: NodePla
         # Deleting is the agent's: it alone knows what has been committed.
         "--keep_last", "all",
         *data,
+        *models,
     )  # fmt: skip
 
 
@@ -173,6 +177,7 @@ def _agent(job: AdapterTrainingJob, verb: str, attempt: int, place: NodePlace) -
     if verb == "restore":
         if spec.data is not None and spec.data.s3 is not None:
             argv += [*_location("data", spec.data.s3), f"--data-dir={place.data}"]
+        argv += _models(job)
         if spec.resume_from is not None:
             argv += _location("resume", spec.resume_from)
             if spec.resume_from.step is not None:
@@ -194,10 +199,26 @@ def _retention(config: CheckpointConfig) -> list[str]:
     return options
 
 
+def _models(job: AdapterTrainingJob) -> list[str]:
+    models = stored_models(job.spec.training.model.params)
+    if not models:
+        return []
+    return [*(f"--model={_json(model)}" for model in models), *_access("models", job.spec.models or job.spec.output.s3)]
+
+
+def _json(model: StoredModel) -> str:
+    """Kubernetes would put the value of a variable, perhaps a secret's, in place of $(NAME)."""
+    return model.model_dump_json(exclude_defaults=True).replace("$", "\\u0024")
+
+
 def _location(role: str, location: S3Location) -> list[str]:
-    options = [f"--{role}-uri={location.uri}"]
-    if location.endpoint_url is not None:
-        options.append(f"--{role}-endpoint-url={location.endpoint_url}")
-    if location.region is not None:
-        options.append(f"--{role}-region={location.region}")
+    return [f"--{role}-uri={location.uri}", *_access(role, location)]
+
+
+def _access(role: str, access: S3Access) -> list[str]:
+    options = []
+    if access.endpoint_url is not None:
+        options.append(f"--{role}-endpoint-url={access.endpoint_url}")
+    if access.region is not None:
+        options.append(f"--{role}-region={access.region}")
     return options

@@ -15,6 +15,7 @@ from adapter_api.base import (
     Count,
     Flag,
     Fraction,
+    ModelName,
     Name,
     NonNegativeReal,
     PositiveCount,
@@ -37,8 +38,8 @@ Text = Annotated[str, Field(max_length=10_000)]
 class Source(ConfigModel):
     """Where the weights of a module come from; without `pretrained` it is built from `params`, seeded by `seed`."""
 
-    pretrained: PathText | None = None
-    """Local folder or hub name in diffusers' or transformers' layout; safetensors only."""
+    pretrained: ModelName | None = None
+    """Local folder, hub name or s3://bucket/prefix, in diffusers' or transformers' layout; safetensors only."""
     subfolder: PathText | None = None
     """Folder inside the pretrained model."""
     revision: Text | None = None
@@ -237,8 +238,8 @@ class TextEncoderConfig(Source, Trainable):
     target: Literal["CLIPTextModel", "CLIPTextModelWithProjection"] = "CLIPTextModel"
     """Kind, by its name in the registry."""
     params: TransformerParams = TransformerParams()
-    tokenizer: PathText | None = None
-    """Local folder or hub name of the tokenizer; by default `pretrained`."""
+    tokenizer: ModelName | None = None
+    """Local folder, hub name or s3://bucket/prefix of the tokenizer; by default `pretrained`."""
     tokenizer_subfolder: PathText | None = None
     """Folder of the tokenizer inside its model."""
 
@@ -376,8 +377,9 @@ class SchedulerConfig(ConfigModel):
 class ModelParams(ConfigModel):
     """The parts of the model."""
 
-    pretrained_model_name_or_path: PathText | None = None
-    """A whole SDXL pipeline, as a local folder or a hub name, for every part that names no source of its own."""
+    pretrained_model_name_or_path: ModelName | None = None
+    """A whole SDXL pipeline, as a local folder, a hub name or s3://bucket/prefix, for every part that names no source of its
+    own. What is in object storage is fetched before training starts, with the access that spec.models describes."""
     unet_config: UNetConfig = UNetConfig()
     first_stage_config: FirstStageConfig = FirstStageConfig()
     text_config: TextConfig = TextConfig()

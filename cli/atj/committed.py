@@ -20,7 +20,12 @@ class Committed:
     """The committed checkpoints of one output. Every method raises a `StorageError` when storage cannot be used."""
 
     def __init__(self, location: S3Location) -> None:
-        self.store = Store.connect(location.uri, location.endpoint_url, location.region)
+        self._location = location
+        self.store = self.beside(location.uri)
+
+    def beside(self, uri: str) -> Store:
+        """Another address, reached in the same way."""
+        return Store.connect(uri, self._location.endpoint_url, self._location.region)
 
     @property
     def uri(self) -> str:

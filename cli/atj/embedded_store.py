@@ -26,6 +26,7 @@ from typing import IO
 
 from adapter_api.base import split_s3_uri
 from adapter_api.job import AdapterTrainingJob
+from adapter_api.sources import stored_models
 from atj import processes
 from atj.errors import CommandError, refusal
 from atj.loopback import fetch
@@ -53,6 +54,7 @@ def is_wanted(job: AdapterTrainingJob) -> bool:
     others = {
         "spec.data.s3": spec.data.s3 if spec.data is not None else None,
         "spec.resumeFrom": spec.resume_from,
+        "spec.models": spec.models,
     }
     if spec.output.s3.endpoint_url is not None:
         return False
@@ -69,7 +71,9 @@ def buckets_of(job: AdapterTrainingJob) -> set[str]:
     """Buckets that the job reads or writes."""
     spec = job.spec
     locations = (spec.output.s3, spec.data.s3 if spec.data is not None else None, spec.resume_from)
-    return {split_s3_uri(location.uri)[0] for location in locations if location is not None}
+    addresses = [location.uri for location in locations if location is not None]
+    addresses += [model.uri for model in stored_models(spec.training.model.params)]
+    return {split_s3_uri(uri)[0] for uri in addresses}
 
 
 def with_endpoint(job: AdapterTrainingJob, endpoint_url: str) -> AdapterTrainingJob:
@@ -81,6 +85,8 @@ def with_endpoint(job: AdapterTrainingJob, endpoint_url: str) -> AdapterTraining
     }
     if spec.data is not None and spec.data.s3 is not None:
         changes["data"] = spec.data.model_copy(update={"s3": spec.data.s3.model_copy(update=reach)})
+    if spec.models is not None:
+        changes["models"] = spec.models.model_copy(update=reach)
     if spec.resume_from is not None:
         changes["resume_from"] = spec.resume_from.model_copy(update=reach)
     return job.model_copy(update={"spec": spec.model_copy(update=changes)})

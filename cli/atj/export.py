@@ -24,7 +24,7 @@ def export_command(
     """Copy the files for diffusers and ComfyUI out of a checkpoint: adapters, low-rank weights, model card."""
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise refusal(f"--to {to}: is there already; name an empty folder, or one that does not exist")
-    with at_hand(checkpoint, endpoint_url, region) as folder:
+    with at_hand(checkpoint, endpoint_url, region, with_models=False) as (folder, _):
         files = _files(folder, checkpoint)
         to.mkdir(parents=True, exist_ok=True)
         for file in (*files, RECORD, CARD):

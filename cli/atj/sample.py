@@ -1,18 +1,26 @@
 """`atj sample`: draws pictures from a checkpoint."""
 
+import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from adapter_agent import models
+from adapter_agent.store import Store
 from adapter_api.checkpoint import folder_name
+from adapter_api.document import InvalidDocument, read, validate
+from adapter_api.launch import TRAINING_FILE
+from adapter_api.sources import MODELS_FOLDER, stored_models
+from adapter_api.training import TrainingConfig
 from atj.address import CheckpointPlace, EndpointURL, Region, located
 from atj.checkpoints import fetch
 from atj.conditions import rows_of
 from atj.errors import CommandError, refusal
+from atj.output_folder import OutputFolder
 from atj.terminal import results, say
 
 
@@ -54,7 +62,7 @@ def sample_command(
     """
     if out.suffix.lower() != ".png" or not out.parent.is_dir():
         raise refusal(f"--out {out}: a .png file in a folder that exists is needed")
-    with at_hand(checkpoint, endpoint_url, region) as folder:
+    with at_hand(checkpoint, endpoint_url, region, with_models=True) as (folder, staged):
         try:
             from adapter_trainer import (  # brings torch, which takes seconds that no other command should wait
                 grids,
@@ -62,7 +70,7 @@ def sample_command(
             )
         except ModuleNotFoundError as error:
             raise CommandError(f"drawing needs the package {error.name}; install the trainer's requirements") from None
-        sampler = sample.load(folder)
+        sampler = sample.load(folder, models=staged)
         rows = rows_of(sampler.config, label or (), condition or (), prompt)
         images = sampler.draw(rows, count, steps=steps, guidance_scale=guidance_scale, seed=seed)
         grids.grid(images, count).save(out)
@@ -70,15 +78,43 @@ def sample_command(
 
 
 @contextmanager
-def at_hand(text: str, endpoint_url: str | None, region: str | None) -> Iterator[Path]:
-    """A local folder of the checkpoint: as named, or fetched for as long as the block."""
+def at_hand(
+    text: str, endpoint_url: str | None, region: str | None, *, with_models: bool
+) -> Iterator[tuple[Path, Path | None]]:
+    """A local folder of the checkpoint, as named or fetched for as long as the block; and one of the models it names.
+
+    The latter is None without `with_models`, and where none of them is in object storage.
+    """
     path = Path(text)
     if path.is_dir() and not (path / "run.json").exists():
-        yield path
+        found = None
+        if with_models:
+            found = _models(path, _cached_models(), lambda uri: Store.connect(uri, endpoint_url, region))
+        yield path, found
         return
+    kept = OutputFolder(path).work(0) / MODELS_FOLDER if path.is_dir() else _cached_models()
     with tempfile.TemporaryDirectory(prefix="atj-") as scratch:
         with located(text, endpoint_url, region) as (committed, step):
             entry = committed.entry(step)
             folder = Path(scratch) / folder_name(entry.step)
             fetch(committed, entry, folder)
-        yield folder
+            found = _models(folder, kept, committed.beside) if with_models else None
+        yield folder, found
+
+
+def _models(checkpoint: Path, folder: Path, connect: Callable[[str], Store]) -> Path | None:
+    """`folder`, once it holds what the checkpoint's configuration names in object storage; None if that is nothing."""
+    try:
+        config = validate(TrainingConfig, read(checkpoint / TRAINING_FILE))
+    except InvalidDocument:
+        return None  # loading says what is wrong with it
+    wanted = stored_models(config.model.params)
+    if not wanted:
+        return None
+    models.stage(wanted, folder, connect)
+    return folder
+
+
+def _cached_models() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "adapter-training-operator" / MODELS_FOLDER

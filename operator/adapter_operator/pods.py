@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from adapter_api.job import AdapterTrainingJob, ClaimSource, Data, S3Location, Volume
+from adapter_api.job import AdapterTrainingJob, ClaimSource, Data, S3Access, Volume
 from adapter_api.launch import (
     CREDENTIALS_FOLDER,
     CREDENTIALS_PREFIX,
@@ -138,7 +138,7 @@ def _address(argv: tuple[str, ...]) -> list[Plain]:
     return [{"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]
 
 
-def _credentials(location: S3Location) -> list[Plain]:
+def _credentials(location: S3Access) -> list[Plain]:
     if location.secret_ref is None:
         return []
     secret = location.secret_ref.name
@@ -154,7 +154,10 @@ def _credentials(location: S3Location) -> list[Plain]:
 def _restore_credentials(job: AdapterTrainingJob) -> list[Plain]:
     """Places to read from whose credentials differ from the output's."""
     spec, found = job.spec, []
-    for role, location in (("DATA", spec.data.s3 if spec.data else None), ("RESUME", spec.resume_from)):
+    places: tuple[tuple[str, S3Access | None], ...] = (
+        ("DATA", spec.data.s3 if spec.data else None), ("MODELS", spec.models), ("RESUME", spec.resume_from),
+    )  # fmt: skip
+    for role, location in places:
         if location is None or location.secret_ref is None or location.secret_ref == spec.output.s3.secret_ref:
             continue
         found += [{**v, "name": f"{CREDENTIALS_PREFIX}{role}_{v['name']}"} for v in _credentials(location)]

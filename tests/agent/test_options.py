@@ -6,6 +6,7 @@ from adapter_agent import options
 from adapter_api.job import AdapterTrainingJob
 from adapter_api.launch import NodePlace, launch
 from adapter_api.retention import Policy
+from adapter_api.sources import StoredModel
 from adapter_api.training import KeepBest
 
 TRAINING: dict[str, object] = {"model": {"params": {"token_conditioners": {"label_to_token": {}}}}}
@@ -57,6 +58,25 @@ def test_everything_that_launch_can_write_is_understood() -> None:
     assert sync.keep == Policy(3, 1000, KeepBest(metric="loss", mode="max", count=2))
 
 
+def test_models_in_object_storage_are_asked_for_where_and_as_the_job_says() -> None:
+    params = {
+        "token_conditioners": {"label_to_token": {}},
+        "unet_config": {"pretrained": "s3://models/unet", "subfolder": "$(HOME), 'a'"},
+    }
+    training = {"model": {"params": params}}
+    output = {"s3": {"uri": "s3://bucket/run", "endpointURL": "http://127.0.0.1:8333"}}
+    unet = StoredModel(uri="s3://models/unet", field="model.params.unet_config.pretrained", folder="$(HOME), 'a'")
+    for models, endpoint in ((None, "http://127.0.0.1:8333"), ({"endpointURL": "http://models:1"}, "http://models:1")):
+        commands = launch(job(nodes=2, training=training, output=output, models=models), "run", 1, PLACE)
+        restore = options.parse(commands.restore.argv[3:])
+        assert isinstance(restore, options.RestoreOptions)
+        assert restore.models == (unet,)
+        location = options.Location("s3://models/unet", endpoint, None, "ADAPTER_TRAINING_MODELS_")
+        assert restore.model_location("s3://models/unet") == location
+        assert commands.train.argv[-2:] == ("--staged_models", str(restore.folders.models))
+        assert not any("$(HOME)" in argument for argument in commands.restore.argv)
+
+
 def test_a_job_that_says_little_is_understood() -> None:
     commands = launch(job(), "run", 1, NodePlace(0, "127.0.0.1", 29500, "127.0.0.1", "/work/node-0", "/data"))
     restore = options.parse(commands.restore.argv[3:])
@@ -86,6 +106,7 @@ def test_a_store_without_conditional_writes_is_said_to_restore_and_sync_of_the_o
         ("--output-uri=bucket/run", "is not an object storage address"),
         ("--data-uri=s3://bucket/data", "--data-uri and --data-dir belong together"),
         ("--resume-step=3", "--resume-step needs --resume-uri"),
+        ('--model={"uri": "bucket", "field": "f"}', "uri: Value error, 'bucket' is not an object storage address"),
     ],
 )
 def test_wrong_options_are_named(changed: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

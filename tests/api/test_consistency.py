@@ -265,3 +265,21 @@ def test_fsdp_is_refused_where_it_would_not_compute_the_same(
     )
     expected = [] if fault is None else [f"optimization.parallelism: {fault}"]
     assert [line[: len(start)] for line, start in zip(found, expected, strict=True)] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("s3://Bucket/sdxl", "'s3://Bucket/sdxl' is not an object storage address: write s3://bucket/prefix"),
+        ("gs://bucket/sdxl", "'gs://bucket/sdxl' is neither a local folder, nor a hub name, nor an address s3://"),
+    ],
+)
+def test_a_models_address_is_checked(name: str, message: str) -> None:
+    (fault,) = faults({"pretrained_model_name_or_path": name, "unet_config": {"train": True}})
+    assert fault.startswith(f"pretrained_model_name_or_path: {message}")
+
+
+def test_a_pipeline_has_two_text_encoders() -> None:
+    model = {"pretrained_model_name_or_path": "sdxl", "unet_config": {"train": True}}
+    (fault,) = faults({**model, "text_config": {"encoders": [{}, {}, {"pretrained": "third"}]}})
+    assert fault.startswith("text_config.encoders: an SDXL pipeline has two text encoders; remove the others")

@@ -102,6 +102,17 @@ def test_data_is_read_with_its_own_credentials() -> None:
     assert secrets["AWS_ACCESS_KEY_ID"] == "s3-credentials"
 
 
+def test_models_are_read_with_their_own_credentials_and_reach_the_trainer_as_a_folder() -> None:
+    params = {"pretrained_model_name_or_path": "s3://models/sdxl", "token_conditioners": {"label_to_token": {}}}
+    spec = {"training": {"model": {"params": params}}, "models": {"secretRef": {"name": "model-readers"}}}
+    pod = manifests(job(spec), 1, CREATED, Settings())[-1]["spec"]["template"]["spec"]
+    restore, trainer = pod["initContainers"][0], pod["containers"][0]
+    keys = {v["name"]: v["valueFrom"]["secretKeyRef"]["name"] for v in restore["env"] if "valueFrom" in v}
+    assert keys["ADAPTER_TRAINING_MODELS_AWS_ACCESS_KEY_ID"] == "model-readers"
+    assert sum(argument.startswith("--model={") for argument in restore["command"]) == 6
+    assert trainer["command"][-2:] == ["--staged_models", "/work/models"]
+
+
 def test_every_attempt_has_a_rendezvous_of_its_own_and_a_higher_epoch() -> None:
     first, second = (json.dumps(sent("plain", attempt)[-1]) for attempt in (1, 2))
     assert "digits-1-0.digits:29500" in first

@@ -64,6 +64,13 @@ def test_sdxl_is_counted_without_loading_it(planned: plan.Work) -> None:
     assert any("h94/IP-Adapter is a CLIP ViT-H/14" in line for line in planned.assumed)
 
 
+def test_a_model_in_object_storage_is_counted_by_its_parameters_and_that_is_said() -> None:
+    named = {"model": {"params": {"unet_config": {"pretrained": "s3://models/tiny"}}}}
+    found = plan.count(tiny.configuration(tiny.settings(changes=named)))
+    assert found.forward_flops == plan.count(tiny.configuration(tiny.settings())).forward_flops
+    assert any("unet_config: s3://models/tiny has the shape that `params` give" in line for line in found.assumed)
+
+
 def test_gradient_checkpointing_keeps_a_fraction_of_the_activations(planned: plan.Work) -> None:
     checkpointed = plan.count(sdxl(unet_config={"gradient_checkpointing": True}))
     assert checkpointed.memory["activations"] < planned.memory["activations"] / 4

@@ -7,12 +7,12 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from adapter_api.document import read, validate
+from adapter_api.sources import with_pipeline_sources
 from adapter_api.training import ProjectorParams, TrainingConfig, UNetParams
 from adapter_trainer import export, registry
 from adapter_trainer.adapters import Adapter, AdapterLayer, cross_attention_layers, matching_layers
 from adapter_trainer.lora import LoraWeights
 from adapter_trainer.projectors import ConditionTokens
-from adapter_trainer.sources import with_pipeline_sources
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = ["sdxl-ip-adapter", "sdxl-ip-adapter-plus", "sdxl-label-embed", "sdxl-full"]

@@ -7,10 +7,11 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
+from adapter_api.sources import staged_name, with_pipeline_sources
 from adapter_api.training import ModelParams
 from adapter_trainer.errors import InvalidConfig
 from adapter_trainer.model import AdapterModel
-from adapter_trainer.sources import build, with_pipeline_sources
+from adapter_trainer.sources import build, with_local_models
 from tests.trainer import tiny
 
 
@@ -91,3 +92,18 @@ def test_a_pipeline_gives_every_part_without_a_source_its_folder() -> None:
     assert (filled.first_stage_config.pretrained, filled.first_stage_config.subfolder) == ("better-vae", None)
     folders = [(each.subfolder, each.tokenizer, each.tokenizer_subfolder) for each in filled.text_config.encoders]
     assert folders == [("text_encoder", "sdxl", "tokenizer"), ("text_encoder_2", "sdxl", "tokenizer_2")]
+
+
+def test_an_address_in_object_storage_is_read_from_the_folder_that_it_was_fetched_to(unet: Any, tmp_path: Path) -> None:
+    address = "s3://bucket/unet"
+    settings = tiny.settings(changes={"model": {"params": {"unet_config": {"pretrained": address, "train": False}}}})
+    config = tiny.configuration(settings)
+    for models in (None, tmp_path):
+        with pytest.raises(
+            InvalidConfig, match=r"unet_config\.pretrained: s3://bucket/unet has not been fetched: `atj"
+        ):
+            with_local_models(config, models)
+    unet.save_pretrained(tmp_path / staged_name(address))
+    local = with_local_models(config, tmp_path)
+    assert torch.equal(AdapterModel(local).unet.conv_in.weight, unet.conv_in.weight)
+    assert config.model.params.unet_config.pretrained == address

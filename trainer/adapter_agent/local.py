@@ -10,6 +10,7 @@ from pathlib import Path
 from adapter_agent import parallel
 from adapter_api.checkpoint import MANIFEST_NAME, CheckpointManifest, FileEntry, folder_name, step_of
 from adapter_api.launch import OUTPUT_FOLDER
+from adapter_api.sources import MODELS_FOLDER
 
 _READERS = 4
 """Files that are hashed at once."""
@@ -25,6 +26,11 @@ class Folders:
     def output(self) -> Path:
         """What the trainer writes."""
         return self.work / OUTPUT_FOLDER
+
+    @property
+    def models(self) -> Path:
+        """Models that were staged from object storage."""
+        return self.work / MODELS_FOLDER
 
     @property
     def agent(self) -> Path:

@@ -13,6 +13,7 @@ from adapter_api.base import S3URI
 from adapter_api.job import DEFAULT_GRACE_SECONDS
 from adapter_api.launch import CREDENTIALS_PREFIX
 from adapter_api.retention import Policy
+from adapter_api.sources import StoredModel
 from adapter_api.training import KeepBest
 
 DRAIN_SECONDS = 600.0
@@ -56,8 +57,15 @@ class RestoreOptions(NodeOptions):
 
     data: Location | None = None
     data_dir: Path | None = None
+    models: tuple[StoredModel, ...] = ()
+    models_at: tuple[str | None, str | None] = (None, None)
+    """Endpoint URL and region of their store."""
     resume: Location | None = None
     resume_step: int | None = None
+
+    def model_location(self, uri: str) -> Location:
+        """Where the models of an address are."""
+        return Location(uri, *self.models_at, f"{CREDENTIALS_PREFIX}MODELS_")
 
 
 @dataclass(frozen=True)
@@ -127,6 +135,8 @@ def parse(argv: Sequence[str]) -> RestoreOptions | SyncOptions | TrainOptions:
         **common,
         data=_location(given, "data"),
         data_dir=None if given.data_dir is None else Path(given.data_dir).resolve(),
+        models=tuple(given.model),
+        models_at=(given.models_endpoint_url, given.models_region),
         resume=_location(given, "resume"),
         resume_step=given.resume_step,
     )
@@ -147,6 +157,8 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--no-conditional-writes", action="store_true", help="of the output's store")
     _add_location(restore, "data")
     restore.add_argument("--data-dir", help="folder that data is staged to")
+    restore.add_argument("--model", type=_model, action="append", default=[], metavar="JSON", help="a model to stage")
+    _add_access(restore, "models")
     _add_location(restore, "resume")
     restore.add_argument("--resume-step", type=_count(0), help="by default the newest")
     sync.add_argument("--listen", type=_address, default=("127.0.0.1", 0), metavar="HOST:PORT")
@@ -174,6 +186,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_location(parser: argparse.ArgumentParser, role: str, *, required: bool = False) -> None:
     parser.add_argument(f"--{role}-uri", type=_uri, required=required, metavar="s3://BUCKET/PREFIX")
+    _add_access(parser, role)
+
+
+def _add_access(parser: argparse.ArgumentParser, role: str) -> None:
     parser.add_argument(f"--{role}-endpoint-url", metavar="URL", help="by default AWS")
     parser.add_argument(f"--{role}-region", metavar="REGION")
 
@@ -191,6 +207,14 @@ def _uri(text: str) -> str:
     except ValidationError as error:
         message = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
         raise argparse.ArgumentTypeError(message) from None
+
+
+def _model(text: str) -> StoredModel:
+    try:
+        return StoredModel.model_validate_json(text)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        raise argparse.ArgumentTypeError(f"{'.'.join(map(str, fault['loc'])) or 'JSON'}: {fault['msg']}") from None
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -1,8 +1,11 @@
-"""Data between object storage and a folder: staged before training, uploaded by the command line."""
+"""Files between object storage and a folder: staged before training, uploaded by the command line."""
 
 import json
 import logging
-from collections.abc import Iterator
+import re
+import threading
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -18,7 +21,12 @@ PARALLEL_FILES = 8
 RECORD_NAME = ".staged.json"
 """In the data folder: {path: [size, ETag, the local file's modification time in ns]} of what was downloaded."""
 
+RECORD_SECONDS = 5.0
+"""Between two writings of it."""
+
 log = logging.getLogger(__name__)
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _Record = dict[str, tuple[int, str, int]]
 _RECORD: TypeAdapter[_Record] = TypeAdapter(_Record)
@@ -37,31 +45,89 @@ def stage_folder(store: Store, folder: Path, on_bytes: OnBytes = ignore_bytes) -
         Damaged: a key is not a path inside a folder, or content differs from its recorded digest.
         StorageFull: the disk is full.
     """
-    record = _read_record(folder)
-    objects = list(_files(store))
+    objects = list(files(store))
     if not objects:
         raise NothingThere(
             f"{store.uri} at {store.endpoint} holds no data; correct spec.data.s3.uri, or upload it first"
         )
+    return fetch(store, folder, objects, on_bytes)
+
+
+def fetch(
+    store: Store, folder: Path, objects: Sequence[ObjectFacts], on_bytes: OnBytes = ignore_bytes, *,
+    is_model: bool = False,
+) -> int:  # fmt: skip
+    """Downloads these objects to `folder`, as `stage_folder` does with all.
+
+    Args:
+        store: Where they are.
+        folder: Where they go, by their keys.
+        objects: As `files` lists them.
+        on_bytes: Told of each byte that arrives.
+        is_model: They are few and large: each is asked for the SHA-256 that its uploader may have recorded, by which it
+            is verified and gone on with in the middle; and only safetensors and text are accepted.
+
+    Returns:
+        Number of files that were fetched.
+    """
+    record = _read_record(folder)
     wanted = [facts for facts in objects if not _is_staged(folder, record, facts)]
+    keeper = _Keeper(folder, record, f"staging {store.uri}")
 
     def download(facts: ObjectFacts) -> None:
         target = folder / facts.key
-        receive(store, facts.key, target, Expected(facts.size, None, facts.etag), only_safe=False, on_bytes=on_bytes)
-        record[facts.key] = (facts.size, facts.etag, target.stat().st_mtime_ns)
+        expected = Expected(facts.size, _recorded_sha256(store, facts) if is_model else None, facts.etag)
+        receive(store, facts.key, target, expected, only_safe=is_model, on_bytes=on_bytes)
+        keeper.add(facts, target.stat().st_mtime_ns)
 
     try:
         parallel.each(download, wanted, PARALLEL_FILES)
     finally:
-        try:
-            local.write_whole(folder / RECORD_NAME, json.dumps(record).encode())
-        except OSError as error:
-            raise disk_error(error, f"staging {store.uri}") from error
+        keeper.write()
     log.info("%s: %d of %d files fetched, the others were there", folder, len(wanted), len(objects))
     return len(wanted)
 
 
-def _files(store: Store) -> Iterator[ObjectFacts]:
+def _recorded_sha256(store: Store, facts: ObjectFacts) -> str | None:
+    found = store.head(facts.key)
+    recorded = None if found is None else found.metadata.get("sha256")
+    return recorded if recorded is not None and _SHA256.fullmatch(recorded) else None
+
+
+class _Keeper:
+    """Writes the record now and then, so that a staging that is killed has not been in vain."""
+
+    def __init__(self, folder: Path, record: _Record, doing: str) -> None:
+        self._path = folder / RECORD_NAME
+        self._record = record
+        self._doing = doing
+        self._lock = threading.Lock()
+        self._written = time.monotonic()
+
+    def add(self, facts: ObjectFacts, modified: int) -> None:
+        """A file that has been fetched."""
+        with self._lock:
+            self._record[facts.key] = (facts.size, facts.etag, modified)
+            is_due = time.monotonic() - self._written >= RECORD_SECONDS
+        if is_due:
+            self.write()
+
+    def write(self) -> None:
+        """What has been fetched until now, on disk."""
+        with self._lock:
+            try:
+                local.write_whole(self._path, json.dumps(self._record).encode())
+            except OSError as error:
+                raise disk_error(error, self._doing) from error
+            self._written = time.monotonic()
+
+
+def files(store: Store) -> Iterator[ObjectFacts]:
+    """Every object below the store's address.
+
+    Raises:
+        Damaged: a key is not a path inside a folder.
+    """
     for facts in store.list():
         if facts.key.endswith("/"):
             continue  # how some tools mark a folder

@@ -8,6 +8,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from adapter_api.columns import column_of
+from adapter_api.sources import with_pipeline_sources
 from adapter_api.training import Conditioned, ModelParams, Trainable, TrainingConfig
 from adapter_trainer import registry, sources
 from adapter_trainer.adapters import Adapter, AdapterLayer, attach, cross_attention_layers, matching_layers
@@ -54,7 +55,7 @@ class AdapterModel(nn.Module):
             InvalidConfig: a part that cannot be built or loaded, or does not fit the others.
         """
         super().__init__()
-        params = sources.with_pipeline_sources(config.model.params)
+        params = with_pipeline_sources(config.model.params)
         self.params = params
         channels = {"RGB": 3, "L": 1}[config.data.params.image_mode]
         self.tokenizers: Tokenizers | None = tokenizers(params.text_config)

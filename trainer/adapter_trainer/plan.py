@@ -16,8 +16,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from adapter_api.columns import columns_of
+from adapter_api.sources import with_pipeline_sources
 from adapter_api.training import ImageEncoderConfig, ModelParams, Source, TextConfig, TrainingConfig, TransformerParams
-from adapter_trainer import sources
 from adapter_trainer.encoders import ImageEncoder
 from adapter_trainer.first_stage import Autoencoder
 from adapter_trainer.model import AdapterModel
@@ -77,7 +77,7 @@ def count(config: TrainingConfig) -> Work:
     with FakeTensorMode(allow_non_fake_inputs=True), _default_type(precision):
         model = AdapterModel(known)
         saved = _SavedBytes(model)
-        has_text = bool(sources.with_pipeline_sources(config.model.params).text_config.encoders)
+        has_text = bool(with_pipeline_sources(config.model.params).text_config.encoders)
         with FlopCounterMode(display=False) as counter:
             with saved:
                 prediction = _forward(model, known, text_tokens=TEXT_TOKENS if has_text else 0)
@@ -120,7 +120,7 @@ def timed_step(config: TrainingConfig, device: torch.device, clock: Callable[[],
     """
     known, _ = _self_contained(config)
     precision = WEIGHT_TYPES[config.optimization.mixed_precision]
-    has_text = bool(sources.with_pipeline_sources(config.model.params).text_config.encoders)
+    has_text = bool(with_pipeline_sources(config.model.params).text_config.encoders)
     with _default_type(precision), device:
         model = AdapterModel(known)
         seconds = []
@@ -234,7 +234,7 @@ def _default_type(dtype: torch.dtype) -> Iterator[None]:
 
 def _self_contained(config: TrainingConfig) -> tuple[TrainingConfig, tuple[str, ...]]:
     """PURE: the configuration with nothing to load: shapes instead of names, columns with widths; and what is assumed."""
-    params: ModelParams = sources.with_pipeline_sources(config.model.params)
+    params: ModelParams = with_pipeline_sources(config.model.params)
     assumed = []
 
     def unnamed(part: Any, field: str) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor
 from adapter_api.columns import columns_of
 from adapter_api.document import InvalidDocument, read, validate
 from adapter_api.training import TrainingConfig
-from adapter_trainer import checkpoint, order, registry, weights
+from adapter_trainer import checkpoint, order, registry, sources, weights
 from adapter_trainer.errors import DamagedCheckpoint, IncompatibleCheckpoint, InvalidData
 from adapter_trainer.images import reference_image
 from adapter_trainer.model import AdapterModel, Conditions
@@ -143,10 +143,16 @@ class Sampler:
         return vector.float()
 
 
-def load(folder: Path, device: str | None = None) -> Sampler:
+def load(folder: Path, device: str | None = None, models: Path | None = None) -> Sampler:
     """A sampler from a checkpoint folder, with the averaged weights if the run kept an average.
 
+    Args:
+        folder: of the checkpoint.
+        device: By default a GPU, if there is one.
+        models: Folder that models have been staged to from object storage.
+
     Raises:
+        InvalidConfig: a model that has not been staged, or cannot be loaded.
         DamagedCheckpoint: not a checkpoint, or not as it was written.
         IncompatibleCheckpoint: its weights do not fit its configuration.
     """
@@ -155,7 +161,7 @@ def load(folder: Path, device: str | None = None) -> Sampler:
         config = validate(TrainingConfig, read(folder / "training.yaml"))
     except InvalidDocument as error:
         raise DamagedCheckpoint(f"{folder}: {error}") from None
-    model = AdapterModel(config)
+    model = AdapterModel(sources.with_local_models(config, models))
     try:
         parts, averages = weights.weights_in(model, stored(folder).part)
         for name, module in model.saved_parts().items():

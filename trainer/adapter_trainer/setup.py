@@ -17,7 +17,7 @@ from torch import nn
 from adapter_api.columns import columns_of
 from adapter_api.retention import Policy
 from adapter_api.training import TrainingConfig
-from adapter_trainer import checkpoint, compute, optimizers, randomness, sharding
+from adapter_trainer import checkpoint, compute, optimizers, randomness, sharding, sources
 from adapter_trainer.caching import Cache, layout_of, wants_contents
 from adapter_trainer.card import DataRecord
 from adapter_trainer.contents import Content, contents_of
@@ -54,6 +54,8 @@ class RunOptions:
     """`latest`, a checkpoint folder, or None to start anew."""
     show: Callable[[str], None] = print
     clock: Callable[[], float] = time.monotonic
+    models: Path | None = None
+    """Folder that models have been staged to from object storage."""
 
 
 def prepare(config: TrainingConfig, options: RunOptions) -> Training:
@@ -88,7 +90,7 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
     held_out = _held_out(config, processes)
     contents = _contents(config, rows, processes)
     layout = layout_of(config, rows, contents)
-    model = AdapterModel(config)
+    model = AdapterModel(sources.with_local_models(config, options.models))
     _cast_frozen(model, WEIGHT_TYPES[optimization.mixed_precision])
     model.to(accelerator.device)
     _check_overflow(model, config)

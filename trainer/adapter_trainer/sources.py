@@ -2,52 +2,40 @@
 
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from adapter_api.training import FirstStageConfig, ModelParams, Source, TextConfig, TextEncoderConfig
+from adapter_api.sources import staged_name, stored_models, with_staged_models
+from adapter_api.training import Source, TrainingConfig
 from adapter_trainer.errors import InvalidConfig
 
 Module = TypeVar("Module", bound=nn.Module)
-SourceConfig = TypeVar("SourceConfig", bound=Source)
 
 
-def with_pipeline_sources(params: ModelParams) -> ModelParams:
-    """PURE: gives every part without a source of its own the pipeline's, in SDXL's folder layout."""
-    pipeline = params.pretrained_model_name_or_path
-    if pipeline is None:
-        return params
+def with_local_models(config: TrainingConfig, models: Path | None) -> TrainingConfig:
+    """The configuration with folders in place of addresses in object storage.
 
-    def source(part: SourceConfig, subfolder: str, **more: Any) -> SourceConfig:
-        if part.pretrained is not None:
-            return part
-        return part.model_copy(update={"pretrained": pipeline, "subfolder": subfolder, **more})
+    Args:
+        config: As the user wrote it; this one is what checkpoints and cards show.
+        models: Folder that addresses have been staged to; None where nothing was.
 
-    encoders = params.text_config.encoders or (
-        TextEncoderConfig(target="CLIPTextModel"),
-        TextEncoderConfig(target="CLIPTextModelWithProjection"),
-    )
-    folders = ("", "_2")
-    if len(encoders) > len(folders):
-        raise InvalidConfig("model.params.text_config.encoders: an SDXL pipeline has two text encoders; name sources")
-    text = TextConfig(
-        encoders=tuple(
-            source(encoder, f"text_encoder{folder}", tokenizer=pipeline, tokenizer_subfolder=f"tokenizer{folder}")
-            for encoder, folder in zip(encoders, folders, strict=False)
-        ),
-        dropout=params.text_config.dropout,
-        null_condition=params.text_config.null_condition,
-    )
-    stage: FirstStageConfig = params.first_stage_config
-    return params.model_copy(
-        update={
-            "unet_config": source(params.unet_config, "unet"),
-            "first_stage_config": stage if stage.target == "Pixels" else source(stage, "vae"),
-            "text_config": text,
-        }
-    )
+    Raises:
+        InvalidConfig: something has not been staged.
+    """
+    params = config.model.params
+    for stored in stored_models(params):
+        if models is None or not (models / staged_name(stored.uri)).is_dir():
+            raise InvalidConfig(
+                f"{stored.field}: {stored.uri} has not been fetched: `atj run` and jobs in a cluster do that before they "
+                "train; elsewhere, download it and name the folder"
+            )
+    if models is None:
+        return config
+    local = config.model.model_copy(update={"params": with_staged_models(params, str(models))})
+    return config.model_copy(update={"model": local})
 
 
 def load(loader: Any, source: Source, field: str) -> Any:

@@ -26,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--output_dir", required=True, type=Path, help="where checkpoints and logs go")
     result.add_argument("--resume_from_checkpoint", metavar="latest|PATH", help="continue from a checkpoint")
     result.add_argument("--data_root_path", help="folder of the data")
+    result.add_argument("--staged_models", type=Path, help="folder that s3:// addresses of models were fetched to")
     result.add_argument("--train_batch_size", type=int, help="samples per process and forward pass")
     result.add_argument("--gradient_accumulation_steps", type=int, help="forward passes per optimizer step")
     result.add_argument("--num_train_epochs", type=int, help="times to read every sample")
@@ -133,7 +134,8 @@ def _train(config: TrainingConfig, arguments: argparse.Namespace, rank: int) -> 
 
     output, run = arguments.output_dir, None
     try:
-        run = setup.prepare(config, setup.RunOptions(output, arguments.resume_from_checkpoint))
+        options = setup.RunOptions(output, arguments.resume_from_checkpoint, models=arguments.staged_models)
+        run = setup.prepare(config, options)
         complete = loop.train(run)
         run.report.phase("ended", run.state.step)
         if complete:  # a stop has no time for it

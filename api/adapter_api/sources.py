@@ -1,0 +1,119 @@
+"""PURE: where each part of a model comes from, and where what lies in object storage is on a node."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any, Literal, TypeVar
+
+from adapter_api.base import S3_SCHEME, S3URI, ResourceModel
+from adapter_api.training import FirstStageConfig, ModelParams, Source, TextConfig, TextEncoderConfig
+
+MODELS_FOLDER = "models"
+"""In a node's work folder."""
+PIPELINE_FIELD = "model.params.pretrained_model_name_or_path"
+PIPELINE_ENCODERS = (
+    TextEncoderConfig(target="CLIPTextModel"),
+    TextEncoderConfig(target="CLIPTextModelWithProjection"),
+)
+"""An SDXL pipeline's."""
+
+SourceConfig = TypeVar("SourceConfig", bound=Source)
+
+
+def with_pipeline_sources(params: ModelParams) -> ModelParams:
+    """Gives every part without a source of its own the pipeline's, in SDXL's folder layout."""
+    pipeline = params.pretrained_model_name_or_path
+    if pipeline is None:
+        return params
+
+    def source(part: SourceConfig, subfolder: str, **more: Any) -> SourceConfig:
+        if part.pretrained is not None:
+            return part
+        return part.model_copy(update={"pretrained": pipeline, "subfolder": subfolder, **more})
+
+    encoders = params.text_config.encoders or PIPELINE_ENCODERS
+    text = TextConfig(
+        encoders=tuple(
+            source(encoder, f"text_encoder{suffix}", tokenizer=pipeline, tokenizer_subfolder=f"tokenizer{suffix}")
+            for encoder, suffix in zip(encoders, ("", "_2"), strict=False)
+        ),
+        dropout=params.text_config.dropout,
+        null_condition=params.text_config.null_condition,
+    )
+    stage: FirstStageConfig = params.first_stage_config
+    return params.model_copy(
+        update={
+            "unet_config": source(params.unet_config, "unet"),
+            "first_stage_config": stage if stage.target == "Pixels" else source(stage, "vae"),
+            "text_config": text,
+        }
+    )
+
+
+class StoredModel(ResourceModel):
+    """A folder of a model in object storage that training needs."""
+
+    uri: S3URI
+    field: str
+    """Of the training configuration, that names it."""
+    holds: Literal["weights", "tokenizer"] = "weights"
+    folder: str = ""
+    """Inside the address."""
+    variant: str | None = None
+    """Of the weight files."""
+
+
+def stored_models(params: ModelParams) -> tuple[StoredModel, ...]:
+    """Everything that has to be staged before these parts can be loaded; empty where no address is in object storage."""
+    return tuple(_stored(params))
+
+
+def _stored(params: ModelParams) -> Iterator[StoredModel]:
+    filled = with_pipeline_sources(params)
+    parts: dict[str, Source] = {"unet_config": filled.unet_config, "first_stage_config": filled.first_stage_config}
+    parts |= {f"text_config.encoders[{index}]": each for index, each in enumerate(filled.text_config.encoders)}
+    if filled.image_encoder_config is not None:
+        parts["image_encoder_config"] = filled.image_encoder_config
+    pipeline = params.pretrained_model_name_or_path
+    for path, part in parts.items():
+        if part.pretrained is not None and is_stored(part.pretrained):
+            field = PIPELINE_FIELD if part.pretrained == pipeline else f"model.params.{path}.pretrained"
+            yield StoredModel(uri=part.pretrained, field=field, folder=part.subfolder or "", variant=part.variant)
+        name = (part.tokenizer or part.pretrained) if isinstance(part, TextEncoderConfig) else None
+        if isinstance(part, TextEncoderConfig) and name is not None and is_stored(name):
+            field = PIPELINE_FIELD if name == pipeline else f"model.params.{path}.tokenizer"
+            yield StoredModel(uri=name, field=field, holds="tokenizer", folder=part.tokenizer_subfolder or "")
+
+
+def is_stored(name: str) -> bool:
+    """Whether a model's name is an address in object storage."""
+    return name.startswith(S3_SCHEME)
+
+
+def staged_name(uri: str) -> str:
+    """Name of the folder, in a node's models, that an address is staged to: readable, and another for each address."""
+    digest = hashlib.sha256(uri.encode()).hexdigest()[:12]
+    return f"{uri.rpartition('/')[2]}-{digest}"
+
+
+def with_staged_models(params: ModelParams, models: str) -> ModelParams:
+    """The same with folders below `models` in place of addresses in object storage."""
+
+    def local(name: str | None) -> str | None:
+        return name if name is None or not is_stored(name) else f"{models}/{staged_name(name)}"
+
+    def moved(part: SourceConfig) -> SourceConfig:
+        return part.model_copy(update={"pretrained": local(part.pretrained)})
+
+    encoders = tuple(
+        moved(each).model_copy(update={"tokenizer": local(each.tokenizer)}) for each in params.text_config.encoders
+    )
+    image = params.image_encoder_config
+    return params.model_copy(
+        update={
+            "pretrained_model_name_or_path": local(params.pretrained_model_name_or_path),
+            "unet_config": moved(params.unet_config),
+            "first_stage_config": moved(params.first_stage_config),
+            "text_config": params.text_config.model_copy(update={"encoders": encoders}),
+            "image_encoder_config": None if image is None else moved(image),
+        }
+    )
