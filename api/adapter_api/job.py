@@ -246,7 +246,7 @@ class Scheduling(ResourceModel):
     scheduler_name: ObjectName | None = None
     """Scheduler that places the pods."""
     queue_name: ObjectName | None = None
-    """A Kueue LocalQueue."""
+    """Kueue's LocalQueue in which every attempt waits for quota."""
     topology_key: ShortText | None = None
     """Node label whose value all pods of an attempt should share."""
 
@@ -376,7 +376,7 @@ class JobSpec(ResourceModel):
     suspend: Flag = False
     """True: save, and run no pods until it is false."""
     active_deadline_seconds: PositiveCount | None = None
-    """Seconds from the first start after which the job fails if it is not complete."""
+    """Seconds from startTime after which the job fails if it is not complete."""
     ttl_seconds_after_finished: Count | None = None
     """Seconds after its end when the job is deleted; what it stored stays."""
     termination_grace_period_seconds: Annotated[PositiveCount, Field(le=86_400)] | None = None
@@ -555,7 +555,7 @@ class JobStatus(ResourceModel):
     """Seconds that pods of the next attempt get to save and upload when they are told to stop: derived from how long both
     took. Absent before the first commit, and if the specification sets it."""
     start_time: datetime | None = None
-    """When the first attempt was launched."""
+    """When the first attempt was launched or, if the job has a queue, admitted by that."""
     completion_time: datetime | None = None
     """When the job ended."""
     goodput_percent: Annotated[Real, Field(ge=0, le=100)] | None = None

@@ -12,6 +12,7 @@ from enum import Enum
 from adapter_api.job import AdapterTrainingJob, JobStatus, LastFailure, Restarts
 from adapter_operator import failures
 from adapter_operator.failures import Failure
+from adapter_operator.manifests import specification
 from adapter_operator.observed import Observed, ObservedPod
 
 MAX_BACKOFF_SECONDS = 3600
@@ -20,6 +21,8 @@ FREE_RESTARTS = 5
 FREE_RESTART_SECONDS = 10
 """The delay of each further one."""
 MAX_MESSAGE = 8192
+_KEPT_REASONS = frozenset({"Resizing", "Restarting", "Changed"})
+"""Reasons of an attempt's end that are told until its pods are gone."""
 
 
 class State(Enum):
@@ -124,7 +127,17 @@ def _in_time(job: AdapterTrainingJob, observed: Observed, begun: Decision, now: 
     if pods and pods[0].nodes != job.spec.nodes:
         message = f"saving, then {job.spec.nodes} nodes instead of {pods[0].nodes} go on from there"
         return _next_attempt(begun, State.RESTARTING, "Resizing", message)
-    return _going(job, observed, begun, pods, now)
+    return _as_specified(job, observed, begun, _going(job, observed, begun, pods, now))
+
+
+def _as_specified(job: AdapterTrainingJob, observed: Observed, begun: Decision, going: Decision) -> Decision:
+    """Begins anew what waits, if the specification has changed since: that may be what it waits for."""
+    batch_job = observed.batch_jobs.get(begun.attempt)
+    waits = going.state in {State.QUEUED, State.PENDING}
+    if not waits or batch_job is None or batch_job.specification in {None, specification(job)}:
+        return going
+    message = f"{going.message}; the specification has changed since, and the next attempt starts from that"
+    return _next_attempt(begun, State.RESTARTING, "Changed", message)
 
 
 def _begun(job: AdapterTrainingJob, observed: Observed, now: datetime) -> Decision:
@@ -134,15 +147,25 @@ def _begun(job: AdapterTrainingJob, observed: Observed, now: datetime) -> Decisi
     one: to begin anew from a lower number would let two of them run.
     """
     status = job.status
+    attempt = max(status.attempt, 1, *observed.batch_jobs)
+    starts = not job.spec.suspend and not _is_held(job, observed, attempt)
     return Decision(
         state=State.PENDING,
         reason="Pending",
         message="",
-        attempt=max(status.attempt, 1, *observed.batch_jobs),
+        attempt=attempt,
         restarts=status.restarts,
         last_failure=status.last_failure,
-        start_time=status.start_time or (None if job.spec.suspend else now),
+        start_time=status.start_time or (now if starts else None),
     )
+
+
+def _is_held(job: AdapterTrainingJob, observed: Observed, attempt: int) -> bool:
+    """Whether a queue has yet to let the attempt start, be it that its Job has yet to be put there."""
+    if job.spec.scheduling.queue_name is None or observed.of(attempt):
+        return False
+    batch_job = observed.batch_jobs.get(attempt)
+    return batch_job is None or batch_job.is_suspended
 
 
 def _removals(observed: Observed, attempt: int) -> tuple[Action, ...]:
@@ -178,13 +201,12 @@ def _unlaunched(job: AdapterTrainingJob, observed: Observed, begun: Decision, no
         reason="Launching",
         message=f"attempt {begun.attempt}: creating {job.spec.nodes} pods",
         actions=(*begun.actions, Launch(begun.attempt)),
-        start_time=begun.start_time or now,
     )
 
 
 def _reason_kept(status: JobStatus, otherwise: str) -> str:
     running = next((c for c in status.conditions if c.type == "Running" and c.status == "False"), None)
-    return running.reason if running is not None and running.reason in {"Resizing", "Restarting"} else otherwise
+    return running.reason if running is not None and running.reason in _KEPT_REASONS else otherwise
 
 
 def _not_before(job: AdapterTrainingJob) -> datetime | None:
@@ -304,7 +326,8 @@ def _going(
         return replace(begun, state=State.RUNNING, reason="Training", message=message, look_at=hang)
     batch_job = observed.batch_jobs.get(begun.attempt)
     if batch_job is not None and batch_job.is_suspended:
-        message = f"waits for quota in the queue {job.spec.scheduling.queue_name or 'of its Job'}"
+        queue = job.spec.scheduling.queue_name or "of its Job"
+        message = f"waits for quota in the queue {queue}; `kubectl describe workloads` says how much is missing"
         return replace(begun, state=State.QUEUED, reason="WaitingForQuota", message=message, look_at=_soon(now, 30))
     for pod in pods:
         if pod.waiting is not None:

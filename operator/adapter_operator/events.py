@@ -9,7 +9,7 @@ from adapter_operator.names import MANAGER, Key
 
 MAX_MESSAGE = 1024
 _WARNINGS = frozenset({"Failed", "Invalid", "Restarting", "Pending"})
-_ORDERED = frozenset({"Resizing", "Suspending"})
+_ORDERED = frozenset({"Changed", "Resizing", "Suspending"})
 """What the user asked for is no warning."""
 _TOLD = frozenset({"Complete", "Failed", "Invalid", "Suspended", "Restarting", "Pending"})
 """States that tell something that the conditions alone may hide a moment later."""

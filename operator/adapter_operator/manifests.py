@@ -1,17 +1,32 @@
 """PURE: job + attempt -> ConfigMap, Service, NetworkPolicy and the Indexed Job, as they are sent to the API server."""
 
 import hashlib
+import json
 from datetime import datetime
 from typing import Any
 
 from adapter_api.document import dump_json
 from adapter_api.job import API_VERSION, KIND, AdapterTrainingJob
 from adapter_api.launch import TRAINING_FILE
-from adapter_operator.names import INDEX_LABEL, JOB_LABEL, QUEUE_LABEL, attempt_labels, attempt_name, labels
+from adapter_operator.names import (
+    INDEX_LABEL,
+    JOB_LABEL,
+    QUEUE_LABEL,
+    SPECIFICATION_ANNOTATION,
+    attempt_labels,
+    attempt_name,
+    labels,
+)
 from adapter_operator.pods import AGENT_PORT, RENDEZVOUS_PORT, pod_template
 from adapter_operator.settings import Settings
 
 Manifest = dict[str, Any]
+
+_OF_PODS = {
+    "image", "nodes", "procs_per_node", "resources", "data", "output", "resume_from", "scheduling", "pod",
+    "termination_grace_period_seconds",
+}  # fmt: skip
+"""Fields that pods are made from. `training` cannot change."""
 
 
 def manifests(job: AdapterTrainingJob, attempt: int, created: datetime, settings: Settings) -> list[Manifest]:
@@ -78,6 +93,7 @@ def batch_job(job: AdapterTrainingJob, attempt: int, created: datetime, training
     spec = job.spec
     metadata = _metadata(job, attempt_name(job.metadata.name, attempt))
     metadata["labels"] = attempt_labels(job.metadata.name, attempt, spec.nodes)
+    metadata["annotations"] = {SPECIFICATION_ANNOTATION: specification(job)}
     if spec.scheduling.queue_name is not None:
         metadata["labels"][QUEUE_LABEL] = spec.scheduling.queue_name
     return {
@@ -93,6 +109,12 @@ def batch_job(job: AdapterTrainingJob, attempt: int, created: datetime, training
             "template": pod_template(job, attempt, created, training, settings),
         },
     }
+
+
+def specification(job: AdapterTrainingJob) -> str:
+    """A digest of all that pods are made from and that can be changed, the same in every version that knows the fields."""
+    fields = job.spec.model_dump(mode="json", include=_OF_PODS, exclude_defaults=True)
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def _metadata(job: AdapterTrainingJob, name: str) -> dict[str, Any]:

@@ -8,7 +8,17 @@ from typing import Any
 from pydantic import ValidationError
 
 from adapter_api.progress import Ending, Progress
-from adapter_operator.names import INDEX_LABEL, JOB_LABEL, NODES_LABEL, RESTORE, TRAINER, Key, attempt_of, number
+from adapter_operator.names import (
+    INDEX_LABEL,
+    JOB_LABEL,
+    NODES_LABEL,
+    RESTORE,
+    SPECIFICATION_ANNOTATION,
+    TRAINER,
+    Key,
+    attempt_of,
+    number,
+)
 
 MAX_TEXT = 2048
 """Characters that are kept of a message."""
@@ -93,6 +103,8 @@ class BatchJob:
     """Reason and message of its condition Failed."""
     owner: str | None = None
     """uid of the AdapterTrainingJob that it belongs to."""
+    specification: str | None = None
+    """Digest of what its pods are made from; None if an older version made it."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +177,7 @@ def batch_job_of(raw: dict[str, Any]) -> BatchJob:
     return BatchJob(
         uid=raw["metadata"]["uid"],
         owner=next((o["uid"] for o in raw["metadata"].get("ownerReferences") or () if o.get("controller")), None),
+        specification=(raw["metadata"].get("annotations") or {}).get(SPECIFICATION_ANNOTATION),
         is_suspended=bool(raw.get("spec", {}).get("suspend")),
         failed=None if failed is None else (failed.get("reason", "Failed"), _text(failed.get("message"))),
     )

@@ -3,11 +3,8 @@
 import base64
 import datetime as dt
 import json
-import os
-import signal
 import socket
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +27,6 @@ class Kueue:
         self._plane, self._namespace, self._folder = plane, namespace, folder
         self._source = _source()
         self._webhooks: list[Plain] = []
-        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Returns when it admits jobs.
@@ -49,12 +45,13 @@ class Kueue:
         bundle = self._certificates()
         config = self._folder / "config.json"
         config.write_text(json.dumps(_configuration(webhook, health, self._folder / "serving")))
-        log = (self._folder / "kueue.log").open("ab")
-        command = [str(self._plane.program("kueue")), f"--config={config}", "--feature-gates=VisibilityOnDemand=false"]
-        environment = {**os.environ, "KUBECONFIG": str(self._plane.kubeconfig)}
-        self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        log.close()
-        self._wait(lambda: _listens(webhook))
+        flags = [
+            f"--config={config}",
+            f"--kubeconfig={self._plane.kubeconfig}",
+            "--feature-gates=VisibilityOnDemand=false",
+        ]
+        self._plane.processes.start("kueue", [self._plane.program("kueue"), *flags])
+        self._plane.processes.wait_until(lambda: _listens(webhook), 60, "kueue")
         self._webhooks = _by_address(
             self._source / "config" / "components" / "webhook" / "manifests.yaml", webhook, bundle, self._namespace
         )
@@ -64,14 +61,8 @@ class Kueue:
         """Ends it, and removes what would stand in the way of others."""
         if self._webhooks:
             self._plane.kubectl("delete", "--ignore-not-found", "-f", "-", stdin=_list(self._webhooks))
-        if self._process is not None:
-            self._process.send_signal(signal.SIGKILL)
-            self._process.wait()
+        self._plane.processes.stop("kueue")
         self._plane.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
-
-    def log(self) -> str:
-        """Its last words."""
-        return (self._folder / "kueue.log").read_text(errors="replace")[-4000:]
 
     def _certificates(self) -> bytes:
         authority = Authority(self._folder / "authority", dt.datetime.now(dt.UTC))
@@ -81,14 +72,6 @@ class Kueue:
         (serving / "tls.crt").write_bytes(issued.certificate.read_bytes())
         (serving / "tls.key").write_bytes(issued.key.read_bytes())
         return authority.file.read_bytes()
-
-    def _wait(self, holds: Any) -> None:
-        assert self._process is not None
-        end = time.monotonic() + 60
-        while not holds():
-            if self._process.poll() is not None or time.monotonic() > end:
-                raise ClusterError(f"kueue is not ready; its log closes with:\n{self.log()}")
-            time.sleep(0.1)
 
 
 def _configuration(webhook: int, health: int, certificates: Path) -> Plain:

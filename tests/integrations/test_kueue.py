@@ -1,13 +1,13 @@
 """Jobs with a queue name, under Kueue itself: they wait for quota, are admitted, are preempted, and come back."""
 
 import json
-import time
 from collections.abc import Iterator
 
 import pytest
 
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.kueue import Kueue
+from tests.operator import lives
 from tests.operator.on_plane import SUCCEEDED, OnPlane, Plain, condition
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 NAMESPACE = "queued"
 FLAVOR = "kwok"
 TOLERATION = {"key": "rented", "operator": "Exists", "effect": "NoSchedule"}
+SMALL = {"requests": {"cpu": "100m", "memory": "16Mi"}}
 QUOTA = {"cpu": "500m", "memory": "64Gi"}
 """For two pods of 110m to 210m, and not for four."""
 
@@ -68,13 +69,20 @@ def _applied(place: OnPlane, objects: str) -> bool:
 
 
 def queued(place: OnPlane, name: str, **scheduling: str) -> None:
-    resources = {"requests": {"cpu": "100m", "memory": "16Mi"}}
-    place.create(name, resources=resources, scheduling={"queueName": "team", **scheduling})
+    place.create(name, resources=SMALL, scheduling={"queueName": "team", **scheduling})
 
 
 def batch_job(place: OnPlane, name: str) -> Plain:
     found: Plain = json.loads(place.kubectl("get", "job", name, "-o", "json"))
     return found
+
+
+def waits(place: OnPlane, name: str) -> Plain:
+    """Its status, as soon as it waits for quota."""
+    place.wait(f"{name} waits", lambda: condition(place.status(name), "Queued").get("reason") == "WaitingForQuota")
+    status = place.status(name)
+    assert (status["state"], condition(status, "Queued")["status"]) == ("Queued", "True")
+    return status
 
 
 def finish(place: OnPlane, name: str, attempt: int) -> Plain:
@@ -92,22 +100,23 @@ def test_jobs_share_a_quota_wait_for_it_and_give_it_back(place: OnPlane) -> None
     assert (pods["nodeSelector"], TOLERATION in pods["tolerations"]) == ({"type": "kwok"}, True)
 
     queued(place, "second")
-    place.wait("second waits", lambda: condition(place.status("second"), "Queued").get("reason") == "WaitingForQuota")
-    status = place.status("second")
-    assert (status["state"], condition(status, "Queued")["status"]) == ("Queued", "True")
-    assert "team" in condition(status, "Queued")["message"]
+    status = waits(place, "second")
+    assert "queue team" in condition(status, "Queued")["message"]
+    assert "startTime" not in status
     assert not place.pods("second", 1)
 
-    time.sleep(3)  # long enough for a list: nothing that Kueue wrote is written over
+    place.stop()
+    place.start()  # another operator, which looks at everything anew
+    place.delete("services", "first")
+    place.wait("what is missing is made anew", lambda: place.items_of("first", "services"))
     again = batch_job(place, "first-1")
     assert again["metadata"]["generation"] == admitted["metadata"]["generation"]
-    assert again["spec"] == admitted["spec"]
+    assert again["spec"] == admitted["spec"], "nothing that Kueue wrote is written over"
 
     queued(place, "urgent", priorityClassName="urgent")
     place.wait_state("urgent", "Running")
-    place.wait("first waits", lambda: condition(place.status("first"), "Queued").get("reason") == "WaitingForQuota")
-    status = place.status("first")
-    assert (status["state"], status["attempt"]) == ("Queued", 2)
+    status = waits(place, "first")
+    assert status["attempt"] == 2
     assert status["restarts"] == {"charged": 0, "uncharged": 1, "total": 1}
     assert status["lastFailure"]["reason"] == "Preempted"
 
@@ -120,3 +129,46 @@ def test_jobs_share_a_quota_wait_for_it_and_give_it_back(place: OnPlane) -> None
         assert condition(place.status(name), "Queued")["status"] == "False"
         assert finish(place, name, left.pop(name))["restarts"]["charged"] == 0
     assert not place.history.faults
+    for name in ("first", "second", "urgent"):
+        lives.clear(place, name)
+
+
+def test_a_suspended_job_leaves_its_quota_to_others_and_waits_for_it_again(place: OnPlane) -> None:
+    queued(place, "pausing")
+    place.wait_state("pausing", "Running")
+    queued(place, "behind")
+    waits(place, "behind")
+    place.patch("pausing", {"suspend": True})
+    assert "startTime" in place.wait_state("behind", "Running")
+    place.wait_state("pausing", "Suspended")
+    place.patch("pausing", {"suspend": False})
+    assert waits(place, "pausing")["attempt"] == 2
+    finish(place, "behind", 1)
+    place.wait_state("pausing", "Running", attempt=2)
+    assert finish(place, "pausing", 2)["restarts"]["total"] == 0
+    for name in ("pausing", "behind"):
+        lives.clear(place, name)
+
+
+def test_a_job_that_outgrows_its_quota_waits_until_it_is_made_smaller(place: OnPlane) -> None:
+    queued(place, "grows")
+    place.wait_state("grows", "Running")
+    place.patch("grows", {"nodes": 5})
+    assert waits(place, "grows")["attempt"] == 2
+    assert not place.pods("grows", 2)
+    place.patch("grows", {"nodes": 1})
+    place.wait_state("grows", "Running", attempt=3)
+    assert len(place.pods("grows", 3)) == 1
+    assert finish(place, "grows", 3)["restarts"]["total"] == 0
+    lives.clear(place, "grows")
+
+
+def test_a_queue_that_is_not_there_is_named_and_can_be_mended(place: OnPlane) -> None:
+    place.create("astray", resources=SMALL, scheduling={"queueName": "taem"})
+    told = condition(waits(place, "astray"), "Queued")["message"]
+    assert "queue taem; `kubectl describe workloads`" in told
+    place.wait("Kueue says why", lambda: "LocalQueue taem doesn't exist" in place.kubectl("describe", "workloads"))
+    place.patch("astray", {"scheduling": {"queueName": "team"}})
+    place.wait_state("astray", "Running", attempt=2)
+    finish(place, "astray", 2)
+    lives.clear(place, "astray")

@@ -12,6 +12,7 @@ from adapter_api.job import JobStatus, LastFailure, Restarts
 from adapter_api.progress import Progress
 from adapter_operator import conditions
 from adapter_operator.decide import Announce, Launch, Remove, RemoveJob, State, decide
+from adapter_operator.manifests import specification
 from adapter_operator.observed import BatchJob, Observed, ObservedPod
 from tests.operator.builders import NOW, after, failed, job, observed, pod, said, status
 
@@ -166,6 +167,39 @@ def test_a_job_in_a_full_queue_is_queued() -> None:
     held = Observed(batch_jobs={1: BatchJob("job-1", is_suspended=True)})
     decision = decide(job({"scheduling": {"queueName": "team"}}, status("Queued")), held, NOW)
     assert (decision.state, decision.reason, decision.actions) == (State.QUEUED, "WaitingForQuota", ())
+
+
+@pytest.mark.parametrize("attempts", [{}, {1: BatchJob("job-1", is_suspended=True)}], ids=["new", "held"])
+def test_a_job_starts_when_its_queue_lets_it(attempts: dict[int, BatchJob]) -> None:
+    limited = job({"scheduling": {"queueName": "team"}, "activeDeadlineSeconds": 60})
+    held = decide(limited, Observed(batch_jobs=attempts), NOW)
+    assert (held.state, held.start_time) == (State.QUEUED, None)
+    admitted = decide(limited, observed(), after(300))
+    assert (admitted.state, admitted.start_time) == (State.STARTING, after(300))
+    assert admitted.look_at is not None
+
+
+WAITING = {
+    "queued": Observed(batch_jobs={1: BatchJob("job-1", is_suspended=True, specification=specification(job()))}),
+    "unschedulable": Observed(
+        (pod(0, phase="Pending", is_running=False, unscheduled="0/3 nodes", ip=None), pod(1)),
+        {1: BatchJob("job-1", specification=specification(job()))},
+    ),
+}
+
+
+@pytest.mark.parametrize("waiting", WAITING.values(), ids=WAITING)
+def test_an_attempt_that_waits_begins_anew_when_its_specification_changes(waiting: Observed) -> None:
+    same = decide(job({"restart": {"maxRestarts": 9}}, status("Pending")), waiting, NOW)
+    assert (same.attempt, same.actions) == (1, ())
+    changed = decide(job({"scheduling": {"queueName": "team"}}, status("Pending")), waiting, NOW)
+    assert (changed.state, changed.reason, changed.attempt) == (State.RESTARTING, "Changed", 2)
+    assert (changed.actions, changed.restarts.total) == ((Remove(1),), 0)
+
+
+def test_an_attempt_that_trains_is_not_disturbed_by_a_changed_specification() -> None:
+    trains = Observed((pod(0), pod(1)), {1: BatchJob("job-1", specification="another")})
+    assert decide(job(status=status()), trains, NOW).actions == ()
 
 
 def test_a_job_past_its_deadline_fails_and_its_pods_are_removed() -> None:

@@ -116,6 +116,17 @@ def test_what_cannot_run_says_why_and_ends_at_its_deadline(place: OnPlane) -> No
         lives.clear(place, name)
 
 
+def test_a_specification_that_could_not_run_is_mended_where_it_stands(place: OnPlane) -> None:
+    place.create("mended", scheduling={"nodeSelector": {"disktype": "floppy"}})
+    assert place.wait_reason("mended", "Unschedulable")["attempt"] == 1
+    place.patch("mended", {"scheduling": {"nodeSelector": {"disktype": None}}})
+    status = place.wait_state("mended", "Running", attempt=2)
+    assert (status["attempt"], status["restarts"]["total"]) == (2, 0)
+    assert ("Normal", "Changed") in place.events("mended")
+    assert not place.pods("mended", 1)
+    lives.clear(place, "mended")
+
+
 class Stuck(BaseHTTPRequestHandler):
     """An agent whose trainer is at the same step for ever."""
 
