@@ -81,12 +81,15 @@ class Cache:
         metadata = raw["metadata"]
         key: Key = (metadata["namespace"], metadata["name"])
         version = int(metadata["resourceVersion"])
+        spec = orjson.dumps(raw.get("spec"))
         known = self._jobs.get(key)
-        if known is not None and known.uid == metadata["uid"] and known.resource_version >= version:
-            return key
-        if known is not None and known.uid != metadata["uid"]:
+        if known is not None and known.uid == metadata["uid"]:
+            # Not by generation: under a CRD that has changed, a specification is served differently without being changed.
+            if (known.resource_version, known.spec) == (version, spec) or known.resource_version > version:
+                return key
+            spec = known.spec if known.spec == spec else spec
+        elif known is not None:
             self._runs.pop(key, None)
-        unchanged = known is not None and (known.uid, known.generation) == (metadata["uid"], metadata["generation"])
         if known is not None:
             self.states[known.state] -= 1
         job = self._jobs[key] = CachedJob(
@@ -95,7 +98,7 @@ class Cache:
             resource_version=version,
             generation=metadata["generation"],
             deleting="deletionTimestamp" in metadata,
-            spec=known.spec if known is not None and unchanged else orjson.dumps(raw.get("spec")),
+            spec=spec,
             status=raw.get("status") or {},
         )
         self.states[job.state] += 1

@@ -43,7 +43,7 @@ class Reconciler:
     cache: Cache
     settings: Settings
     clock: Callable[[], datetime]
-    _parsed: dict[tuple[str, int], AdapterTrainingJob | str] = field(default_factory=dict)
+    _parsed: dict[tuple[str, int, bytes], AdapterTrainingJob | str] = field(default_factory=dict)
     _checked: dict[Key, float] = field(default_factory=dict)
     _restored: dict[Key, float] = field(default_factory=dict)
     """When what surrounds a job's pods was last seen to be there."""
@@ -141,7 +141,7 @@ class Reconciler:
 
     def _job(self, key: Key, cached: CachedJob) -> AdapterTrainingJob | str:
         """The job with its present status; or why it is not valid."""
-        version = (cached.uid, cached.generation)
+        version = (cached.uid, cached.generation, cached.spec)
         parsed = self._parsed.get(version)
         if parsed is None:
             parsed = _validated(cached.raw(key))

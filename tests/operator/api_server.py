@@ -13,6 +13,7 @@ from tests.cluster.control_plane import ControlPlane
 Plain = dict[str, Any]
 
 MERGE = "application/merge-patch+json"
+APPLY = "application/apply-patch+yaml"
 PLURALS = {
     "pods": "api/v1",
     "services": "api/v1",

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from tests.operator.on_plane import PREEMPTED, SUCCEEDED, OnPlane, Plain
 
+STATIONS = 5
 LEFT = "pods,jobs,services,configmaps,networkpolicies"
 
 
@@ -19,7 +20,7 @@ class Life:
     def __init__(self, place: OnPlane, name: str) -> None:
         self._place, self.name = place, name
         self.reached: set[str] = set()
-        """Of running, failed, again, succeeded, complete: where it has been."""
+        """Of its stations (running, failed, again, succeeded, complete) those where it has been."""
         place.create(name)
 
     def step(self) -> bool:

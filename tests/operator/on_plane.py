@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from adapter_api.document import read
+from adapter_api.job import API_VERSION, KIND
+from adapter_operator.cluster import FIELD_MANAGER
 from tests.cluster.control_plane import ControlPlane
-from tests.operator.api_server import MERGE, ApiServer, Refused, path_of
+from tests.operator.api_server import APPLY, MERGE, ApiServer, Refused, path_of
 from tests.operator.pod_history import PodHistory
 from tests.trainer.runs import free_port
 
@@ -91,6 +93,13 @@ class OnPlane:
         """A merge patch of the job, or of a subresource."""
         path = path_of("adaptertrainingjobs", self.namespace, name) + part
         self.api.call("PATCH", path, change, content_type=MERGE)
+
+    def apply_status(self, name: str, status: Plain) -> None:
+        """What an operator of another version would have written: fields that it sets are its own."""
+        path = path_of("adaptertrainingjobs", self.namespace, name) + "/status"
+        job = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}, "status": status}
+        options = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        self.api.call("PATCH", path, job, query=options, content_type=APPLY)
 
     def job(self, name: str) -> Plain:
         return self.api.call("GET", path_of("adaptertrainingjobs", self.namespace, name))

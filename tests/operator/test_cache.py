@@ -35,6 +35,15 @@ def test_a_late_event_does_not_undo_a_newer_reply() -> None:
     assert job.status["attempt"] == 5
 
 
+def test_a_specification_that_is_served_differently_under_another_crd_is_taken_over() -> None:
+    cache = Cache()
+    cache.put_job(raw_job(5, spec={"nodes": 2, "holdFor": "later"}))
+    cache.put_job(raw_job(5))
+    job = cache.job(KEY)
+    assert job is not None
+    assert job.raw(KEY)["spec"] == {"nodes": 2}
+
+
 def test_a_job_that_was_made_anew_starts_with_nothing() -> None:
     cache = Cache()
     cache.put_job(raw_job(5))

@@ -93,18 +93,19 @@ def _is_stopped(process: subprocess.Popen[bytes]) -> bool:
 def test_many_jobs_outlive_an_operator_that_is_killed_again_and_again(make_place: Place) -> None:
     place = make_place("killed-often")
     place.start()
-    kills, next_at = 0, time.monotonic() + 1
+    kills = 0
 
-    def kill(_: Sequence[Life]) -> None:
-        nonlocal kills, next_at
-        if kills < KILLS and time.monotonic() > next_at:
+    def kill(led: Sequence[Life]) -> None:
+        nonlocal kills
+        reached = sum(len(life.reached) for life in led) / (KILLED_JOBS * lives.STATIONS)
+        if kills < KILLS and reached > kills / KILLS:
             place.running[-1].kill()
             place.running[-1].wait()
-            kills, next_at = kills + 1, time.monotonic() + 1.5
+            kills += 1
 
     names = [f"often-{number}" for number in range(KILLED_JOBS)]
     ends = lives.lead(place, names, kill, seconds=60 + 10 * KILLS + KILLED_JOBS)
-    assert kills >= min(2, KILLS), "they ended before it was killed again"
+    assert kills >= min(2, KILLS), "all went too fast to be killed between"
     assert ends == [lives.UNDISTURBED] * KILLED_JOBS
     for name in names:
         place.delete("adaptertrainingjobs", name)

@@ -242,7 +242,7 @@ def test_what_another_version_stored_is_still_reconciled(place: OnPlane, control
         "state": "Paused", "attempt": 1, "weather": "fine",
         "conditions": [{"type": "Healthy", "status": "True", "reason": "A", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
     }  # fmt: skip
-    place.patch_job("stored", {"status": later}, "/status")
+    place.apply_status("stored", later)
     install_crd(control_plane)
     place.wait_state("stored", "Running")
     for pod in place.pods("stored", place.status("stored")["attempt"]):
