@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from boto3.session import Session
 
-from adapter_agent import file_body, local, transfer
+from adapter_agent import connections, file_body, local, transfer
 from adapter_agent.errors import CredentialsRefused
 from adapter_agent.store import Store
 
@@ -66,7 +66,7 @@ def test_a_body_arrives_whole(store: Store, file: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(file_body.FileBody, "send_to", counting)
     if not directly:
-        monkeypatch.setattr(file_body, "get_environ_proxies", lambda _: {"http": "http://elsewhere"})
+        monkeypatch.setattr(connections, "get_environ_proxies", lambda _: {"http": "http://elsewhere"})
     send(store, file)
     assert store.get("a")[0] == BODY
     assert sent == ([len(BODY)] if directly else [])
@@ -84,13 +84,13 @@ def test_a_connection_that_the_store_has_closed_meanwhile_is_not_used_again(
     store: Store, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[http.client.HTTPConnection] = []
-    put = file_body._Connection.exchange
+    put = connections.Connection.exchange
 
-    def exchange(connection: file_body._Connection, *arguments: object) -> http.client.HTTPResponse:
+    def exchange(connection: connections.Connection, *arguments: object) -> http.client.HTTPResponse:
         kept.append(connection)
         return put(connection, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(file_body._Connection, "exchange", exchange)
+    monkeypatch.setattr(connections.Connection, "exchange", exchange)
     send(store, file)
     kept[0].sock.shutdown(socket.SHUT_RDWR)
     store.delete("a")

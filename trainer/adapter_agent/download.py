@@ -37,7 +37,7 @@ DOWNLOADS = 4
 """Tries of one file whose content is not what was expected."""
 FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 0.2, 5.0
 _BLOCK = 256 * 2**10
-"""Read at once: stays in the processor's cache."""
+"""Read, hashed and written at once: stays in the processor's cache. Writes of megabytes cost the kernel up to six times more."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,9 @@ def _receive_once(store: Store, key: str, partial: Path, expected: Expected, *, 
             for body in ranges:
                 if only_safe and there == 0:
                     content.refuse_content(key, bytes(body[: content.HEAD_BYTES]))
-                digest.update(body)
-                _write_all(file, body)
+                for block in _blocks(body):
+                    digest.update(block)
+                    _write_all(file, block)
                 there += len(body)
                 told(there)
         if expected.sha256 is None:
@@ -139,6 +140,10 @@ def _begun(partial: Path, file: IO[bytes], size: int, digest: "hashlib._Hash") -
         while block := stream.read(_BLOCK):
             digest.update(block)
     return there
+
+
+def _blocks(body: memoryview) -> Iterator[memoryview]:
+    return (body[first : first + _BLOCK] for first in range(0, len(body), _BLOCK))
 
 
 def _write_all(file: IO[bytes], body: memoryview) -> None:
@@ -240,10 +245,10 @@ def _read_some(store: Store, key: str, first: int, wanted: memoryview, expected:
                 if first > 0 and "ContentRange" not in reply:
                     raise StorageError(f"{place}: the store does not answer requests for ranges; use one that does")
                 got = 0
-                while got < len(wanted) and (block := stream.read(min(_BLOCK, len(wanted) - got))):
-                    wanted[got : got + len(block)] = block
-                    got += len(block)
-                    yield len(block)
+                # Stubs ask for a file where any writable memory will do.
+                while got < len(wanted) and (count := stream.readinto(wanted[got : got + _BLOCK])):  # type: ignore[arg-type]
+                    got += count
+                    yield count
                 if got < len(wanted):
                     raise EndpointUnreachable(f"{place}: the download broke off")
     except (HTTPError, OSError) as error:

@@ -15,6 +15,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
+from adapter_agent.connections import Connections
+from adapter_agent.direct_content import DirectReceiver
 from adapter_agent.errors import BucketMissing, Damaged, EndpointUnreachable, ObjectMissing, explain
 from adapter_agent.file_body import DirectSender
 from adapter_api.base import split_s3_uri
@@ -132,7 +134,9 @@ class Store:
         Without TLS the SDK would hash each body once more for its signature. Documents, which hold the digests, are signed.
         """
         client = self._open(READ_TIMEOUT_SECONDS, ATTEMPTS, sign_payloads=False)
-        DirectSender.serve(client, CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS)
+        connections = Connections(CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS)
+        DirectSender.serve(client, connections)
+        DirectReceiver.serve(client, connections)
         return client
 
     @classmethod
