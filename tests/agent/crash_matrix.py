@@ -21,7 +21,7 @@ from adapter_agent import index, restore
 from adapter_agent.errors import StorageError
 from adapter_agent.local import Folders
 from adapter_agent.store import Store
-from adapter_api.checkpoint import folder_name, receipt_name
+from adapter_api.checkpoint import folder_key, receipt_name
 from tests.agent import crash_processes
 from tests.agent.faulty_proxy import Proxy, Request
 from tests.agent.node import Node, safetensors
@@ -70,6 +70,7 @@ class Run:
     folder: Path
     server: Server
     store: Store
+    """Where everything is; whether it is conditional says which way the agents write."""
     crash: Crash
     requests: int = 0
     writes: int = 0
@@ -108,6 +109,10 @@ class Run:
         for proxy in self._proxies:
             proxy.close()
 
+    @property
+    def _way(self) -> tuple[str, ...]:
+        return () if self.store.conditional else ("--no-conditional-writes",)
+
     def local_steps(self) -> dict[str, int]:
         """How many changes each process made on disk."""
         return {file.name: file.stat().st_size for file in sorted((self.folder / "counters").iterdir())}
@@ -132,7 +137,7 @@ class Run:
         more = ("--listen=127.0.0.1:0", "--keep-last=1") if verb == "sync" else ()
         name = f"{self.attempt}-{verb}-{node}"
         self.current[node] = crash_processes.start(
-            crash_processes.agent, place.argv(verb, *more)[3:], self.folder / "logs" / name, place.folders.work,
+            crash_processes.agent, place.argv(verb, *more, *self._way)[3:], self.folder / "logs" / name, place.folders.work,
             self.folder / "counters" / name, self._fatal(name),
         )  # fmt: skip
 
@@ -225,13 +230,16 @@ class Run:
 
     def _has_sent(self, step: int) -> bool:
         with contextlib.suppress(StorageError):
-            return self.store.head(f"{folder_name(step)}/{receipt_name(0)}") is not None
+            folder = folder_key(self.attempt, step, scoped=not self.store.conditional)
+            return self.store.head(f"{folder}/{receipt_name(0)}") is not None
         return False
 
     def _observe(self) -> None:
         with contextlib.suppress(StorageError):
             held = index.read(self.store)
-            for entry in () if held is None else held.index.checkpoints:
+            if held is None or (held.written is not None and held.written.newest != held.written.valid):
+                return  # without conditions, what an attempt commits while a newer one begins may not count
+            for entry in held.index.checkpoints:
                 known = self.committed.setdefault(entry.step, entry.manifest_sha256)
                 assert known == entry.manifest_sha256, f"{self.crash}: committed step {entry.step} changed"
 
@@ -282,7 +290,7 @@ class Run:
         if newest != STEPS[-1]:
             yield f"lost-committed: the last step was not committed: {self.committed}"
         following = Node(Folders(self.folder / "following"), self.store.uri, self.server.url, attempt=self.attempt + 1)
-        code, said = following.restore()
+        code, said = following.restore(*self._way)
         if code:
             yield f"lost-committed: {said}"
             return
@@ -298,12 +306,19 @@ class Run:
     def _leaks(self) -> Iterator[str]:
         held = index.read(self.store)
         assert held is not None
-        expected = {"checkpoints.json", f"attempts/{self.attempt + 1}.json"}
+        following = self.attempt + 1
+        expected = {f"attempts/{following}.json"}
+        if held.written is None:
+            expected.add("checkpoints.json")
+        else:
+            expected |= {
+                f"attempts/{following}/{name}"
+                for name in ("intent", f"index-{held.written.numbers[following][-1]}.json")
+            }
         for entry in held.index.checkpoints:
             manifest = restore.read_manifest(self.store, entry).manifest
-            folder = folder_name(entry.step)
-            expected |= {f"{folder}/manifest.json", *(f"{folder}/{file.path}" for file in manifest.files)}
-            expected |= {f"{folder}/nodes/{node}.json" for node in range(NODES)}
+            expected |= {f"{entry.folder}/manifest.json", *(f"{entry.folder}/{file.path}" for file in manifest.files)}
+            expected |= {f"{entry.folder}/nodes/{node}.json" for node in range(NODES)}
         found = {facts.key for facts in self.store.list() if not facts.key.startswith("logs/")}
         yield from (f"leaked: {key}" for key in sorted(found - expected))
         yield from (f"lost-committed: {key} is gone" for key in sorted(expected - found))

@@ -26,15 +26,35 @@ from tests.agent.versity import Versity
 RUNS, FIRST = int(os.environ.get("CRASH_RUNS", "5")), int(os.environ.get("CRASH_FROM", "0"))
 FENCING_RUNS = int(os.environ.get("FENCING_RUNS", "1"))
 pytestmark = pytest.mark.timeout(0 if RUNS > 20 or FENCING_RUNS > 5 else 400)
+PLACES = [
+    (name, way)
+    for way in ("conditional", "unconditional")
+    for name in SERVERS
+    # What needs no conditions needs nothing that tells these servers apart; a long run tries it on both all the same.
+    if way == "conditional" or name == SERVERS[0] or RUNS > 20
+]
 
 
-@pytest.fixture(params=SERVERS)
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed | Versity]:
-    kind: Kind = built(request.param)
+@pytest.fixture(params=PLACES, ids=" ".join)
+def chosen(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """A server, and the way that the agents write to it."""
+    name, way = request.param
+    return name, way
+
+
+@pytest.fixture
+def server(chosen: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed | Versity]:
+    kind: Kind = built(chosen[0])
     server = kind(tmp_path_factory.mktemp("server"))
     server.start()
     yield server
     server.kill()
+
+
+@pytest.fixture
+def conditional(chosen: tuple[str, str]) -> bool:
+    """Whether the agents send conditions; without, a job says `output.s3.conditionalWrites: false`."""
+    return chosen[1] == "conditional"
 
 
 def exchange(server: Seaweed | Versity) -> Seaweed | Versity:
@@ -47,10 +67,14 @@ def exchange(server: Seaweed | Versity) -> Seaweed | Versity:
     return following
 
 
-def run(crash: Crash, server: Seaweed | Versity, aws: Session, folder: Path) -> Run:
+def place(server: Seaweed | Versity, aws: Session, folder: Path, *, conditional: bool) -> Store:
+    uri = f"s3://{BUCKET}/{folder.parent.name}/{folder.name}".replace("_", "-")
+    return Store(uri, aws, server.url, None, conditional=conditional)
+
+
+def run(crash: Crash, server: Seaweed | Versity, aws: Session, folder: Path, *, conditional: bool) -> Run:
     folder.mkdir()
-    store = Store(f"s3://{BUCKET}/{folder.parent.name}/{folder.name}".replace("_", "-"), aws, server.url, None)
-    made = Run(folder, server, store, crash)
+    made = Run(folder, server, place(server, aws, folder, conditional=conditional), crash)
     try:
         made.go()
     finally:
@@ -86,9 +110,9 @@ def crashes(undisturbed: Run) -> list[Crash]:
 
 
 def test_nothing_is_lost_torn_or_left_behind_wherever_a_run_is_killed(
-    server: Seaweed | Versity, aws: Session, tmp_path: Path
+    server: Seaweed | Versity, aws: Session, tmp_path: Path, *, conditional: bool
 ) -> None:
-    undisturbed = run(NOTHING, server, aws, tmp_path / "undisturbed")
+    undisturbed = run(NOTHING, server, aws, tmp_path / "undisturbed", conditional=conditional)
     assert list(undisturbed.check()) == []
     # The attempt that was lost, and the one after it that restored, swept, and removed a checkpoint.
     assert {place[0] for place in undisturbed.local_steps()} == {"1", "2"}
@@ -96,8 +120,8 @@ def test_nothing_is_lost_torn_or_left_behind_wherever_a_run_is_killed(
     found, done = {}, Counter[str]()
     servers = [server]
     try:
-        for crash in crashes(undisturbed)[FIRST : FIRST + RUNS]:
-            disturbed = run(crash, servers[-1], aws, tmp_path / str(crash))
+        for crash in crashes(undisturbed)[FIRST : FIRST + (RUNS if conditional else -(-RUNS // 2))]:
+            disturbed = run(crash, servers[-1], aws, tmp_path / str(crash), conditional=conditional)
             done[f"{crash.victim} at {'a request' if crash.place == 'requests' else 'its disk'}"] += 1
             violations = list(disturbed.check())
             print(f"{crash}: {violations or 'held'}", flush=True)
@@ -114,12 +138,12 @@ def test_nothing_is_lost_torn_or_left_behind_wherever_a_run_is_killed(
 
 @pytest.mark.parametrize("seed", range(FENCING_RUNS))
 def test_attempts_that_were_only_stopped_change_nothing_once_a_newer_one_has_the_output(
-    server: Seaweed | Versity, aws: Session, tmp_path: Path, seed: int
+    server: Seaweed | Versity, aws: Session, tmp_path: Path, seed: int, *, conditional: bool
 ) -> None:
     chance = random.Random(seed)
     moments = sorted(chance.sample(range(14, 90), 3))
     pauses = tuple((moment, chance.uniform(0.5, 6)) for moment in moments)
-    store = Store(f"s3://{BUCKET}/{tmp_path.parent.name}/{tmp_path.name}".replace("_", "-"), aws, server.url, None)
+    store = place(server, aws, tmp_path, conditional=conditional)
     made = Fencing(tmp_path, server, store, NOTHING, pauses=pauses)
     try:
         made.go()
