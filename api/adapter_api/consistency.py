@@ -169,6 +169,13 @@ def _resolution(config: TrainingConfig) -> Iterator[Fault]:
 
 def _cache(config: TrainingConfig) -> Iterator[Fault]:
     params, stage = config.data.params, config.model.params.first_stage_config
+    if params.cache.uri is not None and params.cache.folder is not None:
+        message = (
+            "the agent moves only what is in the output folder; remove it, or remove cache.uri and share this folder"
+        )
+        yield ("data", "params", "cache", "folder"), message
+    if params.cache.uri is not None and params.cache.mode == "off":
+        yield ("data", "params", "cache", "uri"), "nothing is kept with cache.mode off; remove it, or choose auto or on"
     if params.cache.mode == "on" and params.random_crop and stage.target != "Pixels":
         message = (
             "draws a new crop for every reading, and latents of those cannot be kept; set it to false, or cache.mode to "

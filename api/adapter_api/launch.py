@@ -33,6 +33,8 @@ CREDENTIALS_FOLDER = "/var/run/secrets/adaptertraining.dev/output"
 
 TRAINING_FILE = "training.yaml"
 OUTPUT_FOLDER = "output"
+CACHE_FOLDER = "cache"
+"""In the output folder, unless the configuration names another: what encoders made of pictures and captions."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,8 @@ def _agent(job: AdapterTrainingJob, verb: str, attempt: int, place: NodePlace) -
     argv += [f"--attempt={attempt}", f"--node={_index(place)}", f"--nodes={spec.nodes}"]
     argv += [f"--world-size={spec.world_size}", f"--work={place.work}"]
     argv += _location("output", spec.output.s3)
+    if (cache := spec.training.data.params.cache.uri) is not None:
+        argv += [f"--cache-uri={cache}", *_access("cache", spec.output.s3)]
     if not spec.output.s3.conditional_writes:
         argv.append("--no-conditional-writes")
     if verb == "restore":

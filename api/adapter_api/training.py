@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from adapter_api.base import (
+    S3URI,
     ConfigModel,
     Count,
     Flag,
@@ -432,6 +433,9 @@ class CacheConfig(ConfigModel):
     every step."""
     folder: PathText | None = None
     """Where it is kept; by default `cache` in the output folder. Runs and nodes may share one."""
+    uri: S3URI | None = None
+    """s3://bucket/prefix that files of it are uploaded to while it is built, and fetched from before training starts, with
+    the access that the output has; in place of `folder`. Everything there is fetched: give each data set and model its own."""
     precision: Literal["exact", "half"] = "exact"
     """exact: as the encoders gave it, so that losses are the same as without. half: 16 bits a number, half the room."""
     batch_size: Annotated[PositiveCount, Field(le=4096)] = 8

@@ -73,6 +73,8 @@ def buckets_of(job: AdapterTrainingJob) -> set[str]:
     locations = (spec.output.s3, spec.data.s3 if spec.data is not None else None, spec.resume_from)
     addresses = [location.uri for location in locations if location is not None]
     addresses += [model.uri for model in stored_models(spec.training.model.params)]
+    if (cache := spec.training.data.params.cache.uri) is not None:
+        addresses.append(cache)
     return {split_s3_uri(uri)[0] for uri in addresses}
 
 

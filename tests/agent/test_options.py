@@ -37,7 +37,7 @@ def test_everything_that_launch_can_write_is_understood() -> None:
     commands = launch(
         job(
             nodes=2,
-            training={**TRAINING, "checkpoint": KEEP},
+            training={**TRAINING, "checkpoint": KEEP, "data": {"params": {"cache": {"uri": "s3://bucket/encodings"}}}},
             data={"s3": {"uri": "s3://datasets/digits", **location}},
             output={"s3": {"uri": "s3://bucket/run", **location}},
             resumeFrom={"uri": "s3://bucket/other", "step": 5, **location},
@@ -51,6 +51,8 @@ def test_everything_that_launch_can_write_is_understood() -> None:
     assert restore.data == options.Location(
         "s3://datasets/digits", "http://127.0.0.1:8333", "eu-1", "ADAPTER_TRAINING_DATA_"
     )
+    encodings = options.Location("s3://bucket/encodings", "http://127.0.0.1:8333", "eu-1")
+    assert (restore.cache, options.parse(commands.sync.argv[3:]).cache) == (encodings, encodings)  # type: ignore[union-attr]
     assert (str(restore.data_dir), restore.resume_step) == ("/data", 5)
     sync = options.parse(commands.sync.argv[3:])
     assert isinstance(sync, options.SyncOptions)

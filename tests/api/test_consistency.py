@@ -267,6 +267,16 @@ def test_fsdp_is_refused_where_it_would_not_compute_the_same(
     assert [line[: len(start)] for line, start in zip(found, expected, strict=True)] == expected
 
 
+def test_encodings_in_object_storage_are_kept_in_no_other_folder_and_not_without_a_cache() -> None:
+    model = {"pretrained_model_name_or_path": "sdxl", "unet_config": {"train": True}}
+    uri = "s3://bucket/encodings"
+    assert faults(model, {"cache": {"uri": uri}}) == []
+    (folder,) = faults(model, {"cache": {"uri": uri, "folder": "/cache"}})
+    assert folder.startswith("data.params.cache.folder: the agent moves only what is in the output folder; remove it")
+    (off,) = faults(model, {"cache": {"uri": uri, "mode": "off"}})
+    assert off.startswith("data.params.cache.uri: nothing is kept with cache.mode off; remove it, or choose")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from adapter_agent import parallel
 from adapter_api.checkpoint import MANIFEST_NAME, CheckpointManifest, FileEntry, folder_name, step_of
-from adapter_api.launch import OUTPUT_FOLDER
+from adapter_api.launch import CACHE_FOLDER, OUTPUT_FOLDER
 from adapter_api.sources import MODELS_FOLDER
 
 _READERS = 4
@@ -26,6 +26,11 @@ class Folders:
     def output(self) -> Path:
         """What the trainer writes."""
         return self.work / OUTPUT_FOLDER
+
+    @property
+    def cache(self) -> Path:
+        """What the trainer has encoded."""
+        return self.output / CACHE_FOLDER
 
     @property
     def models(self) -> Path:

@@ -49,6 +49,8 @@ class NodeOptions:
     world_size: int
     folders: Folders
     output: Location
+    cache: Location | None = None
+    """Where encodings are kept."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ def parse(argv: Sequence[str]) -> RestoreOptions | SyncOptions | TrainOptions:
         "world_size": given.world_size,
         "folders": Folders(Path(given.work).resolve()),
         "output": _location(given, "output"),
+        "cache": _location(given, "cache"),
     }
     if given.verb == "sync":
         return SyncOptions(
@@ -154,7 +157,8 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--world-size", type=_count(1), required=True, help="training processes on all nodes")
         verb.add_argument("--work", required=True, help="folder of this node")
         _add_location(verb, "output", required=True)
-        verb.add_argument("--no-conditional-writes", action="store_true", help="of the output's store")
+        _add_location(verb, "cache")
+        verb.add_argument("--no-conditional-writes", action="store_true", help="of the store that is written to")
     _add_location(restore, "data")
     restore.add_argument("--data-dir", help="folder that data is staged to")
     restore.add_argument("--model", type=_model, action="append", default=[], metavar="JSON", help="a model to stage")
@@ -196,8 +200,9 @@ def _add_access(parser: argparse.ArgumentParser, role: str) -> None:
 
 def _location(given: argparse.Namespace, role: str) -> Location | None:
     uri, endpoint_url, region = (getattr(given, f"{role}_{part}") for part in ("uri", "endpoint_url", "region"))
-    variables = "" if role == "output" else f"{CREDENTIALS_PREFIX}{role.upper()}_"
-    conditional = role != "output" or not given.no_conditional_writes
+    is_written = role in ("output", "cache")
+    variables = "" if is_written else f"{CREDENTIALS_PREFIX}{role.upper()}_"
+    conditional = not (is_written and given.no_conditional_writes)
     return None if uri is None else Location(uri, endpoint_url, region, variables, conditional)
 
 

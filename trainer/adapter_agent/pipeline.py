@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from adapter_agent import index, local, retention, stopping
 from adapter_agent.backoff import delays
 from adapter_agent.commit import commit, receipts_of
+from adapter_agent.encodings import Uploads
 from adapter_agent.errors import ContentConflict, Damaged, StorageError
 from adapter_agent.extras import Extras
 from adapter_agent.multipart import COPY_BYTES
@@ -32,7 +33,7 @@ class Pipeline:
 
     def __init__(
         self, store: Store, begun: Start, options: SyncOptions, report: Report, extras: Extras,
-        now: Callable[[], datetime],
+        now: Callable[[], datetime], encodings: Uploads | None = None,
     ) -> None:  # fmt: skip
         self._store = store
         self._claim = begun.claim
@@ -41,6 +42,7 @@ class Pipeline:
         self._report = report
         self._extras = extras
         self._now = now
+        self._encodings = encodings
         self._begun = False
         self._settled_step = -1 if begun.source is None else begun.source.step
         """Up to here nothing is to be committed any more."""
@@ -83,12 +85,25 @@ class Pipeline:
             self._clear_away()
         self._delete_due()
         self._extras.send_samples(settled=last)
+        if not last and self._encodings is not None:
+            self._encodings.send_next()
         if problem is not None:
             raise problem
         if not last or self._to_upload() or (self._options.node == 0 and self._uploaded):
             return False
         self._extras.send_logs()
+        self._send_encodings()
         return True
+
+    def _send_encodings(self) -> None:
+        """The rest of them; that another run has to make some anew is no reason to wait, or to fail."""
+        if self._encodings is None or stopping.seconds_left(self._folders.agent) is not None:
+            return
+        try:
+            while self._encodings.send_next(look=True):
+                pass
+        except StorageError as error:
+            log.warning("some encodings are not in object storage, and would be made anew: %s", error)
 
     def describe_rest(self) -> str:
         """What is not committed, for a process that must end now."""

@@ -1,4 +1,4 @@
-"""The `restore` command: claim the output, restore the checkpoint that the attempt starts from, stage data and models."""
+"""The `restore` command: claim the output, restore the checkpoint that the attempt starts from, stage data, models and encodings."""
 
 import logging
 import shutil
@@ -6,7 +6,7 @@ import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 
-from adapter_agent import exported, index, local, models, quarantine, restore, retention, staging, start
+from adapter_agent import encodings, exported, index, local, models, quarantine, restore, retention, staging, start
 from adapter_agent.errors import Damaged, NothingThere, disk_error
 from adapter_agent.index import Claim
 from adapter_agent.options import RestoreOptions
@@ -133,6 +133,8 @@ def _stage(options: RestoreOptions) -> None:
     if options.data is not None and options.data_dir is not None:
         options.data_dir.mkdir(parents=True, exist_ok=True)
         staging.stage_folder(options.data.connect(), options.data_dir)
+    if options.cache is not None:
+        encodings.stage(options.cache.connect(), options.folders.cache, options.folders.agent)
     models.stage(options.models, options.folders.models, lambda uri: options.model_location(uri).connect())
 
 

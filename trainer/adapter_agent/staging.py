@@ -76,7 +76,7 @@ def fetch(
 
     def download(facts: ObjectFacts) -> None:
         target = folder / facts.key
-        expected = Expected(facts.size, _recorded_sha256(store, facts) if is_model else None, facts.etag)
+        expected = Expected(facts.size, recorded_sha256(store, facts) if is_model else None, facts.etag)
         receive(store, facts.key, target, expected, only_safe=is_model, on_bytes=on_bytes)
         keeper.add(facts, target.stat().st_mtime_ns)
 
@@ -88,7 +88,8 @@ def fetch(
     return len(wanted)
 
 
-def _recorded_sha256(store: Store, facts: ObjectFacts) -> str | None:
+def recorded_sha256(store: Store, facts: ObjectFacts) -> str | None:
+    """The digest that an object's uploader has recorded with it, if there is one."""
     found = store.head(facts.key)
     recorded = None if found is None else found.metadata.get("sha256")
     return recorded if recorded is not None and _SHA256.fullmatch(recorded) else None

@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 
 from adapter_api.buckets import bucket_sizes, nearest_bucket
+from adapter_api.launch import CACHE_FOLDER
 from adapter_api.training import DataParams, TrainingConfig
 from adapter_trainer.contents import Content
 from adapter_trainer.control import StopRequest
@@ -22,8 +23,6 @@ from adapter_trainer.order import Bucketed, Order
 from adapter_trainer.processes import Processes
 from adapter_trainer.report import Report
 from adapter_trainer.table import Row
-
-CACHE_FOLDER = "cache"
 
 
 def layout_of(config: TrainingConfig, rows: list[Row], contents: dict[Path, Content]) -> Layout:

@@ -1,5 +1,6 @@
-"""A job whose base model lies in object storage: staged, trained on, drawn with; and what is said where it is not there."""
+"""Jobs whose base model, or whose encodings, lie in object storage: fetched before training, verified, not made again."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from adapter_api.sources import staged_name
 from tests.agent.seaweed import BUCKET, KEY, SECRET, seaweed
 from tests.cli.conftest import Atj, MakeJob, Plain, write_yaml
 from tests.trainer import tiny
+from tests.trainer.runs import losses
+from tests.trainer.test_first_stage import STAGE
 
 UNET = f"s3://{BUCKET}/models/tiny"
 
@@ -37,6 +40,12 @@ def stored(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
         upload_folder(Store.connect(UNET, endpoint), folder)
     return folder
+
+
+@pytest.fixture
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
 
 
 @pytest.fixture
@@ -81,3 +90,43 @@ def test_an_address_without_a_model_ends_the_job_before_it_trains(
         in " ".join(result.stderr.split())
     )
     assert "Restart" not in result.stdout
+
+
+def encoding(plain: Plain, endpoint: str, name: str, tokenizer: Path) -> Plain:
+    """A frozen autoencoder and a frozen text encoder, and three epochs."""
+    plain = on(plain, endpoint, name)
+    params = plain["spec"]["training"]["model"]["params"]
+    shape = {**tiny.UNET, "in_channels": 2, "out_channels": 2, "projection_class_embeddings_input_dim": 48 + 16}
+    params["unet_config"] = {"train": True, "params": shape}
+    params["first_stage_config"] = STAGE
+    params["text_config"] = {"encoders": [tiny.text_encoder(tokenizer, target="CLIPTextModelWithProjection")]}
+    data = plain["spec"]["training"]["data"]["params"]
+    data |= {"resolution": 16, "cache": {"mode": "on", "uri": f"s3://{BUCKET}/encodings"}}
+    return plain
+
+
+def test_a_second_job_takes_the_encodings_of_the_first_and_makes_only_what_is_damaged_anew(
+    command: Atj, job: MakeJob, endpoint: str, tmp_path: Path, credentials: None
+) -> None:
+    tokenizer = tiny.write_tokenizer(tmp_path / "tokenizer")
+    stored = Store.connect(f"s3://{BUCKET}/encodings", endpoint)
+    said, found = {}, {}
+    for name in ("first", "second"):
+        file = write_yaml(tmp_path / f"{name}.yaml", encoding(job(name, 6, 6), endpoint, name, tokenizer))
+        result = command("run", file, "--output", tmp_path / name)
+        assert result.returncode == 0, result.stdout + result.stderr
+        said[name] = "".join(log.read_text() for log in (tmp_path / name / "logs").glob("node-0-*.log"))
+        found[name] = losses(tmp_path / name / "node-0/output")
+        files = {facts.key for facts in stored.list()}
+        assert len(files) == 2
+        (latents,) = (path for path in files if path.startswith("latents-"))
+        if name == "first":
+            whole, etag = stored.get(latents)
+            stored.client.put_object(Bucket=stored.bucket, Key=stored.full_key(latents), Body=whole[:-9])
+            assert stored.get(latents)[1] != etag
+    assert re.findall(r"encoding (\S+): \d+ of \d+ are not", said["first"]) == ["latents", "text"]
+    assert re.findall(r"encoding (\S+): \d+ of \d+ are not", said["second"]) == ["latents"]
+    assert f"refused, and made anew if it is needed: {stored.uri_of(latents)}" in said["second"]
+    assert stored.get(latents)[0] == whole
+    assert found["first"] == found["second"]
+    assert len(found["first"]) == 6
