@@ -15,7 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from adapter_api.training import TrainingConfig
-from adapter_trainer import loop, plan
+from adapter_trainer import compute, loop, plan
 from adapter_trainer.device_speed import known_device
 from adapter_trainer.first_stage import Autoencoder
 from adapter_trainer.model import AdapterModel
@@ -101,7 +101,7 @@ def reference(config: TrainingConfig, folder: Path, scale: Scale, device: torch.
         text_encoders=list(text.encoders),
         batches=reference_recipe.batches(pictures, scale.batch_size),
         device=device,
-        dtype=plan.WEIGHT_TYPES[scale.mixed_precision],
+        dtype=compute.WEIGHT_TYPES[scale.mixed_precision],
     )
 
 

@@ -55,7 +55,7 @@ def plan_command(
     if device != THIS and device not in KNOWN:
         raise refusal(f"--device {device}: not known; choose {THIS} or one of {', '.join(KNOWN)}")
     chosen: Device | None = None if device == THIS else KNOWN[device]
-    found = forecasting.forecast(config, chosen, efficiency)
+    found = forecasting.forecast(config, chosen, efficiency, world_size=world_size)
     console = results()
     console.print(_memory_table(found))
     console.print()

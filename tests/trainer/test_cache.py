@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from adapter_trainer import encode, loop, setup, shards
 from adapter_trainer.control import StopRequest
 from adapter_trainer.encodings import Encoding
-from adapter_trainer.errors import DamagedCache
+from adapter_trainer.errors import DamagedCache, DiskFull, InvalidConfig
 from adapter_trainer.model import AdapterModel
 from adapter_trainer.processes import Processes
 from tests.trainer import tiny
@@ -324,3 +324,35 @@ def test_a_process_does_its_own_share_first_and_then_what_is_left_of_the_others(
     (tmp_path / "numbers").joinpath(second.shards.where["key-4"]).unlink()
     build(0).run([encoding()])
     assert done == [f"source-{number}" for number in (6, 7, 4, 5)]
+
+
+def numbers(folder: Path, values: list[torch.Tensor]) -> Encoding:
+    sources = {f"key-{index}": index for index in range(len(values))}
+    return Encoding(
+        "numbers", shards.Shards(folder), sources, lambda index: index,
+        lambda indices: {"value": torch.stack([values[index] for index in indices])},
+    )  # fmt: skip
+
+
+def one_by_one() -> encode.Build:
+    return encode.Build(Processes(), StopRequest(Processes()), 1, lambda _: None, lambda _: None)
+
+
+def test_a_disk_that_fills_during_the_build_is_told_and_what_was_written_stays(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encode, "SHARD_BYTES", 1)
+    encoding = numbers(small_disk, [torch.ones(20_000)] * 8)
+    with pytest.raises(DiskFull, match=r"no space left on the device for the cache; free some, name another folder"):
+        one_by_one().run([encoding])
+    written = small_disk.glob("*.safetensors")
+    assert len(encoding.shards.verify([path.name for path in written])) == 0
+    assert 0 < encode.missing_of(encoding) < 8
+    assert not list(small_disk.glob(".*.tmp"))
+
+
+def test_what_overflows_is_not_kept_and_names_its_source(tmp_path: Path) -> None:
+    encoding = numbers(tmp_path, [torch.ones(3), torch.full((3,), 1e6).half()])
+    with pytest.raises(InvalidConfig, match=r"encoding numbers: 1 becomes NaN or infinite in torch\.float16; set data"):
+        one_by_one().run([encoding])
+    assert encoding.shards.where.keys() == {"key-0"}

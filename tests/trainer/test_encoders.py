@@ -92,3 +92,23 @@ def test_a_frozen_encoder_keeps_no_graph(tokenizer: Path) -> None:
     assert not encoders(texts(["a"]))[0].requires_grad
     encoders.requires_grad_()
     assert encoders(texts(["a"]))[0].requires_grad
+
+
+def test_a_loaded_encoder_that_knows_fewer_tokens_than_the_tokenizer_is_refused(
+    tokenizer: Path, tmp_path: Path
+) -> None:
+    config = TextConfig.model_validate({"encoders": [tiny.text_encoder(tokenizer)]})
+    built = text_encoders(config, 0, tokenizers(config))
+    assert built is not None
+    small: Any = built.encoders[0]
+    small.resize_token_embeddings(60)
+    small.save_pretrained(tmp_path)
+    loaded = TextConfig.model_validate({"encoders": [{"pretrained": str(tmp_path), "tokenizer": str(tokenizer)}]})
+    with pytest.raises(InvalidConfig, match=r"encoders\[0\]\.tokenizer: has 74 tokens, the encoder knows 60; name the"):
+        text_encoders(loaded, 0, tokenizers(loaded))
+
+
+def test_captions_that_lose_their_ends_are_found(tokenizer: Path) -> None:
+    texts = tokenizers(TextConfig.model_validate({"encoders": [tiny.text_encoder(tokenizer)]}))
+    assert texts is not None
+    assert texts.cut(["short", "a b c d e f g h i j", "a b c d e f g h i j k", "spaces       only", "x" * 40]) == [2, 4]

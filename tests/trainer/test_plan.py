@@ -71,6 +71,20 @@ def test_a_model_in_object_storage_is_counted_by_its_parameters_and_that_is_said
     assert any("unet_config: s3://models/tiny has the shape that `params` give" in line for line in found.assumed)
 
 
+def test_fsdp_shares_out_what_is_trained_and_counts_what_is_gathered() -> None:
+    settings = tiny.settings(changes={"optimization": {"parallelism": "FSDP", "ema": {}}})
+    whole, quarter = (plan.count(tiny.configuration(settings), world_size) for world_size in (1, 4))
+    shared = ("trained weights", "gradients", "optimizer", "average of the weights")
+    assert [quarter.memory[name] for name in shared] == [
+        -(-whole.trained_parameters // 4) * each for each in (4, 4, 8, 4)
+    ]
+    assert "gathered from other processes" not in whole.memory
+    assert 0 < quarter.memory["gathered from other processes"] < 3 * 4 * whole.trained_parameters
+    assert quarter.memory["activations"] == whole.memory["activations"]
+    ddp = tiny.configuration(tiny.settings(changes={"optimization": {"ema": {}}}))
+    assert plan.count(ddp, 4).memory == whole.memory
+
+
 def test_gradient_checkpointing_keeps_a_fraction_of_the_activations(planned: plan.Work) -> None:
     checkpointed = plan.count(sdxl(unet_config={"gradient_checkpointing": True}))
     assert checkpointed.memory["activations"] < planned.memory["activations"] / 4

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -232,18 +231,6 @@ def test_a_rank_that_cannot_write_fails_the_save_of_all_without_a_wait(tmp_path:
     with pytest.raises(DiskFull, match="the other rank's disk"):
         saver.finish()
     assert names(tmp_path) == set()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode != 0:
-        pytest.skip("mounting needs root")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_disk_that_a_save_has_filled_has_room_again_when_training_ends_for_it(small_disk: Path) -> None:

@@ -14,6 +14,7 @@ from adapter_trainer import checkpoint, sample, sharding, tensor_files, weights
 from adapter_trainer.errors import DamagedCheckpoint
 from adapter_trainer.model import AdapterModel
 from tests.trainer import runs, tiny
+from tests.trainer.test_cache import settings as cached
 from tests.trainer.tiny import Settings
 
 STEPS, HALF = 6, 3
@@ -193,3 +194,12 @@ def test_pictures_are_drawn_from_a_sharded_checkpoint(shards: Path) -> None:
 def test_the_seal_of_a_node_lists_its_ranks_shards(shards: Path) -> None:
     seal = json.loads((shards / f"checkpoint-{STEPS}" / "complete-rank-00000.json").read_text(encoding="utf-8"))
     assert "optimizer.shard-00001-of-00002.safetensors" in seal["files"]
+
+
+def test_shards_train_from_the_cache_as_whole_weights_do(data: Path, tokenizer: Path, tmp_path: Path) -> None:
+    given = tiny.merged(cached(data, tokenizer), {"model": {"params": {"unet_config": {"train": True}}}})
+    given["optimization"] |= {"max_train_steps": 4, "train_batch_size": 2}
+    for name, changed in (("whole", given), ("shards", sharded(given))):
+        runs.finish(changed, [tmp_path / name] * 2, folder=tmp_path)
+    losses_agree(tmp_path / "shards", tmp_path / "whole")
+    assert list((tmp_path / "shards" / "cache").rglob("*.safetensors"))

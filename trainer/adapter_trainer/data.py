@@ -15,6 +15,7 @@ from adapter_api.training import DataParams
 from adapter_trainer import order
 from adapter_trainer.encoders import Tokenizers
 from adapter_trainer.encodings import Encodings
+from adapter_trainer.errors import InvalidData
 from adapter_trainer.images import Floats, Pixels, Size, cut, place, reference_image, stacked
 from adapter_trainer.objective import with_offset
 from adapter_trainer.order import Order, Place
@@ -190,7 +191,10 @@ class Samples(Dataset[_Sample]):
             return np.array(value, np.float32)
         if width is None:
             return reference_image(open_image(value), self.shape.reference_size or 224)
-        return read_embedding(value)
+        vector = read_embedding(value)
+        if len(vector) != width:  # with data.params.verify: none, nobody has looked before
+            raise InvalidData(f"line {row.line}: {name}: {value.name} has {len(vector)} numbers, not {width}")
+        return vector
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 from adapter_trainer.control import StopRequest
 from adapter_trainer.encodings import Encoding
-from adapter_trainer.errors import DiskFull, InvalidData, Stopped
+from adapter_trainer.errors import DiskFull, InvalidConfig, InvalidData, Stopped
 from adapter_trainer.processes import Processes
 from adapter_trainer.shards import Item
 
@@ -69,6 +69,7 @@ class Build:
                         begun = self.clock()
                     keys, loaded = chunk
                     made = encoding.encode(loaded)
+                    _check_finite(encoding, keys, made)
                     for index, key in enumerate(keys):
                         pending[key] = {part: value[index].clone() for part, value in made.items()}
                     if _bytes(pending) >= SHARD_BYTES or self.clock() - begun >= SHARD_SECONDS:
@@ -139,6 +140,19 @@ NO_ROOM = (
     "no space left on the device for the cache; free some, name another folder in data.params.cache.folder, or set "
     "data.params.cache.precision to half or data.params.cache.mode to off"
 )
+
+
+def _check_finite(encoding: Encoding, keys: list[str], made: Item) -> None:
+    """What overflows, or comes from damaged weights, would else be kept, and spoil every epoch."""
+    for value in made.values():
+        bad = ~value.isfinite().flatten(1).all(dim=1)
+        if bad.any():
+            first = encoding.sources[keys[int(bad.nonzero()[0])]]
+            raise InvalidConfig(
+                f"encoding {encoding.name}: {_name_of(first)} becomes NaN or infinite in {value.dtype}; set "
+                "data.params.cache.precision to exact and optimization.mixed_precision to bf16 or no; if it is so already, "
+                "the encoder's weights are damaged"
+            )
 
 
 def missing_of(encoding: Encoding) -> int:

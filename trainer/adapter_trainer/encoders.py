@@ -29,6 +29,12 @@ class TextEncoders(nn.Module):
         widths: list[int] = [encoder.config.hidden_size for encoder in self.encoders]  # type: ignore[union-attr,misc]
         return sum(widths)
 
+    @property
+    def pooled_width(self) -> int:
+        """Width of the pooled text."""
+        last: Any = self.encoders[-1]
+        return int(last.config.projection_dim if hasattr(last, "text_projection") else last.config.hidden_size)
+
     def forward(self, input_ids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Token ids [B, L] for each encoder -> states [B, L, width], pooled [B, P]."""
         states, pooled = [], torch.empty(0)
@@ -59,6 +65,18 @@ class Tokenizers:
             ).input_ids
             for tokenizer in self.tokenizers
         ]
+
+    def cut(self, captions: Sequence[str]) -> list[int]:
+        """Indices of the captions that have more tokens than an encoder reads, and lose their ends."""
+        shortest = min(int(tokenizer.model_max_length) for tokenizer in self.tokenizers)
+        # No token is shorter than a byte, and two are put around every caption.
+        long = [index for index, caption in enumerate(captions) if len(caption.encode(errors="replace")) + 2 > shortest]
+        found: set[int] = set()
+        for tokenizer in self.tokenizers if long else []:
+            ids = tokenizer([captions[index] for index in long], truncation=False, verbose=False).input_ids
+            limit = int(tokenizer.model_max_length)
+            found |= {index for index, each in zip(long, ids, strict=True) if len(each) > limit}
+        return sorted(found)
 
 
 def tokenizers(config: TextConfig) -> Tokenizers | None:
@@ -101,6 +119,11 @@ def text_encoders(config: TextConfig, seed: int, texts: Tokenizers | None) -> Te
             if (value := getattr(tokenizer, name, None)) is not None
         }
         module = _encoder(encoder, f"text_encoder_{index}", seed, field, special)
+        if len(tokenizer) > (known := int(module.config.vocab_size)):
+            raise InvalidConfig(
+                f"{field}.tokenizer: has {len(tokenizer)} tokens, the encoder knows {known}; name the tokenizer that the "
+                "encoder was trained with"
+            )
         # A tokenizer without a limit of its own says a number beyond any memory.
         tokenizer.model_max_length = min(tokenizer.model_max_length, module.config.max_position_embeddings)
         built.append(module)

@@ -8,6 +8,7 @@ import torch
 
 from adapter_api.training import TrainingConfig
 from adapter_trainer import plan
+from adapter_trainer.compute import WEIGHT_TYPES
 from adapter_trainer.device_speed import GIB, Device, known_device, measured_flops
 
 EFFICIENCY = 0.4
@@ -41,13 +42,16 @@ def forecast(
     device: Device | None,
     efficiency: float = EFFICIENCY,
     clock: Callable[[], float] = time.perf_counter,
+    world_size: int = 1,
 ) -> Forecast:
-    """Counts the work; its seconds on `device`, or, for None, on the device that this process would train on.
+    """Counts the work of one of `world_size` processes.
+
+    Its seconds are those on `device`, or, for None, on the device that this process would train on.
 
     Raises:
         InvalidConfig: parts that do not fit together.
     """
-    work = plan.count(config)
+    work = plan.count(config, world_size)
     passes = work.forward_flops + work.backward_flops
     here = torch.device("cpu")
     if torch.accelerator.is_available():
@@ -75,5 +79,5 @@ def _block_rate(config: TrainingConfig, device: torch.device, clock: Callable[[]
     params = config.model.params
     width = params.unet_config.params.block_out_channels[-1]
     side = config.data.params.resolution // params.first_stage_config.factor // params.unet_config.params.downsampling
-    dtype = plan.WEIGHT_TYPES[config.optimization.mixed_precision]
+    dtype = WEIGHT_TYPES[config.optimization.mixed_precision]
     return measured_flops(device, dtype, width, max(side**2, 1), clock)

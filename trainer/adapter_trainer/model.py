@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from adapter_api.columns import column_of
 from adapter_api.sources import with_pipeline_sources
 from adapter_api.training import Conditioned, ModelParams, Trainable, TrainingConfig
-from adapter_trainer import registry, sources
+from adapter_trainer import fit, registry, sources
 from adapter_trainer.adapters import Adapter, AdapterLayer, attach, cross_attention_layers, matching_layers
 from adapter_trainer.encoders import ImageEncoder, TextEncoders, Tokenizers, image_encoder, text_encoders, tokenizers
 from adapter_trainer.errors import InvalidConfig
@@ -74,7 +74,7 @@ class AdapterModel(nn.Module):
         )
         self.adapters = nn.ModuleDict({name: self._adapter(config, name) for name in params.adapters_config})
         attach(self.unet, {name: adapter for name, adapter in self.adapters.items() if isinstance(adapter, Adapter)})
-        self._check_fit(config)
+        fit.check(self, config)
         # Not a child of its own: its weights are the UNet's, and would be saved twice.
         self._lora = (self._low_rank(config),)
         self._freeze()
@@ -127,46 +127,6 @@ class AdapterModel(nn.Module):
             return None
         field = "model.params.unet_config.lora"
         return sources.build("unet_lora", config.seed, lambda: LoraWeights(self.unet, settings), field)
-
-    def _check_fit(self, config: TrainingConfig) -> None:
-        unet, resolution = self.unet.config, config.data.params.resolution
-        if unet.in_channels != self.first_stage.channels:
-            raise InvalidConfig(
-                f"model.params.unet_config: takes {unet.in_channels} channels, "
-                f"the first stage gives {self.first_stage.channels}"
-            )
-        if isinstance(self.first_stage, Autoencoder):
-            channels = {"RGB": 3, "L": 1}[config.data.params.image_mode]
-            if (given := int(self.first_stage.vae.config.in_channels)) != channels:
-                raise InvalidConfig(
-                    f"model.params.first_stage_config: takes pictures of {given} channels, data.params.image_mode "
-                    f"{config.data.params.image_mode} has {channels}"
-                )
-        self._check_overlap(config)
-        multiple = self.first_stage.factor * 2 ** (len(unet.block_out_channels) - 1)
-        if resolution % multiple:
-            raise InvalidConfig(f"data.params.resolution: {resolution} is not a multiple of {multiple}")
-        buckets = config.data.params.aspect_buckets
-        if buckets is not None and buckets.step % multiple:
-            raise InvalidConfig(f"data.params.aspect_buckets.step: {buckets.step} is not a multiple of {multiple}")
-        if self.text_encoders is not None and self.text_encoders.width != self.token_dim:
-            raise InvalidConfig(
-                f"model.params.text_config.encoders: their joined width is {self.text_encoders.width}, "
-                f"the UNet's cross_attention_dim is {self.token_dim}"
-            )
-
-    def _check_overlap(self, config: TrainingConfig) -> None:
-        seen: dict[tuple[str, str, str], str] = {}
-        for name, adapter in self.adapters.items():
-            projector = config.model.params.adapters_config[name].projector.target
-            for layer in adapter.layer_names():  # type: ignore[operator]
-                other = seen.setdefault((self.columns[f"adapters_config.{name}"].name, projector, layer), name)
-                if other != name:
-                    raise InvalidConfig(
-                        f"model.params.adapters_config.{name}.layers: overlaps {other!r} in {layer}, with the same column "
-                        f"{self.columns[f'adapters_config.{name}'].name!r} and projector {projector}, so that nothing tells "
-                        "them apart; give them other layers, columns or projectors, or remove one"
-                    )
 
     def _freeze(self) -> None:
         self.requires_grad_(False)

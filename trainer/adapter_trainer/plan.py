@@ -18,12 +18,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from adapter_api.columns import columns_of
 from adapter_api.sources import with_pipeline_sources
 from adapter_api.training import ImageEncoderConfig, ModelParams, Source, TextConfig, TrainingConfig, TransformerParams
+from adapter_trainer import sharding
+from adapter_trainer.compute import WEIGHT_TYPES
 from adapter_trainer.encoders import ImageEncoder
 from adapter_trainer.first_stage import Autoencoder
 from adapter_trainer.model import AdapterModel
 from adapter_trainer.tokens import conditioning_sequence
 
-WEIGHT_TYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 OPTIMIZER_BYTES = {"AdamW": 8, "AdamW8bit": 2, "Prodigy": 16, "Adafactor": 0}
 """Of state, for each trained parameter. Adafactor keeps rows and columns only."""
 TEXT_TOKENS = 77
@@ -66,8 +67,12 @@ class Work:
         return sum(self.memory.values())
 
 
-def count(config: TrainingConfig) -> Work:
+def count(config: TrainingConfig, world_size: int = 1) -> Work:
     """Counts one forward and backward pass of config.optimization.train_batch_size samples.
+
+    Args:
+        config: What is trained.
+        world_size: Processes, which with FSDP share out what is trained.
 
     Raises:
         InvalidConfig: parts that do not fit together.
@@ -88,17 +93,21 @@ def count(config: TrainingConfig) -> Work:
         parts += [model.image_encoder] if model.image_encoder is not None else []
         frozen = sum(p.numel() for part in parts for p in part.parameters() if not p.requires_grad)
         encode = _encode_flops(model, known) + (SDXL_TEXT_FLOPS * known.optimization.train_batch_size * has_text)
+        is_sharded = config.optimization.parallelism == "FSDP" and world_size > 1
+        gathered = sharding.largest_gathered(model) if is_sharded else 0
         stage_bytes = _bytes(
             model.first_stage, 4 if known.model.params.first_stage_config.params.force_upcast else None
         )
+    share = -(-trained // world_size) if is_sharded else trained
     memory = {
         "frozen weights": frozen * precision.itemsize + has_text * SDXL_TEXT_PARAMETERS * precision.itemsize,
         "first stage": stage_bytes,
-        "trained weights": trained * 4,
+        "trained weights": share * 4,
+        "gathered from other processes": gathered * 4,
         "their copies in lower precision": 0 if precision is torch.float32 else trained * precision.itemsize,
-        "gradients": trained * 4,
-        "optimizer": trained * OPTIMIZER_BYTES.get(config.optimization.optimizer.target, 8),
-        "average of the weights": 0 if config.optimization.ema is None else trained * 4,
+        "gradients": share * 4,
+        "optimizer": share * OPTIMIZER_BYTES.get(config.optimization.optimizer.target, 8),
+        "average of the weights": 0 if config.optimization.ema is None else share * 4,
         "activations": saved.total,
     }
     return Work(

@@ -17,7 +17,7 @@ from torch import nn
 from adapter_api.columns import columns_of
 from adapter_api.retention import Policy
 from adapter_api.training import TrainingConfig
-from adapter_trainer import checkpoint, compute, optimizers, randomness, sharding, sources
+from adapter_trainer import building, checkpoint, optimizers, randomness, sharding
 from adapter_trainer.caching import Cache, layout_of, wants_contents
 from adapter_trainer.card import DataRecord
 from adapter_trainer.contents import Content, contents_of
@@ -26,7 +26,6 @@ from adapter_trainer.data import Batches, Collate, Layout, Samples, SampleShape,
 from adapter_trainer.encodings import Encodings
 from adapter_trainer.errors import InvalidConfig, InvalidData, TrainingError
 from adapter_trainer.evaluate import Evaluation, plain_samples, read_held_out
-from adapter_trainer.first_stage import Autoencoder
 from adapter_trainer.history import METRICS_FILE
 from adapter_trainer.loop import Nulls, Training
 from adapter_trainer.model import AdapterModel
@@ -41,8 +40,6 @@ from adapter_trainer.table import Row, read_table
 from adapter_trainer.utilization import Utilization
 from adapter_trainer.verify import check_rows, resolve_widths
 from adapter_trainer.watch import Watch
-
-WEIGHT_TYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -90,11 +87,7 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
     held_out = _held_out(config, processes)
     contents = _contents(config, rows, processes)
     layout = layout_of(config, rows, contents)
-    model = AdapterModel(sources.with_local_models(config, options.models))
-    _cast_frozen(model, WEIGHT_TYPES[optimization.mixed_precision])
-    model.to(accelerator.device)
-    _check_overflow(model, config)
-    compute.tune(model, accelerator.device)
+    model = building.model_of(config, options.models, rows, accelerator.device, processes, show)
     if is_sharded := optimization.parallelism == "FSDP" and processes.world_size > 1:
         sharding.shard(model, accelerator.device.type, processes.world_size)
     optimizer = _optimizer(config, model)
@@ -237,36 +230,6 @@ def _held_out(config: TrainingConfig, processes: Processes) -> list[Row]:
     if (error := processes.first_error(error)) is not None:
         raise error
     return rows
-
-
-def _cast_frozen(model: AdapterModel, dtype: torch.dtype) -> None:
-    """Holds what is not trained in the precision that it is computed in; the first stage keeps its own."""
-    for _, module, settings in model.trainable_parts():
-        if not settings.train:
-            module.to(dtype)
-    if model.lora is not None:
-        model.lora.float()  # what is trained is not held in less, though the UNet around it is
-    config = model.params.first_stage_config
-    if not config.params.force_upcast:
-        model.first_stage.to(dtype)
-
-
-@torch.no_grad()
-def _check_overflow(model: AdapterModel, config: TrainingConfig) -> None:
-    """A first stage in half precision is tried on black, white and noise: SDXL's own overflows float16."""
-    stage, side = model.first_stage, config.data.params.resolution
-    if not isinstance(stage, Autoencoder) or stage.dtype != torch.float16:
-        return
-    generator = torch.Generator().manual_seed(config.seed)
-    channels = int(stage.vae.config.in_channels)
-    noise = torch.rand(channels, side, side, generator=generator) * 2 - 1
-    for image in (torch.ones_like(noise), -torch.ones_like(noise), noise):
-        if not stage.posterior(image[None].to(next(stage.parameters()).device)).isfinite().all():
-            raise InvalidConfig(
-                "model.params.first_stage_config.params.force_upcast: is false, but this autoencoder overflows float16; "
-                "set it to true, choose mixed_precision bf16, or name weights that were made for float16 in "
-                "first_stage_config.pretrained"
-            )
 
 
 def _optimizer(config: TrainingConfig, model: AdapterModel) -> torch.optim.Optimizer:

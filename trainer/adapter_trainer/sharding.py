@@ -31,12 +31,36 @@ def shard(model: AdapterModel, device_type: str, world_size: int) -> None:
     frozen = {parameter for parameter in model.parameters() if not parameter.requires_grad}
     unet = model.unet
     unet.to(memory_format=torch.contiguous_format)  # rows of weights that lie channels last are not one piece of memory
-    for module in unet.modules():
-        if isinstance(module, BasicTransformerBlock):
-            fully_shard(module, mesh=mesh)
-    for block in (*unet.down_blocks, *([] if unet.mid_block is None else [unet.mid_block]), *unet.up_blocks):
-        fully_shard(block, mesh=mesh)
+    for unit in _units(model):
+        fully_shard(unit, mesh=mesh)
     fully_shard(model, mesh=mesh, ignored_params=frozen)
+
+
+def _units(model: AdapterModel) -> Iterator[nn.Module]:
+    """What is gathered by itself, inner ones first; the rest of the model is one more."""
+    unet = model.unet
+    yield from (module for module in unet.modules() if isinstance(module, BasicTransformerBlock))
+    yield from unet.down_blocks
+    if unet.mid_block is not None:
+        yield unet.mid_block
+    yield from unet.up_blocks
+
+
+def largest_gathered(model: AdapterModel) -> int:
+    """Numbers that a rank holds beside its rows, at most.
+
+    They are the rest, which stays, and two units, as the next one is fetched ahead; and as many gradients as the largest of
+    these has parameters, before they are shared out.
+    """
+    seen: set[nn.Parameter] = set()
+    sizes = []
+    for unit in (*_units(model), model):
+        own = {parameter for parameter in unit.parameters() if parameter.requires_grad} - seen
+        seen |= own
+        sizes.append(sum(parameter.numel() for parameter in own))
+    rest = sizes.pop()
+    largest = sorted(sizes)[-2:]
+    return rest + sum(largest) + max(rest, *largest)
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -1,0 +1,90 @@
+"""The model as a run trains it: built or loaded, in its precision, on its device; what would go wrong later is told now."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from adapter_api.training import TrainingConfig
+from adapter_trainer import compute, sources
+from adapter_trainer.errors import InvalidConfig
+from adapter_trainer.first_stage import Autoencoder
+from adapter_trainer.model import AdapterModel
+from adapter_trainer.processes import Processes
+from adapter_trainer.table import Row
+
+
+def model_of(
+    config: TrainingConfig,
+    models: Path | None,
+    rows: list[Row],
+    device: torch.device,
+    processes: Processes,
+    show: Callable[[str], None],
+) -> AdapterModel:
+    """Builds it; collective.
+
+    Args:
+        config: With the widths of columns known.
+        models: Folder that models have been staged to from object storage.
+        rows: The samples.
+        device: Where it goes.
+        processes: Of this run.
+        show: Takes what is worth knowing.
+
+    Raises:
+        InvalidConfig: a part that cannot be built or loaded, does not fit the others, or overflows.
+    """
+    model = AdapterModel(sources.with_local_models(config, models))
+    _cast_frozen(model, compute.WEIGHT_TYPES[config.optimization.mixed_precision])
+    model.to(device)
+    _check_overflow(model, config)
+    _tell_cut(config, rows, model, processes, show)
+    compute.tune(model, device)
+    return model
+
+
+def _cast_frozen(model: AdapterModel, dtype: torch.dtype) -> None:
+    """Holds what is not trained in the precision that it is computed in; the first stage keeps its own."""
+    for _, module, settings in model.trainable_parts():
+        if not settings.train:
+            module.to(dtype)
+    if model.lora is not None:
+        model.lora.float()  # what is trained is not held in less, though the UNet around it is
+    config = model.params.first_stage_config
+    if not config.params.force_upcast:
+        model.first_stage.to(dtype)
+
+
+@torch.no_grad()
+def _check_overflow(model: AdapterModel, config: TrainingConfig) -> None:
+    """A first stage in half precision is tried on black, white and noise: SDXL's own overflows float16."""
+    stage, side = model.first_stage, config.data.params.resolution
+    if not isinstance(stage, Autoencoder) or stage.dtype != torch.float16:
+        return
+    generator = torch.Generator().manual_seed(config.seed)
+    channels = int(stage.vae.config.in_channels)
+    noise = torch.rand(channels, side, side, generator=generator) * 2 - 1
+    for image in (torch.ones_like(noise), -torch.ones_like(noise), noise):
+        if not stage.posterior(image[None].to(next(stage.parameters()).device)).isfinite().all():
+            raise InvalidConfig(
+                "model.params.first_stage_config.params.force_upcast: is false, but this autoencoder overflows float16; "
+                "set it to true, choose mixed_precision bf16, or name weights that were made for float16 in "
+                "first_stage_config.pretrained"
+            )
+
+
+def _tell_cut(
+    config: TrainingConfig, rows: list[Row], model: AdapterModel, processes: Processes, show: Callable[[str], None]
+) -> None:
+    """Captions are cut at the encoders' length, as pipelines do it; that some were is worth knowing. Collective."""
+    if model.tokenizers is None or config.data.params.verify == "none":
+        return
+    mine = rows[processes.rank :: processes.world_size]
+    cut = [mine[index].line for index in model.tokenizers.cut([row.caption for row in mine])]
+    if lines := sorted(line for found in processes.gather(cut) for line in found):
+        limit = min(tokenizer.model_max_length for tokenizer in model.tokenizers.tokenizers)
+        show(
+            f"{config.data.params.pairs_file_path}: {len(lines)} of {len(rows)} captions are longer than the {limit} "
+            f"tokens that the text encoder reads, and are cut there; the first is on line {lines[0]}"
+        )
