@@ -14,7 +14,7 @@ from pathlib import Path
 from boto3.session import Session
 
 from adapter_agent import download, multipart, transfer
-from adapter_agent.download import Expected
+from adapter_agent.ranges import Expected
 from adapter_agent.store import Store
 
 FILES = 4

@@ -2,15 +2,18 @@
 
 import hashlib
 import itertools
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from adapter_agent import download
-from adapter_agent.download import Expected, partial_of, receive
+from adapter_agent import connections, ranges
+from adapter_agent.direct_content import DirectContent
+from adapter_agent.download import partial_of, receive
 from adapter_agent.errors import Damaged, PreconditionFailed, StorageError, UnreliableConnection
+from adapter_agent.ranges import Expected
 from adapter_agent.store import Store
 from tests.agent import faulty_proxy
 from tests.agent.faulty_proxy import Proxy, Request
@@ -18,11 +21,13 @@ from tests.agent.faulty_proxy import Proxy, Request
 MIB = 2**20
 
 
-@pytest.fixture(autouse=True)
-def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "RANGE_BYTES", MIB)
-    monkeypatch.setattr(download, "_memory", download._Memory())
-    monkeypatch.setattr(download, "FIRST_DELAY_SECONDS", 0.01)
+@pytest.fixture(autouse=True, params=["by ranges", "by streams"])
+def small_ranges(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANGE_BYTES", "STREAM_BYTES"):
+        monkeypatch.setattr(ranges, name, MIB)
+    monkeypatch.setattr(ranges, "BUSY", math.inf if request.param == "by ranges" else 0.0)
+    monkeypatch.setattr(ranges, "_memory", ranges._Memory())
+    monkeypatch.setattr(ranges, "FIRST_DELAY_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -56,7 +61,7 @@ def test_what_breaks_off_is_gone_on_with_until_it_is_whole(
     through: Store, proxy: Proxy, body: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faults: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr(faulty_proxy, "STALL_SECONDS", 0.3)
-    proxy.rule = the_first(10, faults)
+    proxy.rule = the_first(5, faults)
     receive(through, "large", tmp_path / "back", expected_of(body), only_safe=False)
     assert (tmp_path / "back").read_bytes() == body
     assert reads(proxy) > 7 or faults == ("stall",)
@@ -155,3 +160,26 @@ def test_an_object_of_another_size_is_damaged(
     with pytest.raises(Damaged):
         receive(store, "large", tmp_path / "back", expected_of(body), only_safe=False)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("used", "asked"), [(1.0, [0, 1, 5]), (0.1, [0, 1, 2, 3, 4, 5, 6])], ids=["busy", "idle"])
+def test_a_stream_goes_on_while_it_keeps_the_processor_busy(
+    through: Store, proxy: Proxy, body: bytes, monkeypatch: pytest.MonkeyPatch, used: float, asked: list[int]
+) -> None:
+    """Of each second, `used` on the processor; a range has 1 MiB, what a stream goes on with 4."""
+    monkeypatch.setattr(ranges, "STREAM_BYTES", 4 * MIB)
+    monkeypatch.setattr(ranges, "BUSY", 0.5)
+    clock = itertools.count().__next__
+    processor = map(used.__mul__, itertools.count()).__next__
+    assert b"".join(map(bytes, ranges.read(through, "large", 0, expected_of(body), clock, processor))) == body
+    assert sorted(request.first // MIB for request in proxy.log) == asked
+
+
+def test_content_that_the_sdk_has_to_read_is_the_same(
+    store: Store, body: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it has with TLS, and through a proxy."""
+    monkeypatch.setattr(DirectContent, "readinto", None)
+    monkeypatch.setattr(connections, "get_environ_proxies", lambda _: {"http": "http://elsewhere"})
+    receive(store, "large", tmp_path / "back", expected_of(body), only_safe=False)
+    assert (tmp_path / "back").read_bytes() == body

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from adapter_agent import download, models, staging
+from adapter_agent import models, ranges, staging
 from adapter_agent.errors import BucketMissing, CredentialsRefused, Damaged, EndpointUnreachable, NothingThere
 from adapter_agent.store import ObjectFacts, Store
 from adapter_api.sources import StoredModel, staged_name, stored_models
@@ -139,8 +139,9 @@ def test_a_model_is_fetched_once_and_only_what_changed_again(unet: StoredModel, 
 def test_an_interrupted_file_is_gone_on_with(
     unet: StoredModel, store: Store, through: Store, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "RANGE_TRIES", 1)
-    folder, last = tmp_path / "models", 2 * download.RANGE_BYTES
+    monkeypatch.setattr(ranges, "RANGE_TRIES", 1)
+    monkeypatch.setattr(ranges, "STREAM_BYTES", ranges.RANGE_BYTES)
+    folder, last = tmp_path / "models", 2 * ranges.RANGE_BYTES
     proxy.rule = lambda request: "lose" if request.first == last else "pass"
     with pytest.raises(EndpointUnreachable, match=r"unet_config\.pretrained: .*diffusion_pytorch_model"):
         models.stage([unet], folder, lambda _: through)

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from adapter_agent import download, local, multipart, transfer
-from adapter_agent.download import Expected
 from adapter_agent.errors import Damaged, PreconditionFailed, StorageError
 from adapter_agent.index import Claim
 from adapter_agent.multipart import Origin
+from adapter_agent.ranges import Expected
 from adapter_agent.store import Store
 from adapter_agent.upload import upload_checkpoint
 from tests.agent.faulty_proxy import Proxy, Request

@@ -9,7 +9,6 @@ from boto3.session import Session
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from adapter_agent import download, local, multipart, transfer
-from adapter_agent.download import Expected
 from adapter_agent.errors import (
     BucketMissing,
     ClockSkewed,
@@ -23,6 +22,7 @@ from adapter_agent.errors import (
     WrongRegion,
     explain,
 )
+from adapter_agent.ranges import Expected
 from adapter_agent.store import Store
 from tests.agent.seaweed import KEY, SECRET
 

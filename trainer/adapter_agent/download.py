@@ -1,53 +1,23 @@
-"""One file from object storage: ranges side by side, every byte hashed before it is written, never half a file by its name.
+"""One file from object storage: every byte hashed before it is written, never half a file by its name.
 
-Ranges are taken in order by one reader a file, which hashes and writes each as it comes: one pass, and what is on the disk
-is always a beginning of the file, from which an interrupted download goes on.
+Its content is taken in order by one reader, which hashes and writes each block as it comes: one pass, and what is on the
+disk is always a beginning of the file, from which an interrupted download goes on.
 """
 
 import hashlib
 import os
-import queue
-import threading
-import time
-from collections import deque
-from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
-
-from urllib3.exceptions import HTTPError
+from typing import IO
 
 from adapter_agent import content
-from adapter_agent.backoff import delays
-from adapter_agent.errors import Damaged, EndpointUnreachable, StorageError, UnreliableConnection, disk_error
+from adapter_agent.errors import Damaged, UnreliableConnection, disk_error
 from adapter_agent.multipart import OnBytes, ignore_bytes
+from adapter_agent.ranges import BLOCK_BYTES, Expected, read
 from adapter_agent.store import Store
 
-if TYPE_CHECKING:
-    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
-
-RANGE_BYTES = 8 * 2**20
-PARALLEL_RANGES = 8
-"""Of all files together: with ranges of 8 MiB this bounds memory to 64 MiB."""
-RANGE_TRIES = 6
-"""Tries of one range without a byte of progress."""
 DOWNLOADS = 4
 """Tries of one file whose content is not what was expected."""
-FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 0.2, 5.0
-_BLOCK = 256 * 2**10
-"""Read, hashed and written at once: stays in the processor's cache. Writes of megabytes cost the kernel up to six times more."""
-
-
-@dataclass(frozen=True)
-class Expected:
-    """What a file must be."""
-
-    size: int
-    sha256: str | None
-    """None: nobody knows; then its ETag alone shows that all ranges are of one object."""
-    etag: str | None = None
 
 
 def receive(
@@ -115,14 +85,13 @@ def _receive_once(store: Store, key: str, partial: Path, expected: Expected, *, 
     with partial.open("ab" if expected.sha256 is not None else "wb", buffering=0) as file:
         there = _begun(partial, file, expected.size, digest)
         told(there)
-        with closing(_ranges(store, key, there, expected)) as ranges:
-            for body in ranges:
+        with closing(read(store, key, there, expected)) as blocks:
+            for block in blocks:
                 if only_safe and there == 0:
-                    content.refuse_content(key, bytes(body[: content.HEAD_BYTES]))
-                for block in _blocks(body):
-                    digest.update(block)
-                    _write_all(file, block)
-                there += len(body)
+                    content.refuse_content(key, bytes(block[: content.HEAD_BYTES]))
+                digest.update(block)
+                _write_all(file, block)
+                there += len(block)
                 told(there)
         if expected.sha256 is None:
             # Of the others every byte is hashed again before they are used again, which costs less than waiting for the disk.
@@ -137,134 +106,12 @@ def _begun(partial: Path, file: IO[bytes], size: int, digest: "hashlib._Hash") -
         file.truncate(0)
         return 0
     with partial.open("rb", buffering=0) as stream:
-        while block := stream.read(_BLOCK):
+        while block := stream.read(BLOCK_BYTES):
             digest.update(block)
     return there
-
-
-def _blocks(body: memoryview) -> Iterator[memoryview]:
-    return (body[first : first + _BLOCK] for first in range(0, len(body), _BLOCK))
 
 
 def _write_all(file: IO[bytes], body: memoryview) -> None:
     written = 0
     while written < len(body):
         written += file.write(body[written:])
-
-
-class _Memory:
-    """Buffers for ranges, made once and lent."""
-
-    def __init__(self) -> None:
-        self._free: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
-        self._left = PARALLEL_RANGES
-        self._lock = threading.Lock()
-
-    def take(self, *, wait: bool) -> bytearray | None:
-        """A buffer; without `wait`, only if one is free."""
-        with self._lock:
-            if self._left > 0 and self._free.empty():
-                self._left -= 1
-                return bytearray(RANGE_BYTES)
-        try:
-            return self._free.get(block=wait)
-        except queue.Empty:
-            return None
-
-    def give(self, buffer: bytearray) -> None:
-        """Back."""
-        self._free.put(buffer)
-
-
-_memory = _Memory()
-_threads = ThreadPoolExecutor(PARALLEL_RANGES, thread_name_prefix="range")
-
-
-def _ranges(store: Store, key: str, begin: int, expected: Expected) -> Generator[memoryview, None, None]:
-    """The content from `begin` on, range by range in order; each is valid until the next is asked for.
-
-    Buffers are taken in the file's order, so whoever holds any holds the one that is needed next: nobody waits for ever.
-    """
-    starts = deque(range(begin, expected.size, RANGE_BYTES) or ([0] if expected.size == 0 else []))
-    under_way: deque[tuple[bytearray, Future[memoryview]]] = deque()
-    stop = threading.Event()
-    try:
-        while starts or under_way:
-            while starts and (buffer := _memory.take(wait=not under_way)) is not None:
-                first = starts.popleft()
-                wanted = memoryview(buffer)[: min(RANGE_BYTES, expected.size - first)]
-                under_way.append((buffer, _threads.submit(_read_range, store, key, first, wanted, expected, stop)))
-            buffer, future = under_way[0]
-            yield future.result()
-            under_way.popleft()
-            _memory.give(buffer)
-    finally:
-        stop.set()
-        for buffer, future in under_way:
-            if not future.cancel():
-                future.exception()
-            _memory.give(buffer)
-
-
-def _read_range(
-    store: Store, key: str, first: int, wanted: memoryview, expected: Expected, stop: threading.Event
-) -> memoryview:
-    """Fills `wanted` with the content from `first` on; what breaks off is gone on with."""
-    got, tries, pauses = 0, 0, delays(FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS)
-    while True:
-        before = got
-        try:
-            for count in _read_some(store, key, first + got, wanted[got:], expected):
-                got += count
-                if stop.is_set():
-                    return wanted[:0]
-        except EndpointUnreachable:
-            tries = tries + 1 if got == before else 1
-            if tries == RANGE_TRIES:
-                raise
-            time.sleep(next(pauses))
-        else:
-            return wanted
-
-
-def _read_some(store: Store, key: str, first: int, wanted: memoryview, expected: Expected) -> Iterator[int]:
-    """Fills `wanted` as far as one reply goes; yields how many bytes have come each time.
-
-    Raises:
-        Damaged: the object has another size, or is another one by now.
-        EndpointUnreachable: the reply broke off.
-    """
-    place = f"{store.uri_of(key)} at {store.endpoint}"
-    try:
-        with store.naming(key):
-            reply = _ask(store, key, first, len(wanted), expected)
-            with reply["Body"] as stream:
-                total = _total(reply)
-                if total != expected.size:
-                    raise Damaged(f"{store.uri_of(key)}: has {total} bytes where {expected.size} are expected")
-                if first > 0 and "ContentRange" not in reply:
-                    raise StorageError(f"{place}: the store does not answer requests for ranges; use one that does")
-                got = 0
-                # Stubs ask for a file where any writable memory will do.
-                while got < len(wanted) and (count := stream.readinto(wanted[got : got + _BLOCK])):  # type: ignore[arg-type]
-                    got += count
-                    yield count
-                if got < len(wanted):
-                    raise EndpointUnreachable(f"{place}: the download broke off")
-    except (HTTPError, OSError) as error:
-        raise EndpointUnreachable(f"{place}: the download broke off ({error})") from error
-
-
-def _ask(store: Store, key: str, first: int, length: int, expected: Expected) -> "GetObjectOutputTypeDef":
-    options: dict[str, Any] = {}
-    if expected.etag is not None:
-        options["IfMatch"] = expected.etag
-    if (first, length) != (0, expected.size):
-        options["Range"] = f"bytes={first}-{first + length - 1}"
-    return store.data_client.get_object(Bucket=store.bucket, Key=store.full_key(key), **options)
-
-
-def _total(reply: "GetObjectOutputTypeDef") -> int:
-    """Size of the whole object."""
-    _, separator, total = reply.get("ContentRange", "").rpartition("/")
-    return int(total) if separator and total.isdecimal() else reply["ContentLength"]

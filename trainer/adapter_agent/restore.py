@@ -9,9 +9,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from adapter_agent import content, index, local, parallel
-from adapter_agent.download import DOWNLOADS, Expected, partial_of, receive
+from adapter_agent.download import DOWNLOADS, partial_of, receive
 from adapter_agent.errors import Damaged, NothingThere, ObjectMissing, UnreliableConnection, disk_error
 from adapter_agent.multipart import OnBytes, ignore_bytes
+from adapter_agent.ranges import Expected
 from adapter_agent.store import Store
 from adapter_api.checkpoint import (
     MANIFEST_NAME,
