@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from boto3.session import Session
 
-from adapter_agent import content, download, exported, index, restore, start
+from adapter_agent import content, exported, index, ranges, restore, start
 from adapter_agent.commit import commit, receipts_of
 from adapter_agent.errors import Damaged, NothingThere
 from adapter_agent.index import Claim
@@ -25,7 +25,7 @@ from tests.agent.node import Claims, MakeNode, Node, committed_steps, safetensor
 @pytest.fixture(autouse=True)
 def soon_tired(monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not come back within a test is given up soon."""
-    monkeypatch.setattr(download, "RANGE_TRIES", 1)
+    monkeypatch.setattr(ranges, "RANGE_TRIES", 1)
 
 
 @pytest.fixture

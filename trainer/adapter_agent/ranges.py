@@ -34,7 +34,8 @@ RANGE_TRIES = 6
 """Tries of one range without a byte of progress."""
 FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 0.2, 5.0
 BLOCK_BYTES = 256 * 2**10
-"""Read, hashed and written at once: stays in the processor's cache. Writes of megabytes cost the kernel up to six times more."""
+"""Read, hashed and written at once: stays in the processor's cache. Large writes make the kernel look for large free pieces
+of memory, which cost up to four times as much."""
 
 Place = Callable[[int], memoryview]
 """Memory for what comes after so many bytes of a range."""
