@@ -15,9 +15,10 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from adapter_agent import local, parallel, staging
-from adapter_agent.download import Expected, receive
+from adapter_agent.download import receive
 from adapter_agent.errors import Damaged, ObjectMissing, PreconditionFailed, StorageError
 from adapter_agent.multipart import OnBytes, ignore_bytes
+from adapter_agent.ranges import Expected
 from adapter_agent.store import ObjectFacts, Store
 from adapter_agent.transfer import Condition, send
 
