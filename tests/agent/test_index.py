@@ -163,3 +163,18 @@ def test_a_probe_whose_winner_lost_its_reply_passes(proxy: Proxy, through: Store
     proxy.rule = lose_the_winner
     index.probe(through, 1)
     assert lost
+
+
+def test_an_attempt_whose_probe_is_swept_away_learns_that_it_is_fenced(
+    proxy: Proxy, through: Store, store: Store, claimed: Claims
+) -> None:
+    def sweep_it_before_it_is_replaced(request: Request) -> str:
+        if request.body == b"replaced\n":
+            claimed(store, 2)
+            store.delete(request.key.removeprefix(store.full_key("")))
+        return "pass"
+
+    proxy.rule = sweep_it_before_it_is_replaced
+    index.probe(through, 1)
+    with pytest.raises(Fenced, match="belongs to attempt 2; attempt 1 stops"):
+        claimed(through, 1)

@@ -289,8 +289,8 @@ def probe(store: Store, attempt: int) -> None:
         try:
             store.replace_if_match(key, b"replaced\n", '"00000000000000000000000000000000"')
             replaced = True
-        except PreconditionFailed:
-            replaced = False
+        except (PreconditionFailed, ObjectMissing):
+            replaced = False  # missing: a newer attempt has swept it away, and the claim will say so
     finally:
         store.delete(key)
     # No winner at all is a lost reply: the object was created, and only one request can have done it.
