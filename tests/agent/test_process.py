@@ -223,6 +223,15 @@ def test_an_agent_that_is_started_again_in_its_attempt_goes_on(make_node: MakeNo
     assert node.restore()[0] == 0
 
 
+def test_the_agent_beside_a_trainer_gives_way_to_it(make_node: MakeNode) -> None:
+    node = make_node()
+    node.restore()
+    process = node.sync()
+    mine = os.getpriority(os.PRIO_PROCESS, 0)
+    assert os.getpriority(os.PRIO_PROCESS, process.pid) == min(mine + sync.NICENESS, 19)
+    assert stop(process)[0] == ExitCode.COMPLETE
+
+
 def test_sync_without_restore_says_what_to_do(make_node: MakeNode) -> None:
     chosen = options.parse(make_node().argv("sync")[3:])
     assert isinstance(chosen, options.SyncOptions)

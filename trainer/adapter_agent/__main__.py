@@ -1,6 +1,7 @@
 """`python -m adapter_agent restore|sync|train`: runs one command and turns its end into an exit code."""
 
 import logging
+import os
 import sys
 
 from adapter_agent import options, prepare, sync, trainer_process
@@ -21,6 +22,7 @@ def main() -> int:
             return ExitCode.COMPLETE
         if isinstance(chosen, options.TrainOptions):
             return trainer_process.train(chosen)
+        os.nice(sync.NICENESS)
         return sync.sync(chosen)
     except StorageError as error:
         print(f"adapter_agent: error: {error}", file=sys.stderr)
