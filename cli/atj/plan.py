@@ -64,7 +64,8 @@ def plan_command(
         say(console, f"Assumed: {line}", "dim")
     if found.available is not None and found.memory > found.available:
         raise CommandError(
-            f"{size(found.memory)} do not fit into the {size(found.available)} of {found.device}: " + _remedy(config)
+            f"{size(found.memory)} do not fit into the {size(found.available)} of {found.device}: "
+            + remedy(config, world_size)
         )
 
 
@@ -138,7 +139,8 @@ def _short(value: float) -> str:
     return f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
-def _remedy(config: TrainingConfig) -> str:
+def remedy(config: TrainingConfig, world_size: int) -> str:
+    """PURE: what would make a job need less memory, by field."""
     optimization, unet = config.optimization, config.model.params.unet_config
     choices = []
     if optimization.mixed_precision == "no":
@@ -147,5 +149,7 @@ def _remedy(config: TrainingConfig) -> str:
         choices.append("set model.params.unet_config.gradient_checkpointing")
     if optimization.train_batch_size > 1:
         choices.append("lower optimization.train_batch_size and raise gradient_accumulation_steps")
+    if unet.train and optimization.parallelism == "DDP" and world_size > 1:
+        choices.append("set optimization.parallelism to FSDP")
     choices.append("lower data.params.resolution")
     return "; or ".join(choices)

@@ -74,6 +74,19 @@ def test_locations_without_an_endpoint_go_to_the_embedded_store() -> None:
     assert [place.endpoint_url for place in places] == ["http://127.0.0.1:1"] * 3
 
 
+def test_models_and_encodings_without_an_endpoint_go_there_as_well() -> None:
+    params = {"pretrained_model_name_or_path": "s3://models/sdxl", "unet_config": {"train": True}}
+    training = {"model": {"params": params}, "data": {"params": {"cache": {"uri": "s3://encodings/digits"}}}}
+    job = _job({"training": training, "models": {"region": "eu-1"}})
+    assert is_wanted(job)
+    assert buckets_of(job) == {"checkpoints", "models", "encodings"}
+    models = with_endpoint(job, "http://127.0.0.1:1").spec.models
+    assert models is not None
+    assert models.endpoint_url == "http://127.0.0.1:1"
+    with pytest.raises(CommandError, match=r"spec\.models\.endpointURL"):
+        is_wanted(_job({"training": training, "models": {"endpointURL": "https://s3.example"}}))
+
+
 def test_job_that_names_an_endpoint_keeps_it() -> None:
     assert not is_wanted(_job({"output": {"s3": {"uri": "s3://checkpoints/a", "endpointURL": "https://s3.example"}}}))
 

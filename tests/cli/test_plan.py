@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from atj.errors import CommandError
-from atj.plan import plan_command
+from atj.plan import plan_command, remedy
 from tests.trainer import tiny
 
 
@@ -48,3 +48,21 @@ def test_what_does_not_fit_is_said_with_the_remedy(tmp_path: Path) -> None:
         CommandError, match=r"do not fit into the 17\.2 GB of NVIDIA T4: set optimization.mixed_precision"
     ):
         plan_command(file, device="t4", efficiency=0.4, samples=10)
+
+
+def test_the_processes_of_a_job_share_out_a_trained_unet_under_fsdp(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training = tiny.settings(changes={"optimization": {"parallelism": "FSDP"}})
+    job = {
+        "apiVersion": "adaptertraining.dev/v1alpha1", "kind": "AdapterTrainingJob", "metadata": {"name": "tiny"},
+        "spec": {"nodes": 4, "output": {"s3": {"uri": "s3://checkpoints/tiny"}}, "training": training},
+    }  # fmt: skip
+    plan_command(tiny.write_settings(tmp_path / "job.yaml", job), device="l4", efficiency=0.4, samples=None)
+    assert "gathered from other processes" in capsys.readouterr().out
+
+
+def test_who_trains_a_unet_on_several_processes_is_told_that_they_can_share_it() -> None:
+    config = tiny.configuration(tiny.settings())
+    assert "set optimization.parallelism to FSDP" in remedy(config, world_size=2)
+    assert "FSDP" not in remedy(config, world_size=1)
