@@ -19,9 +19,11 @@ SECTIONS = ("step", "training_speed", "start", "stall", "transfer", "operator")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures the sections asked for, one after another, each in a process of its own; keeps the others as they are."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("section", nargs="*", choices=[*SECTIONS, []], metavar="NAME", help="by default all of them")
+    parser.add_argument("section", nargs="*", metavar="NAME", help="by default all of them")
     parser.add_argument("--print-one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    if unknown := sorted(set(options.section) - set(SECTIONS)):
+        parser.error(f"there is no section {', '.join(unknown)}; there are: {', '.join(SECTIONS)}")
     if options.print_one:
         print(importlib.import_module(f"benchmarks.{options.section[0]}").measure())
         return

@@ -1,4 +1,4 @@
-"""The operator under load, beside a plain Indexed Job: time to pods, recovery, writes, CPU and memory, with 1,000 jobs."""
+"""The operator under load, beside a plain Indexed Job and Kubeflow Trainer: time to pods, recovery, writes, CPU and memory, with 1,000 jobs."""
 
 import argparse
 import asyncio
@@ -10,9 +10,10 @@ from pathlib import Path
 
 from benchmarks.operator_load.api import connected
 from benchmarks.operator_load.observation import observing
-from benchmarks.operator_load.report import Floor, Measured, counted, misses, table
+from benchmarks.operator_load.peer import Kubeflow
+from benchmarks.operator_load.report import Crowded, Floor, Measured, counted, misses, table
 from benchmarks.operator_load.scenarios import Load, arrive, lose_pods, quiet, restart
-from benchmarks.operator_load.subjects import NAMESPACE, IndexedJob, Ours, Subject
+from benchmarks.operator_load.subjects import NAMESPACE, IndexedJob, Operator, Ours, Subject
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.tools import Tools, default_cache
 
@@ -25,10 +26,10 @@ operator a process beside them, with its default settings and a service account'
 is not there. {JOBS} jobs of 4 nodes arrive at 10 a second; {FAILURES} of them lose a pod (exit code 137, DisruptionTarget); the
 operator is killed and started again, and a job created; {JOBS} more jobs arrive at once over 16 connections; there are {MANY}
 jobs for a minute of quiet and the last start. The floor is a plain Indexed Job of as many pods with one container and no
-operator, on a control plane of its own just before. Times are from just before the request until a watch shows it. Writes are
-counted in the API server's audit log (without leases and the nodes' heartbeats), CPU time and memory by the kernel. The peer,
-Kubeflow Trainer v2.0.0 with JobSet v0.10.1 and their webhooks, was not in this run: its figures were measured by the same
-method on another machine of 2 cores, whose floor took 9-11 s for the burst.
+operator. The peer is Kubeflow Trainer v2.0.0 with JobSet v0.10.1, default settings, with their webhooks; its jobs have one
+container, too. All in one run, each on a control plane of its own. Times are from just before the request until a watch shows
+it. Writes are counted in the API server's audit log (without leases and the nodes' heartbeats), CPU time and memory by the
+kernel.
 """
 CAUSES = """\
 What a job of ours costs the cluster beyond the floor: its own creation and one status (each write of a custom resource takes the
@@ -70,22 +71,34 @@ async def measure_floor(jobs: int) -> Floor:
         return Floor(rate, await arrive(load, _names("burst", jobs), None))
 
 
-async def measure_ours(jobs: int, many: int) -> Measured:
-    """Everything, on one control plane: the later parts find the jobs of the earlier ones."""
+async def measure_operator(load: Load, operator: Operator, jobs: int) -> Measured:
+    """What both operators are put through."""
+    names = _names("rate", jobs)
+    rate = await arrive(load, names, RATE)
+    await asyncio.sleep(3)
+    recovery = await lose_pods(load, names[:FAILURES])
+    restarted = await restart(load, operator, "after-restart")
+    return Measured(rate, recovery, restarted, await arrive(load, _names("burst", jobs), None))
+
+
+async def measure_peer(jobs: int) -> Measured:
+    """Without a crowd."""
+    peer = Kubeflow()
+    async with under_load(peer) as load:
+        return await measure_operator(load, peer, jobs)
+
+
+async def measure_ours(jobs: int, many: int) -> tuple[Measured, Crowded]:
+    """And with one."""
     ours = Ours()
     async with under_load(ours) as load:
-        names = _names("rate", jobs)
-        rate = await arrive(load, names, RATE)
-        await asyncio.sleep(3)
-        recovery = await lose_pods(load, names[:FAILURES])
-        restarted = await restart(load, ours, "after-restart")
-        burst = await arrive(load, _names("burst", jobs), None)
+        measured = await measure_operator(load, ours, jobs)
         more = max(0, many - 2 * jobs - 1)
         if more:
             await arrive(load, _names("more", more), None)
         idle = await quiet(load, settle=15, seconds=60)
         cold = await restart(load, ours, "after-cold-start")
-        return Measured(rate, recovery, restarted, burst, idle, cold, jobs, 2 * jobs + 1 + more)
+        return measured, Crowded(idle, cold, 2 * jobs + 1 + more)
 
 
 def _names(prefix: str, count: int) -> list[str]:
@@ -94,22 +107,26 @@ def _names(prefix: str, count: int) -> list[str]:
 
 def measure() -> str:
     """The section's text."""
-    floor, ours = asyncio.run(measure_floor(JOBS)), asyncio.run(measure_ours(JOBS, MANY))
-    return f"{TEXT}\n{table(floor, ours, JOBS)}\n\n{misses(floor, ours, JOBS)}\n\n{CAUSES}"
+    floor, peer = asyncio.run(measure_floor(JOBS)), asyncio.run(measure_peer(JOBS))
+    ours, crowded = asyncio.run(measure_ours(JOBS, MANY))
+    rows, missed = table(floor, peer, ours, crowded, JOBS), misses(floor, ours, crowded, JOBS)
+    return f"{TEXT}\n{rows}\n\n{missed}\n\n{CAUSES}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures with fewer jobs, or only one of the two, and prints everything that was counted."""
+    """Measures with fewer jobs, or only one of the three, and prints everything that was counted."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=JOBS)
     parser.add_argument("--many", type=int, default=MANY)
-    parser.add_argument("--only", choices=["floor", "ours"])
+    parser.add_argument("--only", choices=["floor", "peer", "ours"])
     options = parser.parse_args(arguments)
-    floor = None if options.only == "ours" else asyncio.run(measure_floor(options.jobs))
-    ours = None if options.only == "floor" else asyncio.run(measure_ours(options.jobs, options.many))
-    print(json.dumps(counted(floor, ours), indent=1))
-    if floor is not None and ours is not None:
-        print(table(floor, ours, options.jobs), misses(floor, ours, options.jobs), sep="\n\n")
+    only, jobs = options.only, options.jobs
+    floor = asyncio.run(measure_floor(jobs)) if only in {None, "floor"} else None
+    peer = asyncio.run(measure_peer(jobs)) if only in {None, "peer"} else None
+    ours, crowded = asyncio.run(measure_ours(jobs, options.many)) if only in {None, "ours"} else (None, None)
+    print(json.dumps(counted({"floor": floor, "peer": peer, "ours": ours, "crowd": crowded}), indent=1))
+    if floor is not None and peer is not None and ours is not None and crowded is not None:
+        print(table(floor, peer, ours, crowded, jobs), misses(floor, ours, crowded, jobs), sep="\n\n")
 
 
 if __name__ == "__main__":

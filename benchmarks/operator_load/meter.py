@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ class Used:
     cpu: dict[str, float]
     """Component -> CPU seconds; `operator` among them."""
     peak_mib: float
-    """Of the operator."""
+    """Of the operator; of several processes, the sum of each one's."""
     writes: Counter[str]
     """`who: verb resource` -> how many; who is `operator` or the account's name. Leases and nodes' heartbeats do not count."""
 
@@ -41,13 +42,13 @@ class Meter:
 
     Args:
         plane: With an audit log.
-        pid: The operator's process, if there is one.
+        pids: The operator's processes, if there are any.
         users: The operator's names in the audit log.
     """
 
-    def __init__(self, plane: ControlPlane, pid: int | None, users: tuple[str, ...]) -> None:
-        self._plane, self._pid, self._users = plane, pid, users
-        if pid is not None:
+    def __init__(self, plane: ControlPlane, pids: Sequence[int], users: tuple[str, ...]) -> None:
+        self._plane, self._pids, self._users = plane, pids, users
+        for pid in pids:
             Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak from now on, see proc_pid_clear_refs(5)
         self._audited = plane.audit_log.stat().st_size
         self._cpu = self._cpu_now()
@@ -58,19 +59,18 @@ class Meter:
         seconds = time.monotonic() - self._started
         now = self._cpu_now()
         cpu = {name: value - self._cpu.get(name, 0.0) for name, value in now.items()}
-        peak = 0.0 if self._pid is None else _peak_mib(self._pid)
+        peak = sum(map(_peak_mib, self._pids), 0.0)
         time.sleep(0.3)  # the audit log is written a little later
         return Used(seconds, cpu, peak, self._writes())
 
-    def _cpu_now(self) -> dict[str, float]:
-        processes = {name: self._plane.processes.find(name) for name in COMPONENTS}
-        if self._pid is not None:
-            processes["operator"] = psutil.Process(self._pid)
-        found = {}
-        for name, process in processes.items():
+    def _cpu_now(self) -> Mapping[str, float]:
+        processes = [(name, self._plane.processes.find(name)) for name in COMPONENTS]
+        processes += [("operator", psutil.Process(pid)) for pid in self._pids]
+        found: dict[str, float] = defaultdict(float)
+        for name, process in processes:
             if process is not None:
                 times = process.cpu_times()
-                found[name] = times.user + times.system
+                found[name] += times.user + times.system
         return found
 
     def _writes(self) -> Counter[str]:

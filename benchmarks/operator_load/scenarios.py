@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from benchmarks.operator_load.api import CONNECTIONS, MERGE, Api
+from benchmarks.operator_load.api import CONNECTIONS, MERGE, Api, Refused
 from benchmarks.operator_load.meter import Meter, Used
 from benchmarks.operator_load.observation import Observation, Seen
-from benchmarks.operator_load.subjects import NAMESPACE, NODES, Ours, Subject
+from benchmarks.operator_load.subjects import NAMESPACE, NODES, Operator, Subject
 from tests.cluster.control_plane import ControlPlane
 
 Plain = dict[str, Any]
@@ -29,8 +29,7 @@ class Load:
 
     def meter(self) -> Meter:
         """Measures from now on."""
-        pid = self.subject.process.pid if isinstance(self.subject, Ours) else None
-        return Meter(self.plane, pid, self.subject.users)
+        return Meter(self.plane, self.subject.pids(), self.subject.users)
 
     async def create(self, name: str) -> float:
         """Creates a job; returns the monotonic time just before."""
@@ -150,28 +149,38 @@ async def _fail(api: Api, name: str) -> float:
 class Restart:
     """From the start of a process that follows a killed one."""
 
+    to_accepted: float
+    """Seconds until a job could be created; while an operator is killed, its webhook may refuse them."""
     to_pods: float
-    """Seconds until a job that was created just then has its pods."""
+    """Seconds until that job has its pods."""
     used: Used
     """Until 10 s after those pods."""
 
 
-async def restart(load: Load, ours: Ours, name: str) -> Restart:
+async def restart(load: Load, operator: Operator, name: str) -> Restart:
     """SIGKILL, a second without an operator, another one, and a new job.
 
     Raises:
         TimeoutError: the new job gets no pods.
+        Refused: it cannot be created.
     """
-    ours.kill()
+    operator.kill()
     await asyncio.sleep(1)
-    ours.start()
+    operator.start()
     started, meter = time.monotonic(), load.meter()
-    await load.create(name)
-    seen = load.observed.of(name)
+    while True:
+        try:
+            await load.create(name)
+            break
+        except Refused:
+            if time.monotonic() - started > PATIENCE_SECONDS:
+                raise
+            await asyncio.sleep(0.05)
+    accepted, seen = time.monotonic(), load.observed.of(name)
     await load.observed.until("the new job has its pods", lambda: seen.created_at is not None, PATIENCE_SECONDS)
     await asyncio.sleep(10)
     used = await asyncio.to_thread(meter.stop)
-    return Restart((seen.created_at or 0.0) - started, used=used)
+    return Restart(accepted - started, (seen.created_at or 0.0) - started, used=used)
 
 
 async def quiet(load: Load, settle: float, seconds: float) -> Used:

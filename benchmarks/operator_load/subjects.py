@@ -1,4 +1,4 @@
-"""What is put under load: a plain Indexed Job that no operator looks after, and ours."""
+"""What is put under load: a plain Indexed Job that no operator looks after, and ours; see also peer.py."""
 
 import json
 import os
@@ -7,13 +7,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from adapter_api.document import read
 from adapter_api.job import GROUP, PLURAL, VERSION
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.errors import ClusterError
 from tests.trainer.runs import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +30,8 @@ class Subject(Protocol):
 
     collection: str
     """Path of the jobs in the API."""
+    told_by: str
+    """Path of what says that a job runs: the jobs themselves, or objects of the same names."""
     pod_label: str
     """Label of a pod that holds its job's name."""
     users: tuple[str, ...]
@@ -37,6 +39,10 @@ class Subject(Protocol):
 
     def install(self, plane: ControlPlane) -> None:
         """Everything that jobs of this kind need."""
+        ...
+
+    def pids(self) -> list[int]:
+        """Of the operator's processes on this machine."""
         ...
 
     def stop(self) -> None:
@@ -48,37 +54,97 @@ class Subject(Protocol):
         ...
 
     def is_running(self, job: Plain) -> bool:
-        """Whether the job itself says that all its pods run."""
+        """Whether this object says that all pods of its job run."""
         ...
+
+
+class Operator(Subject, Protocol):
+    """A subject with processes of its own."""
+
+    def start(self) -> None:
+        """Starts them, for the first time or again."""
+        ...
+
+    def wait_until_ready(self) -> None:
+        """Raises RuntimeError when they do not get ready."""
+        ...
+
+    def kill(self) -> None:
+        """As by SIGKILL."""
+        ...
+
+
+def indexed_job(retries: int) -> Plain:
+    """The specification of a batch/v1 Job of NODES pods with one container each."""
+    container = {
+        "name": "node", "image": "load.invalid/none:1", "command": ["train"], "resources": {"requests": REQUESTS},
+    }  # fmt: skip
+    return {
+        "completionMode": "Indexed", "completions": NODES, "parallelism": NODES, "backoffLimit": retries,
+        "template": {"spec": {"restartPolicy": "Never", "containers": [container]}},
+    }  # fmt: skip
+
+
+def account(plane: ControlPlane, namespace: str, name: str) -> Path:
+    """A kubeconfig of a service account that may do everything; the namespace is made if it is missing."""
+    made = plane.kubectl("create", "namespace", namespace, "--dry-run=client", "-o", "json")
+    plane.kubectl("apply", "--server-side", "-f", "-", stdin=made)
+    plane.kubectl("create", "serviceaccount", name, "-n", namespace)
+    whom = f"--serviceaccount={namespace}:{name}"
+    plane.kubectl("create", "clusterrolebinding", name, "--clusterrole=cluster-admin", whom)
+    token = plane.kubectl("create", "token", name, "-n", namespace, "--duration=10h").strip()
+    config = json.loads(plane.kubeconfig.read_text(encoding="utf-8"))
+    config["users"][0]["user"] = {"token": token}
+    file = plane.folder / f"{name}.kubeconfig"
+    file.write_text(json.dumps(config), encoding="utf-8")
+    return file
+
+
+def is_ready(port: int) -> bool:
+    """Whether a program of this machine says so on this port."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def wait_until(holds: Callable[[], bool], running: Sequence[subprocess.Popen[bytes]], logs: Sequence[Path]) -> None:
+    """Returns when it holds.
+
+    Raises:
+        RuntimeError: a process has ended, or a minute has passed; with the ends of the logs.
+    """
+    for _ in range(1200):
+        if holds():
+            return
+        if any(process.poll() is not None for process in running):
+            break
+        time.sleep(0.05)
+    said = "\n".join(log.read_text(encoding="utf-8")[-3000:] for log in logs)
+    raise RuntimeError(f"it did not get ready:\n{said}")
 
 
 class IndexedJob:
     """The floor: batch/v1, one container in each pod."""
 
-    collection = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"
+    collection = told_by = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"
     pod_label = "batch.kubernetes.io/job-name"
     users: tuple[str, ...] = ()
 
     def install(self, plane: ControlPlane) -> None:
         """Nothing: the control plane has it."""
 
+    def pids(self) -> list[int]:
+        """None."""
+        return []
+
     def stop(self) -> None:
         """Nothing of it runs outside."""
 
     def manifest(self, name: str) -> Plain:
         """See Subject."""
-        container = {
-            "name": "node", "image": "load.invalid/none:1", "command": ["train"], "resources": {"requests": REQUESTS},
-        }  # fmt: skip
-        return {
-            "apiVersion": "batch/v1",
-            "kind": "Job",
-            "metadata": {"name": name},
-            "spec": {
-                "completionMode": "Indexed", "completions": NODES, "parallelism": NODES, "backoffLimit": 6,
-                "template": {"spec": {"restartPolicy": "Never", "containers": [container]}},
-            },
-        }  # fmt: skip
+        return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": indexed_job(retries=6)}
 
     def is_running(self, job: Plain) -> bool:
         """See Subject."""
@@ -88,7 +154,7 @@ class IndexedJob:
 class Ours:
     """An AdapterTrainingJob, and the operator as a process of this machine with a service account's token."""
 
-    collection = f"/apis/{GROUP}/{VERSION}/namespaces/{NAMESPACE}/{PLURAL}"
+    collection = told_by = f"/apis/{GROUP}/{VERSION}/namespaces/{NAMESPACE}/{PLURAL}"
     pod_label = f"{GROUP}/job"
     users: tuple[str, ...] = (f"system:serviceaccount:{NAMESPACE}:operator",)
 
@@ -102,24 +168,16 @@ class Ours:
     def install(self, plane: ControlPlane) -> None:
         """The CRD, an account that may do everything, and the operator with its default settings."""
         plane.kubectl("apply", "--server-side", "-f", str(ROOT / "crds" / "adaptertrainingjobs.yaml"))
-        self._wait_until_served(plane)
-        plane.kubectl("create", "serviceaccount", "operator", "-n", NAMESPACE)
-        account = f"--serviceaccount={NAMESPACE}:operator"
-        plane.kubectl("create", "clusterrolebinding", "operator", "--clusterrole=cluster-admin", account)
-        token = plane.kubectl("create", "token", "operator", "-n", NAMESPACE, "--duration=10h").strip()
-        config = json.loads(plane.kubeconfig.read_text(encoding="utf-8"))
-        config["users"][0]["user"] = {"token": token}
-        kubeconfig = plane.folder / "operator.kubeconfig"
-        kubeconfig.write_text(json.dumps(config))
+        plane.wait_for_crd(f"{PLURAL}.{GROUP}")
         self._log = plane.folder / "operator.log"
         self._environment = {
             **os.environ,
-            "KUBECONFIG": str(kubeconfig),
+            "KUBECONFIG": str(account(plane, NAMESPACE, "operator")),
             "ADAPTER_OPERATOR_POD_NAMESPACE": NAMESPACE,
             "ADAPTER_OPERATOR_HTTP_PORT": str(free_port()),
         }
         self.start()
-        self._wait_until_ready()
+        self.wait_until_ready()
 
     def start(self) -> None:
         """Starts the operator, for the first time or again."""
@@ -134,6 +192,10 @@ class Ours:
         if self._running is None:
             raise RuntimeError("the operator has not been started")
         return self._running
+
+    def pids(self) -> list[int]:
+        """Of the one process, once it was started."""
+        return [] if self._running is None else [self._running.pid]
 
     def kill(self) -> None:
         """As by SIGKILL."""
@@ -155,30 +217,7 @@ class Ours:
         conditions = job.get("status", {}).get("conditions") or ()
         return any(each["type"] == "Running" and each["status"] == "True" for each in conditions)
 
-    def log(self) -> str:
-        """What the operator has said."""
-        return self._log.read_text(encoding="utf-8")
-
-    def _wait_until_served(self, plane: ControlPlane) -> None:
-        """Raises ClusterError when the CRD comes to nothing. `kubectl wait` fails on one that has no status yet."""
-        for attempt in range(300):
-            try:
-                plane.kubectl("get", "--raw", self.collection)
-                return
-            except ClusterError:
-                if attempt == 299:
-                    raise
-                time.sleep(0.1)
-
-    def _wait_until_ready(self) -> None:
+    def wait_until_ready(self) -> None:
         """Raises RuntimeError when it does not get ready."""
-        url = f"http://127.0.0.1:{self._environment['ADAPTER_OPERATOR_HTTP_PORT']}/readyz"
-        for _ in range(600):
-            try:
-                with urllib.request.urlopen(url, timeout=2):
-                    return
-            except (urllib.error.URLError, OSError):
-                if self.process.poll() is not None:
-                    break
-                time.sleep(0.1)
-        raise RuntimeError(f"the operator did not get ready:\n{self.log()[-3000:]}")
+        port = int(self._environment["ADAPTER_OPERATOR_HTTP_PORT"])
+        wait_until(lambda: is_ready(port), [self.process], [self._log])

@@ -30,6 +30,8 @@ SOURCES = {
     "helm": ("helm", "helm.sh/helm/v3/cmd/helm"),
     "versitygw": ("versitygw", "github.com/versity/versitygw/cmd/versitygw"),
     "kueue": ("kueue", "sigs.k8s.io/kueue/cmd/kueue"),
+    "jobset": ("jobset", "sigs.k8s.io/jobset"),
+    "kubeflow-trainer": ("kubeflow_trainer", "github.com/kubeflow/trainer/v2/cmd/trainer-controller-manager"),
 }
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kwok")
 KUBELET = (*CONTROL_PLANE, "kubelet", "kube-proxy", "coredns", "helm")

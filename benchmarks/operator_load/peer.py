@@ -1,0 +1,190 @@
+"""The peer under load: Kubeflow Trainer with JobSet, both as processes of this machine, their webhooks reached by address."""
+
+import base64
+import datetime as dt
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.operator_load.subjects import NAMESPACE, NODES, account, indexed_job, is_ready, wait_until
+from tests.cluster.certificates import Authority
+from tests.cluster.control_plane import ControlPlane
+from tests.cluster.tools import MODULES
+from tests.trainer.runs import free_port
+
+Plain = dict[str, Any]
+
+_SERVING = Path("/tmp/k8s-webhook-server/serving-certs")  # noqa: S108 - compiled into both programs
+_JOBSET, _TRAINER = ("jobset-system", "jobset"), ("kubeflow-system", "trainer")
+_KINDS = (
+    "jobsets.jobset.x-k8s.io", "trainjobs.trainer.kubeflow.org", "trainingruntimes.trainer.kubeflow.org",
+    "clustertrainingruntimes.trainer.kubeflow.org",
+)  # fmt: skip
+_RUNTIME = "load"
+_JOBSETS = f"/apis/jobset.x-k8s.io/v1alpha2/namespaces/{NAMESPACE}/jobsets"
+
+
+class Kubeflow:
+    """TrainJobs, each of which becomes a JobSet, which becomes an Indexed Job. Default settings, without leader election."""
+
+    collection = f"/apis/trainer.kubeflow.org/v1alpha1/namespaces/{NAMESPACE}/trainjobs"
+    told_by = _JOBSETS
+    """A TrainJob of v2.0.0 that runs has an empty status."""
+    pod_label = "jobset.sigs.k8s.io/jobset-name"
+    users = tuple(f"system:serviceaccount:{namespace}:{name}" for namespace, name in (_JOBSET, _TRAINER))
+
+    def __init__(self) -> None:
+        self._commands: list[tuple[list[str], Path]] = []
+        self._running: list[subprocess.Popen[bytes]] = []
+        self._is_ready: Callable[[], bool] = lambda: False
+
+    def install(self, plane: ControlPlane) -> None:
+        """CRDs, webhooks, both programs, and the runtime that the jobs name.
+
+        Raises:
+            RuntimeError: one of them did not get ready, or its folder of certificates is somebody else's.
+        """
+        jobset = _source("jobset", "sigs.k8s.io/jobset") / "config" / "components"
+        trainer = _source("kubeflow_trainer", "github.com/kubeflow/trainer/v2") / "manifests" / "base"
+        crds = [*(jobset / "crd" / "bases").glob("*.yaml"), *(trainer / "crds").glob("trainer.*.yaml")]
+        for crd in crds:
+            plane.kubectl("apply", "--server-side", "-f", str(crd))
+        for name in _KINDS:
+            plane.wait_for_crd(name)
+        bundle = _certificates(plane.folder / "webhooks")
+        accounts = [account(plane, *_JOBSET), account(plane, *_TRAINER)]
+        plane.kubectl("create", "secret", "generic", "jobset-webhook-server-cert", "-n", _JOBSET[0])
+        plane.kubectl("create", "secret", "generic", "kubeflow-trainer-webhook-cert", "-n", _TRAINER[0])
+        hooks, probes = (free_port(), free_port()), (free_port(), free_port())
+        names = {
+            "Mutating": "jobset-mutating-webhook-configuration",
+            "Validating": "jobset-validating-webhook-configuration",
+        }
+        register = [
+            *_by_address(jobset / "webhook" / "manifests.yaml", names, hooks[0], bundle),
+            *_by_address(
+                trainer / "webhook" / "manifests.yaml",
+                {"Validating": "validator.trainer.kubeflow.org"},
+                hooks[1],
+                bundle,
+            ),
+        ]
+        plane.kubectl("apply", "--server-side", "-f", "-", stdin=_list(register))
+        config = plane.folder / "jobset.json"
+        config.write_text(json.dumps({
+            "apiVersion": "config.jobset.x-k8s.io/v1alpha1",
+            "kind": "Configuration",
+            "leaderElection": {"leaderElect": False},
+            "internalCertManagement": {"enable": True},
+            "webhook": {"host": "127.0.0.1", "port": hooks[0]},
+            "health": {"healthProbeBindAddress": f"127.0.0.1:{probes[0]}"},
+            "metrics": {"bindAddress": f"127.0.0.1:{free_port()}"},
+        }), encoding="utf-8")  # fmt: skip
+        self._commands = [
+            ([str(plane.program("jobset")), f"--config={config}", f"--kubeconfig={accounts[0]}"], plane.folder / "jobset.log"),
+            ([str(plane.program("kubeflow-trainer")), f"--health-probe-bind-address=127.0.0.1:{probes[1]}",
+              f"--webhook-server-port={hooks[1]}", f"--kubeconfig={accounts[1]}"], plane.folder / "trainer.log"),
+        ]  # fmt: skip
+        self._is_ready = lambda: all(map(is_ready, probes))
+        self.start()
+        self.wait_until_ready()
+        plane.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(_runtime()))
+
+    def start(self) -> None:
+        """Starts both, for the first time or again."""
+        for command, log in self._commands:
+            with log.open("ab") as file:
+                self._running.append(subprocess.Popen(command, stdout=file, stderr=file))
+
+    def wait_until_ready(self) -> None:
+        """Raises RuntimeError when they do not get ready."""
+        wait_until(self._is_ready, self._running, [log for _, log in self._commands])
+
+    def pids(self) -> list[int]:
+        """Of both."""
+        return [each.pid for each in self._running]
+
+    def kill(self) -> None:
+        """As by SIGKILL."""
+        for each in self._running:
+            each.kill()
+            each.wait()
+        self._running.clear()
+
+    def stop(self) -> None:
+        """Ends both, and removes the folder that is compiled into them."""
+        self.kill()
+        if self._commands:
+            shutil.rmtree(_SERVING.parent, ignore_errors=True)
+
+    def manifest(self, name: str) -> Plain:
+        """See Subject."""
+        return {
+            "apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob", "metadata": {"name": name},
+            "spec": {"runtimeRef": {"name": _RUNTIME}, "trainer": {"numNodes": NODES}},
+        }  # fmt: skip
+
+    def is_running(self, job: Plain) -> bool:
+        """Whether the JobSet says so."""
+        return any(int(each.get("ready", 0)) >= 1 for each in job.get("status", {}).get("replicatedJobsStatus") or ())
+
+
+def _runtime() -> Plain:
+    template = {
+        "metadata": {"labels": {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}},
+        "spec": indexed_job(retries=0),
+    }
+    jobs = [{"name": "node", "replicas": 1, "template": template}]
+    return {
+        "apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "ClusterTrainingRuntime", "metadata": {"name": _RUNTIME},
+        "spec": {
+            "mlPolicy": {"numNodes": NODES, "torch": {"numProcPerNode": 1}},
+            "template": {"spec": {"failurePolicy": {"maxRestarts": 10}, "replicatedJobs": jobs}},
+        },
+    }  # fmt: skip
+
+
+def _certificates(folder: Path) -> bytes:
+    """One for both, where they look for it; returns who signed it."""
+    if _SERVING.parent.exists():
+        raise RuntimeError(f"{_SERVING.parent} is there already: end what uses it, or remove it")
+    authority = Authority(folder, dt.datetime.now(dt.UTC))
+    issued = authority.issue("webhooks", names=["127.0.0.1"])
+    _SERVING.mkdir(parents=True)
+    shutil.copy(issued.certificate, _SERVING / "tls.crt")
+    shutil.copy(issued.key, _SERVING / "tls.key")
+    return authority.file.read_bytes()
+
+
+def _by_address(file: Path, names: dict[str, str], port: int, bundle: bytes) -> list[Plain]:
+    """The webhooks of a manifest by address, and empty ones of the names whose bundle the programs look after."""
+    found: list[Plain] = []
+    for each in yaml.safe_load_all(file.read_text(encoding="utf-8")):
+        if each is None:
+            continue
+        name = next(name for kind, name in names.items() if each["kind"].startswith(kind))
+        found.append({**each, "metadata": {"name": name}, "webhooks": []})
+        for webhook in each["webhooks"]:
+            path = webhook["clientConfig"]["service"]["path"]
+            address = f"https://127.0.0.1:{port}{path}"
+            webhook["clientConfig"] = {"url": address, "caBundle": base64.b64encode(bundle).decode()}
+            if path.endswith("v1-pod"):  # as the project's own kustomization has it
+                webhook["objectSelector"] = {"matchExpressions": [{"key": Kubeflow.pod_label, "operator": "Exists"}]}
+        found.append({**each, "metadata": {"name": f"by-address-{name}"}})
+    return found
+
+
+def _list(items: list[Plain]) -> str:
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+
+
+def _source(folder: str, module: str) -> Path:
+    """Of the manifests of exactly the version that is compiled."""
+    command = ["go", "list", "-m", "-f", "{{.Dir}}", module]
+    listed = subprocess.run(command, cwd=MODULES / folder, capture_output=True, text=True, check=True)
+    return Path(listed.stdout.strip())
