@@ -5,12 +5,16 @@ import os
 import random
 import signal
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from adapter_agent import options, restore, sync
-from adapter_agent.errors import NothingThere
+from adapter_agent import options, pipeline, restore, start, sync
+from adapter_agent.errors import EndpointUnreachable, Fenced, NothingThere
+from adapter_agent.extras import Extras
+from adapter_agent.multipart import ignore_bytes
+from adapter_agent.report import Report
 from adapter_agent.store import Store
 from adapter_api.progress import ExitCode
 from tests.agent.faulty_proxy import Proxy, Request
@@ -97,6 +101,26 @@ def test_a_zombie_of_an_older_attempt_is_fenced_and_commits_nothing(make_node: M
     assert "belongs to attempt 2; attempt 1 stops" in errors
     assert committed_steps(store) == []
     assert zombie.restore()[0] == ExitCode.FENCED
+
+
+def test_a_zombie_whose_uploads_the_store_refuses_learns_that_it_is_fenced(
+    make_node: MakeNode, proxy: Proxy, through: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zombie = make_node()
+    assert zombie.restore()[0] == 0
+    write_checkpoint(zombie.output, 10)
+    chosen = options.parse(zombie.argv("sync")[3:])
+    assert isinstance(chosen, options.SyncOptions)
+    extras = Extras(through, zombie.output, 1, 0, ignore_bytes)
+    begun, report = start.required(zombie.folders, 1), Report(zombie.output, through.uri, None)
+    turns = pipeline.Pipeline(through, begun, chosen, report, extras, lambda: datetime.now(UTC))
+    proxy.rule = lambda request: "slow_down" if request.method == "PUT" else "pass"
+    with pytest.raises(EndpointUnreachable, match="SlowDown"):
+        turns.turn(last=False)
+    assert make_node(attempt=2, work="second").restore()[0] == 0
+    monkeypatch.setattr(pipeline, "OWNER_SECONDS", 0.0)
+    with pytest.raises(Fenced, match="belongs to attempt 2"):
+        turns.turn(last=False)
 
 
 def test_a_store_that_goes_away_is_reported_and_tried_again_until_it_is_back(

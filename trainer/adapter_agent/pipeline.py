@@ -70,6 +70,11 @@ class Pipeline:
         if not self._begun:
             self._learn_commits()
             self._begun = True
+        if time.monotonic() >= self._owner_seen + OWNER_SECONDS:
+            # A node that was cut off, and replaced, would train in vain until its next save, wait for receipts for ever,
+            # or try again for ever to complete an upload that its successor has ended.
+            index.read_owned(self._store, self._claim)
+            self._owner_seen = time.monotonic()
         problem = self._upload_pending()
         if self._uploaded and (last or time.monotonic() >= self._next_look):
             self._next_look = time.monotonic() + next(self._looks)
@@ -77,10 +82,6 @@ class Pipeline:
                 self._commit_uploaded()
             else:
                 self._learn_commits()
-        if time.monotonic() >= self._owner_seen + OWNER_SECONDS:
-            # A node that was cut off, and replaced, would train in vain until its next save, or wait for receipts for ever.
-            index.read_owned(self._store, self._claim)
-            self._owner_seen = time.monotonic()
         if self._expire:
             self._clear_away()
         self._delete_due()
