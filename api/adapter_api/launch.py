@@ -18,7 +18,8 @@ PROCESS_RESTARTS = 3
 One crash may count several times: the process itself, its peers that lose it, and peers that lose those in the rendezvous
 that follows.
 """
-RENDEZVOUS_TIMEOUT_SECONDS = 600
+RENDEZVOUS_TIMEOUT_SECONDS = 3600
+"""How long nodes wait for each other. Long: one of them may still be fetching a model and data when the first is done."""
 
 INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
 """Environment variable that holds the node's index, as Kubernetes calls it in the pods of an Indexed Job."""

@@ -112,6 +112,6 @@ def test_other_nodes_wait_until_node_0_listens(work: Path) -> None:
 
 
 def test_only_node_0_hosts_the_rendezvous() -> None:
-    argv = ("torchrun", "--rdzv-conf=is_host=unresolved,join_timeout=600")
-    assert resolved(argv, 0)[1] == "--rdzv-conf=is_host=true,join_timeout=600"
-    assert resolved(argv, 3)[1] == "--rdzv-conf=is_host=false,join_timeout=600"
+    argv = ("torchrun", "--rdzv-conf=is_host=unresolved,join_timeout=3600")
+    assert resolved(argv, 0)[1] == "--rdzv-conf=is_host=true,join_timeout=3600"
+    assert resolved(argv, 3)[1] == "--rdzv-conf=is_host=false,join_timeout=3600"

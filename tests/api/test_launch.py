@@ -35,7 +35,7 @@ def test_one_node_without_anything_optional() -> None:
     assert commands.sync.argv == ("python", "-m", "adapter_agent", "sync", *agent, output, "--listen=10.0.0.7:0")
     assert commands.train.argv == (
         "python", "-m", "torch.distributed.run", "--nnodes=1", "--nproc-per-node=1", "--rdzv-backend=c10d",
-        "--rdzv-id=uid-1", "--rdzv-endpoint=digits-1-0.digits:29400", "--rdzv-conf=is_host=true,join_timeout=600",
+        "--rdzv-id=uid-1", "--rdzv-endpoint=digits-1-0.digits:29400", "--rdzv-conf=is_host=true,join_timeout=3600",
         "--local-addr=10.0.0.7", "--max-restarts=3", "--shutdown-timeout=120",
         "-m", "adapter_trainer.train", "--config", "/work/training.yaml", "--output_dir", "/work/output",
         "--resume_from_checkpoint", "latest", "--keep_last", "all",
@@ -66,7 +66,7 @@ def test_the_second_of_two_nodes_with_data_and_another_runs_checkpoint() -> None
     )  # fmt: skip
     assert commands.train.argv == (
         "/opt/python", "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=4", "--rdzv-backend=c10d",
-        "--rdzv-id=uid-7", "--rdzv-endpoint=digits-1-0.digits:29400", "--rdzv-conf=is_host=false,join_timeout=600",
+        "--rdzv-id=uid-7", "--rdzv-endpoint=digits-1-0.digits:29400", "--rdzv-conf=is_host=false,join_timeout=3600",
         "--local-addr=10.0.0.8", "--max-restarts=3", "--shutdown-timeout=120",
         "-m", "adapter_trainer.train", "--config", "/work/training.yaml", "--output_dir", "/work/output",
         "--resume_from_checkpoint", "latest", "--keep_last", "all", "--data_root_path", "/data",
