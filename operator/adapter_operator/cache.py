@@ -92,6 +92,7 @@ class Cache:
             self._runs.pop(key, None)
         if known is not None:
             self.states[known.state] -= 1
+        status = raw.get("status")
         job = self._jobs[key] = CachedJob(
             uid=metadata["uid"],
             created=metadata["creationTimestamp"],
@@ -99,7 +100,8 @@ class Cache:
             generation=metadata["generation"],
             deleting="deletionTimestamp" in metadata,
             spec=spec,
-            status=raw.get("status") or {},
+            # One that is no object, as another version's schema may have let in, must not stop the other jobs.
+            status=status if isinstance(status, dict) else {},
         )
         self.states[job.state] += 1
         return key

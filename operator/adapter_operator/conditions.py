@@ -88,8 +88,11 @@ def is_urgent(before: JobStatus, after: JobStatus) -> bool:
 def is_passing(before: JobStatus, after: JobStatus) -> bool:
     """Whether a change tells only that an attempt starts: when its pods run soon, that is told, and this need not be.
 
-    The first attempt is nobody's to claim, so that it may start before the job has a status at all.
+    The first attempt is nobody's to claim, so that it may start before the job has a status at all. But a status that
+    refuses the job lets its user change what it trains, which ends here.
     """
+    if any(c.type == "Accepted" and c.status == "False" for c in before.conditions):
+        return False
     starts = after.state == State.STARTING.value and any(
         c.type == "Running" and c.reason in {"Launching", "Starting"} for c in after.conditions
     )

@@ -5,7 +5,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,34 @@ def install_crd(plane: ControlPlane) -> None:
     """The CRD as it is checked in, served."""
     plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRD))
     plane.wait_for_crd("adaptertrainingjobs.adaptertraining.dev")
+
+
+@contextmanager
+def without_schema(plane: ControlPlane) -> Iterator[None]:
+    """While it lasts, the API server stores jobs whatever stands in them, as under another version's CRD."""
+    crd = json.loads(plane.kubectl("create", "--dry-run=client", "-o", "json", "-f", str(CRD)))
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = crd["spec"]["versions"][0]
+    version["schema"]["openAPIV3Schema"] = anything
+    del version["subresources"]["scale"]  # insists on a number of nodes
+    plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=json.dumps(crd))
+    api = ApiServer(plane)
+    # The API server takes up a changed CRD a moment later.
+    try:
+        plane.processes.wait_until(lambda: _stores_anything(api), 30, "kube-apiserver")
+        yield
+    finally:
+        install_crd(plane)
+        plane.processes.wait_until(lambda: not _stores_anything(api), 30, "kube-apiserver")
+
+
+def _stores_anything(api: ApiServer) -> bool:
+    job = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "anything"}, "spec": "anything"}
+    try:
+        api.call("POST", path_of("adaptertrainingjobs", "default"), job, query={"dryRun": "All"})
+    except Refused:
+        return False
+    return True
 
 
 def quick_job(name: str, nodes: int = 2, **spec: Any) -> Plain:

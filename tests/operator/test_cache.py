@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from adapter_api.progress import Progress
 from adapter_operator.cache import Cache
 from adapter_operator.observed import ObservedPod, pod_of
@@ -42,6 +44,17 @@ def test_a_specification_that_is_served_differently_under_another_crd_is_taken_o
     job = cache.job(KEY)
     assert job is not None
     assert job.raw(KEY)["spec"] == {"nodes": 2}
+
+
+@pytest.mark.parametrize("status", ["Running", ["Running"], 7, {"state": ["Running"]}])
+def test_a_stored_status_that_makes_no_sense_counts_as_none(status: Any) -> None:
+    cache = Cache()
+    cache.put_job(raw_job(4, status=status))
+    cache.put_job(raw_job(5))
+    job = cache.job(KEY)
+    assert job is not None
+    assert job.status == {"attempt": 5}
+    assert +cache.states == {"Pending": 1}
 
 
 def test_a_job_that_was_made_anew_starts_with_nothing() -> None:

@@ -67,6 +67,10 @@ def test_that_an_attempt_starts_may_pass_unsaid_but_not_that_it_was_claimed_or_c
     stuck = pod(0, phase="Pending", is_running=False, waiting=("ErrImagePull", "no such image"))
     assert not conditions.is_passing(new, shown(new, observed(stuck)))
     assert not conditions.is_passing(status(), shown(status(), observed(failed(0), pod(1))))
+    refused = conditions.invalid(new, 1, "spec.nodes: too few", NOW)
+    assert not conditions.is_passing(refused, shown(refused, Observed())), (
+        "its specification may change until it is told"
+    )
 
 
 def test_figures_alone_are_not_urgent_but_a_change_of_state_is() -> None:
