@@ -1,10 +1,11 @@
-"""Keys to work on: each by one worker at a time, again after a failure with growing delays, or at a given time."""
+"""Keys to work on: each by one worker at a time, by turns of namespaces, again after a failure or at a given time."""
 
 import asyncio
 import contextlib
 import heapq
 import random
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -34,6 +35,9 @@ class WorkQueue:
     jitter: Callable[[], float] = random.random
     _waiting: dict[Key, _Entry] = field(default_factory=dict)
     _heap: list[tuple[float, Key]] = field(default_factory=list)
+    """What is not ready yet."""
+    _ready: dict[str, deque[tuple[float, Key]]] = field(default_factory=dict)
+    """What is, by namespace, the one whose turn it is first: a namespace with many jobs holds up no other."""
     _taken: set[Key] = field(default_factory=set)
     _failures: dict[Key, int] = field(default_factory=dict)
     _held: dict[Key, float] = field(default_factory=dict)
@@ -66,27 +70,38 @@ class WorkQueue:
                         await self._changed.wait()
 
     def _next(self) -> tuple[Key | None, float | None]:
-        now, held = self.clock(), []
-        found: Key | None = None
+        now = self.clock()
         while self._heap and self._heap[0][0] <= now:
             ready_at, key = heapq.heappop(self._heap)
+            self._ready.setdefault(key[0], deque()).append((ready_at, key))
+        for namespace in list(self._ready):
+            found = self._first(namespace)
+            if found is not None:
+                if namespace in self._ready:  # the others have their turn first
+                    self._ready[namespace] = self._ready.pop(namespace)
+                del self._waiting[found]
+                self._taken.add(found)
+                return found, None
+        # What is ready and taken only `done` can free.
+        return None, max(0.0, self._heap[0][0] - now) if self._heap else None
+
+    def _first(self, namespace: str) -> Key | None:
+        """The first ready key of a namespace that no worker has; those that were put off since are forgotten."""
+        ready, held = self._ready[namespace], []
+        found = None
+        while ready and found is None:
+            ready_at, key = ready.popleft()
             entry = self._waiting.get(key)
             if entry is None or entry.ready_at != ready_at:
                 continue
             if key in self._taken:
                 held.append((ready_at, key))
-                continue
-            del self._waiting[key]
-            self._taken.add(key)
-            found = key
-            break
-        for item in held:
-            heapq.heappush(self._heap, item)
-        if found is not None:
-            return found, None
-        # Held keys are ready, but only `done` can free them.
-        upcoming = min((ready_at for ready_at, key in self._heap if key not in self._taken), default=None)
-        return None, None if upcoming is None else max(0.0, upcoming - now)
+            else:
+                found = key
+        ready.extendleft(reversed(held))
+        if not ready:
+            del self._ready[namespace]
+        return found
 
     def done(self, key: Key, again_in: float | None = None) -> None:
         """The worker has succeeded."""

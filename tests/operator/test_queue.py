@@ -56,6 +56,21 @@ def test_a_key_is_not_handed_out_while_a_worker_has_it(queue: WorkQueue) -> None
     assert taken(queue) == A
 
 
+def test_a_flood_of_one_namespace_holds_up_no_other(queue: WorkQueue) -> None:
+    for number in range(10_000):
+        queue.add(("flood", f"job-{number}"))
+    queue.add(("quiet", "a"))
+    queue.add(("quiet", "b"))
+    queue.add(("still", "a"))
+    first = [taken(queue) for _ in range(6)]
+    assert [key for key in first if key is not None and key[0] != "flood"] == [
+        ("quiet", "a"),
+        ("still", "a"),
+        ("quiet", "b"),
+    ]
+    assert len(queue) == 10_000 - 3
+
+
 def test_a_key_waits_for_its_time_or_for_what_comes_sooner(queue: WorkQueue, clock: Clock) -> None:
     queue.add(A, 10)
     assert taken(queue) is None
