@@ -12,7 +12,7 @@ from adapter_api.job import (
     Restarts,
 )
 from adapter_api.progress import CheckpointMark, Progress
-from adapter_operator.decide import Decision, State
+from adapter_operator.decision import Decision, State
 from adapter_operator.interruptions import grace_seconds, losses
 from adapter_operator.observed import Observed, ObservedPod
 

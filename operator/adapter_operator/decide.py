@@ -5,15 +5,16 @@ reads that afterwards, in this process or in the one that follows a crash, delet
 launches the new one. So every step can be repeated, and none depends on memory.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from enum import Enum
 
 from adapter_api.job import AdapterTrainingJob, JobStatus, LastFailure, Restarts
 from adapter_operator import failures
+from adapter_operator.decision import Action, Decision, Launch, Remove, RemoveJob, State, is_shown_running
 from adapter_operator.failures import Failure
 from adapter_operator.manifests import specification
-from adapter_operator.observed import Observed, ObservedPod
+from adapter_operator.observed import Observed, ObservedPod, all_running
+from adapter_operator.underway import underway
 
 MAX_BACKOFF_SECONDS = 3600
 FREE_RESTARTS = 5
@@ -23,72 +24,6 @@ FREE_RESTART_SECONDS = 10
 MAX_MESSAGE = 8192
 _KEPT_REASONS = frozenset({"Resizing", "Restarting", "Changed"})
 """Reasons of an attempt's end that are told until its pods are gone."""
-
-
-class State(Enum):
-    """What a job is doing: shown to people, never an input to a decision."""
-
-    PENDING = "Pending"
-    QUEUED = "Queued"
-    STARTING = "Starting"
-    RUNNING = "Running"
-    SUSPENDED = "Suspended"
-    RESTARTING = "Restarting"
-    COMPLETE = "Complete"
-    FAILED = "Failed"
-    INVALID = "Invalid"
-
-
-@dataclass(frozen=True)
-class Launch:
-    """Create what the attempt needs, unless it exists."""
-
-    attempt: int
-
-
-@dataclass(frozen=True)
-class Announce:
-    """Give node 0 the name by which the others find it; to be done before it is told that the attempt runs.
-
-    Not at launch: before it has an address its name leads nowhere, and telling so costs the cluster two writes.
-    """
-
-    attempt: int
-
-
-@dataclass(frozen=True)
-class Remove:
-    """Delete the child Job and the pods of an attempt."""
-
-    attempt: int
-
-
-@dataclass(frozen=True)
-class RemoveJob:
-    """Delete the AdapterTrainingJob: its time to live is over."""
-
-
-Action = Launch | Announce | Remove | RemoveJob
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What to write, then what to do, then when to look again."""
-
-    state: State
-    reason: str
-    """CamelCase, for the condition that the state is shown by."""
-    message: str
-    attempt: int
-    restarts: Restarts
-    last_failure: LastFailure | None
-    start_time: datetime | None
-    actions: tuple[Action, ...] = ()
-    look_at: datetime | None = None
-    failure: Failure | None = None
-    """The failure that this decision answers, if it does."""
-    needs_fresh_view: bool = False
-    """Whether it rests on something being absent, which a cache may only have missed."""
 
 
 def decide(job: AdapterTrainingJob, observed: Observed, now: datetime) -> Decision:
@@ -111,7 +46,7 @@ def decide(job: AdapterTrainingJob, observed: Observed, now: datetime) -> Decisi
 def _in_time(job: AdapterTrainingJob, observed: Observed, begun: Decision, now: datetime) -> Decision:
     pods = observed.of(begun.attempt)
     is_launched = bool(pods) or begun.attempt in observed.batch_jobs
-    if not is_launched and not (_is_running(job.status) and job.status.attempt == begun.attempt):
+    if not is_launched and not (is_shown_running(job.status) and job.status.attempt == begun.attempt):
         return _unlaunched(job, observed, begun, now)
     if is_launched and pods and _is_complete(pods):
         return replace(
@@ -127,7 +62,7 @@ def _in_time(job: AdapterTrainingJob, observed: Observed, begun: Decision, now: 
     if pods and pods[0].nodes != job.spec.nodes:
         message = f"saving, then {job.spec.nodes} nodes instead of {pods[0].nodes} go on from there"
         return _next_attempt(begun, State.RESTARTING, "Resizing", message)
-    return _as_specified(job, observed, begun, _going(job, observed, begun, pods, now))
+    return _as_specified(job, observed, begun, underway(job, observed, begun, pods, now))
 
 
 def _as_specified(job: AdapterTrainingJob, observed: Observed, begun: Decision, going: Decision) -> Decision:
@@ -246,7 +181,7 @@ def _lost(
             return Failure(reason, f"pod {pod.name} is being deleted", pod.index, is_charged=False)
     if batch_job is not None and batch_job.failed is not None and not any(pod.has_failed for pod in pods):
         return Failure("PodDeleted", batch_job.failed[1] or "the attempt's Job failed", is_charged=False)
-    was_running = _is_running(job.status) and job.status.attempt == begun.attempt
+    was_running = is_shown_running(job.status) and job.status.attempt == begun.attempt
     nodes = pods[0].nodes if pods else job.spec.nodes
     missing = sorted(set(range(nodes)) - {pod.index for pod in pods})
     if was_running and missing:
@@ -258,7 +193,7 @@ def _lost(
 
 def _hang(job: AdapterTrainingJob, observed: Observed, pods: tuple[ObservedPod, ...], now: datetime) -> Failure | None:
     limit = job.spec.restart.hang_seconds
-    if not limit or observed.progress is None or observed.advanced_at is None or not _all_running(pods):
+    if not limit or observed.progress is None or observed.advanced_at is None or not all_running(pods):
         return None
     still = (now - observed.advanced_at).total_seconds()
     if still < limit:
@@ -312,68 +247,6 @@ def _stopped(begun: Decision, observed: Observed, state: State, reason: str, mes
     return replace(begun, state=state, reason=reason, message=message, actions=actions)
 
 
-def _going(
-    job: AdapterTrainingJob, observed: Observed, begun: Decision, pods: tuple[ObservedPod, ...], now: datetime
-) -> Decision:
-    """The attempt exists and nothing is wrong with it."""
-    nodes = pods[0].nodes if pods else job.spec.nodes
-    has_address = bool(pods) and pods[0].index == 0 and pods[0].ip is not None
-    if has_address and observed.announced != begun.attempt and not _is_running(job.status):
-        begun = replace(begun, actions=(*begun.actions, Announce(begun.attempt)))
-    if len(pods) == nodes and _all_running(pods):
-        message = f"attempt {begun.attempt} trains on {nodes} {'node' if nodes == 1 else 'nodes'}"
-        hang = _hang_at(job, observed)
-        return replace(begun, state=State.RUNNING, reason="Training", message=message, look_at=hang)
-    batch_job = observed.batch_jobs.get(begun.attempt)
-    if batch_job is not None and batch_job.is_suspended:
-        queue = job.spec.scheduling.queue_name or "of its Job"
-        message = f"waits for quota in the queue {queue}; `kubectl describe workloads` says how much is missing"
-        return replace(begun, state=State.QUEUED, reason="WaitingForQuota", message=message, look_at=_soon(now, 30))
-    for pod in pods:
-        if pod.waiting is not None:
-            reason, text = pod.waiting
-            message = f"pod {pod.name}: {text or reason}. {_remedy(reason, job)}"
-            return replace(begun, state=State.PENDING, reason=reason, message=message, look_at=_soon(now, 60))
-    for pod in pods:
-        if pod.unscheduled is not None:
-            message = f"pod {pod.name}: {pod.unscheduled}"
-            return replace(begun, state=State.PENDING, reason="Unschedulable", message=message, look_at=_soon(now, 60))
-    if _is_running(job.status):
-        # A container that has just ended, or a pod that ends well before the others: nothing to tell yet.
-        return replace(
-            begun, state=State.RUNNING, reason="Training", message=_running_message(job), look_at=_soon(now, 10)
-        )
-    return replace(
-        begun,
-        state=State.STARTING,
-        reason="Starting",
-        message=f"attempt {begun.attempt}: pods are starting",
-        look_at=_soon(now, 10),
-        needs_fresh_view=False,
-    )
-
-
-def _running_message(job: AdapterTrainingJob) -> str:
-    return next((c.message for c in job.status.conditions if c.type == "Running"), "")
-
-
-def _remedy(reason: str, job: AdapterTrainingJob) -> str:
-    if "Image" in reason or reason == "ErrImagePull":
-        return f"Check spec.image ({job.spec.image or 'the default of the operator'}) and spec.pod.imagePullSecrets"
-    if reason == "CreateContainerConfigError":
-        return "Check that the Secrets and ConfigMaps that the job names exist in its namespace"
-    return "The kubelet tries again"
-
-
-def _hang_at(job: AdapterTrainingJob, observed: Observed) -> datetime | None:
-    limit = job.spec.restart.hang_seconds
-    return observed.advanced_at + timedelta(seconds=limit) if limit and observed.advanced_at is not None else None
-
-
-def _soon(now: datetime, seconds: int) -> datetime:
-    return now + timedelta(seconds=seconds)
-
-
 def _no_later(decision: Decision, deadline: datetime) -> Decision:
     if decision.state in {State.COMPLETE, State.FAILED}:
         return decision
@@ -385,17 +258,9 @@ def _deadline(job: AdapterTrainingJob, begun: Decision) -> datetime | None:
     return None if seconds is None or begun.start_time is None else begun.start_time + timedelta(seconds=seconds)
 
 
-def _all_running(pods: tuple[ObservedPod, ...]) -> bool:
-    return all(pod.is_running or pod.has_succeeded for pod in pods) and bool(pods)
-
-
 def _is_complete(pods: tuple[ObservedPod, ...]) -> bool:
     succeeded = {pod.index for pod in pods if pod.has_succeeded}
     return succeeded == set(range(pods[0].nodes))
-
-
-def _is_running(status: JobStatus) -> bool:
-    return any(c.type == "Running" and c.status == "True" for c in status.conditions)
 
 
 def _finished(status: JobStatus) -> State | None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from adapter_api.job import DEFAULT_GRACE_SECONDS, MAX_INTERRUPTIONS, AdapterTrainingJob, Interruption, JobStatus
 from adapter_api.progress import ExitCode, Progress
-from adapter_operator.decide import Decision, State
+from adapter_operator.decision import Decision, State
 from adapter_operator.observed import Observed
 
 GRACE_FACTOR = 2

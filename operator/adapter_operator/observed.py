@@ -206,6 +206,11 @@ def _end(container: dict[str, Any]) -> ContainerEnd | None:
     )
 
 
+def all_running(pods: tuple[ObservedPod, ...]) -> bool:
+    """Whether there are pods, and each runs or has succeeded."""
+    return all(pod.is_running or pod.has_succeeded for pod in pods) and bool(pods)
+
+
 _NORMAL_WAITING = frozenset({"PodInitializing", "ContainerCreating"})
 
 

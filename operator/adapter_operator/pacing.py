@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from adapter_api.job import JobStatus
 from adapter_operator import conditions
-from adapter_operator.decide import State
+from adapter_operator.decision import State
 from adapter_operator.names import Key
 from adapter_operator.progress import interval
 from adapter_operator.settings import Settings

@@ -14,7 +14,8 @@ from adapter_operator import conditions, metrics
 from adapter_operator.act import Actor, NameConflict, Refused
 from adapter_operator.cache import Cache, CachedJob
 from adapter_operator.cluster import Cluster, ClusterError
-from adapter_operator.decide import Announce, Decision, Launch, Remove, RemoveJob, State, decide
+from adapter_operator.decide import decide
+from adapter_operator.decision import Announce, Decision, Launch, Remove, RemoveJob, State
 from adapter_operator.events import event
 from adapter_operator.names import RESTORE, TRAINER, Key
 from adapter_operator.observed import Observed

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from adapter_api.job import JobStatus
 from adapter_operator.clock import ServerClock
-from adapter_operator.decide import State, decide
+from adapter_operator.decide import decide
+from adapter_operator.decision import State
 from adapter_operator.failures import SETTLE_SECONDS, has_settled, root_cause
 from tests.operator.builders import NOW, after, failed, job, observed, pod, status
 

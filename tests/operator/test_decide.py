@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from adapter_api.job import JobStatus, LastFailure, Restarts
 from adapter_api.progress import Progress
 from adapter_operator import conditions
-from adapter_operator.decide import Announce, Launch, Remove, RemoveJob, State, decide
+from adapter_operator.decide import decide
+from adapter_operator.decision import Announce, Launch, Remove, RemoveJob, State
 from adapter_operator.manifests import specification
 from adapter_operator.observed import BatchJob, Observed, ObservedPod
 from tests.operator.builders import NOW, after, failed, job, observed, pod, said, status

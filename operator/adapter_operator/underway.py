@@ -1,0 +1,70 @@
+"""PURE: an attempt that exists, and with which nothing is wrong: it starts, waits or trains."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from adapter_api.job import AdapterTrainingJob
+from adapter_operator.decision import Announce, Decision, State, is_shown_running
+from adapter_operator.observed import Observed, ObservedPod, all_running
+
+
+def underway(
+    job: AdapterTrainingJob, observed: Observed, begun: Decision, pods: tuple[ObservedPod, ...], now: datetime
+) -> Decision:
+    """What to show of the attempt, and what it still needs."""
+    nodes = pods[0].nodes if pods else job.spec.nodes
+    has_address = bool(pods) and pods[0].index == 0 and pods[0].ip is not None
+    if has_address and observed.announced != begun.attempt and not is_shown_running(job.status):
+        begun = replace(begun, actions=(*begun.actions, Announce(begun.attempt)))
+    if len(pods) == nodes and all_running(pods):
+        message = f"attempt {begun.attempt} trains on {nodes} {'node' if nodes == 1 else 'nodes'}"
+        hang = _hang_at(job, observed)
+        return replace(begun, state=State.RUNNING, reason="Training", message=message, look_at=hang)
+    batch_job = observed.batch_jobs.get(begun.attempt)
+    if batch_job is not None and batch_job.is_suspended:
+        queue = job.spec.scheduling.queue_name or "of its Job"
+        message = f"waits for quota in the queue {queue}; `kubectl describe workloads` says how much is missing"
+        return replace(begun, state=State.QUEUED, reason="WaitingForQuota", message=message, look_at=_soon(now, 30))
+    for pod in pods:
+        if pod.waiting is not None:
+            reason, text = pod.waiting
+            message = f"pod {pod.name}: {text or reason}. {_remedy(reason, job)}"
+            return replace(begun, state=State.PENDING, reason=reason, message=message, look_at=_soon(now, 60))
+    for pod in pods:
+        if pod.unscheduled is not None:
+            message = f"pod {pod.name}: {pod.unscheduled}"
+            return replace(begun, state=State.PENDING, reason="Unschedulable", message=message, look_at=_soon(now, 60))
+    if is_shown_running(job.status):
+        # A container that has just ended, or a pod that ends well before the others: nothing to tell yet.
+        return replace(
+            begun, state=State.RUNNING, reason="Training", message=_running_message(job), look_at=_soon(now, 10)
+        )
+    return replace(
+        begun,
+        state=State.STARTING,
+        reason="Starting",
+        message=f"attempt {begun.attempt}: pods are starting",
+        look_at=_soon(now, 10),
+        needs_fresh_view=False,
+    )
+
+
+def _running_message(job: AdapterTrainingJob) -> str:
+    return next((c.message for c in job.status.conditions if c.type == "Running"), "")
+
+
+def _remedy(reason: str, job: AdapterTrainingJob) -> str:
+    if "Image" in reason or reason == "ErrImagePull":
+        return f"Check spec.image ({job.spec.image or 'the default of the operator'}) and spec.pod.imagePullSecrets"
+    if reason == "CreateContainerConfigError":
+        return "Check that the Secrets and ConfigMaps that the job names exist in its namespace"
+    return "The kubelet tries again"
+
+
+def _hang_at(job: AdapterTrainingJob, observed: Observed) -> datetime | None:
+    limit = job.spec.restart.hang_seconds
+    return observed.advanced_at + timedelta(seconds=limit) if limit and observed.advanced_at is not None else None
+
+
+def _soon(now: datetime, seconds: int) -> datetime:
+    return now + timedelta(seconds=seconds)
