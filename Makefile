@@ -10,10 +10,10 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install check format test demo demo-openmoji example-data bench crash-matrix s3-servers test-kueue cluster-up cluster-down e2e generate golden lock clean
+.PHONY: help install check format test demo demo-openmoji example-data bench crash-matrix s3-servers test-kueue test-cert-manager cluster-up cluster-down e2e generate golden lock clean
 
 help: ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 install: $(INSTALLED) ## Make .venv with exactly the locked packages, and the project itself, editable
 
@@ -44,6 +44,9 @@ bench: $(INSTALLED) ## Measure against what others do, side by side; writes docs
 
 test-kueue: $(INSTALLED) ## Run jobs with a queue name under Kueue itself, which Go compiles first; a few minutes
 	$(BIN)/python -m pytest tests/integrations/test_kueue.py
+
+test-cert-manager: $(INSTALLED) ## Install the chart with certificates by cert-manager itself, which Go compiles first; a few minutes
+	$(BIN)/python -m pytest tests/integrations/test_cert_manager.py
 
 crash-matrix: $(INSTALLED) ## Kill agents, trainers and object stores at 200 steps of the protocol; an hour
 	CRASH_RUNS=200 FENCING_RUNS=20 $(BIN)/python -m pytest -s tests/agent/test_crash_matrix.py

@@ -30,6 +30,8 @@ SOURCES = {
     "helm": ("helm", "helm.sh/helm/v3/cmd/helm"),
     "versitygw": ("versitygw", "github.com/versity/versitygw/cmd/versitygw"),
     "kueue": ("kueue", "sigs.k8s.io/kueue/cmd/kueue"),
+    "cert-manager-controller": ("cert_manager", "github.com/cert-manager/cert-manager/cmd/controller"),
+    "cert-manager-cainjector": ("cert_manager", "github.com/cert-manager/cert-manager/cmd/cainjector"),
     "jobset": ("jobset", "sigs.k8s.io/jobset"),
     "kubeflow-trainer": ("kubeflow_trainer", "github.com/kubeflow/trainer/v2/cmd/trainer-controller-manager"),
 }

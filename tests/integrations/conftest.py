@@ -6,7 +6,10 @@ import pytest
 
 from tests.cluster.tools import Tools, default_cache
 
-NEEDED = {"test_kueue.py": ("kueue",)}
+NEEDED = {
+    "test_kueue.py": ("kueue",),
+    "test_cert_manager.py": ("cert-manager-controller", "cert-manager-cainjector", "helm"),
+}
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
