@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -112,9 +113,19 @@ def finish(given: Settings, outputs: list[Path], *flags: str, folder: Path) -> l
 
 def wait_for_step(run: Run, output: Path, step: int) -> None:
     """Until a run has reported a step."""
+    _wait(run, f"step {step}", lambda: any(line["step"] >= step for line in history(output)))
+
+
+def wait_for_phase(run: Run, output: Path, phase: str) -> None:
+    """Until a run reports that it is there."""
+    file = output / "progress.json"
+    _wait(run, phase, lambda: file.exists() and json.loads(file.read_text(encoding="utf-8"))["phase"] == phase)
+
+
+def _wait(run: Run, what: str, holds: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE
-    while not any(line["step"] >= step for line in history(output)):
-        assert any(process.is_alive() for process in run.processes), f"ended before step {step}:\n{run.said}"
+    while not holds():
+        assert any(process.is_alive() for process in run.processes), f"ended before {what}:\n{run.said}"
         assert time.monotonic() < deadline, run.said
         time.sleep(0.002)
 

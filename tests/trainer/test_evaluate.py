@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from adapter_api.progress import ExitCode
 from adapter_trainer import loop, setup
 from adapter_trainer.errors import InvalidData
 from adapter_trainer.processes import Processes
@@ -90,6 +91,21 @@ def test_every_checkpoint_holds_its_evaluation_and_the_run_reports_it(data: Path
     assert kept["validation_loss"] == pytest.approx(told[3]["validation_loss"], rel=1e-4)
     progress = json.loads((output / "progress.json").read_text(encoding="utf-8"))
     assert progress["metrics"] == told[3]
+
+
+def test_a_stop_during_the_evaluation_saves_at_once_on_all_ranks(data: Path, tmp_path: Path) -> None:
+    lines = (data / HELD_OUT).read_text(encoding="utf-8")
+    (data / "many.txt").write_text(lines * 100, encoding="utf-8")
+    given = tiny.merged(
+        settings(data, pairs_file_path="many.txt", samples=500, timesteps=64), {"checkpoint": {"save_steps": 2}}
+    )
+    output = tmp_path / "0"
+    run = runs.start(given, [output, tmp_path / "1"], folder=tmp_path)
+    runs.wait_for_phase(run, output, "evaluating")
+    run.terminate(rank=1)
+    assert run.wait() == [ExitCode.STOPPED] * 2, run.said
+    assert (output / "checkpoint-2" / "metrics.json").is_file()
+    assert not [line for line in runs.history(output) if "evaluation" in line]
 
 
 def test_conditions_that_are_obeyed_gain_and_permuted_ones_do_not(data: Path, tmp_path: Path) -> None:

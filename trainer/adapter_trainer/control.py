@@ -38,6 +38,14 @@ class StopRequest:
             self.flag.fill_(_FAILED if failed else 1 if self.signal_number else 0)
             self.work = distributed.all_reduce(self.flag, distributed.ReduceOp.MAX, group=self.group, async_op=True)
 
+    def is_asked(self) -> bool:
+        """Whether some rank has been asked to stop by now; collective, and waits for all of them. Not within a step."""
+        if self.group is None:
+            return self.signal_number != 0
+        asked = torch.tensor([self.signal_number != 0], dtype=torch.int32)
+        distributed.all_reduce(asked, distributed.ReduceOp.MAX, group=self.group)
+        return bool(asked.item())
+
     def end_step(self) -> bool:
         """Whether all ranks stop after this step."""
         if self.work is None:

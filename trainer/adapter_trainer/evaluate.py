@@ -1,6 +1,6 @@
 """What a checkpoint is worth, on samples that training does not read: loss without each condition, pictures judged."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +29,10 @@ SEED = 0
 Losses = dict[str, float]
 
 
+class Interrupted(Exception):  # noqa: N818 - it reads as the fact that it states
+    """The run is to stop; what was measured so far is nothing."""
+
+
 @dataclass
 class Evaluation:
     """Measures a model, always on the same samples with the same noise: figures of two checkpoints can be compared."""
@@ -45,6 +49,8 @@ class Evaluation:
     null_ids: list[Tensor]
     processes: Processes
     device: torch.device
+    is_stopping: Callable[[], bool] = lambda: False
+    """Whether to give up; asked between batches, by all processes at the same time."""
     _judge: Judge | None = None
 
     def measure(self) -> dict[str, float]:
@@ -53,6 +59,9 @@ class Evaluation:
         `validation_loss`; `gain.<condition>`, the share by which the loss grows where that condition is its null; with
         pictures `label_accuracy` beside `judge_accuracy`, the judge's own on the held-out images, and
         `image_similarity` beside `image_similarity_by_chance`, that of pictures with other samples' images.
+
+        Raises:
+            Interrupted: see `is_stopping`.
         """
         was_training = self.model.training
         self.model.eval()
@@ -84,6 +93,8 @@ class Evaluation:
         numbers = [self.processes.rank + turn * self.processes.world_size for turn in range(each)]
         size = min(self.config.optimization.train_batch_size, MAX_BATCH)
         for start in range(0, each, size):
+            if self.is_stopping():
+                raise Interrupted
             some = numbers[start : start + size]
             yield [Place(epoch, number % count) for number in some], [number < count for number in some]
 

@@ -11,7 +11,7 @@ from adapter_trainer.control import StopRequest
 from adapter_trainer.data import Batch, Batches
 from adapter_trainer.encodings import LATENTS
 from adapter_trainer.errors import NonFiniteLoss
-from adapter_trainer.evaluate import Evaluation
+from adapter_trainer.evaluate import Evaluation, Interrupted
 from adapter_trainer.first_stage import latents_of
 from adapter_trainer.model import AdapterModel, Conditions
 from adapter_trainer.objective import NoiseSchedule
@@ -97,9 +97,7 @@ def take_steps(run: Training) -> None:
         saving = last or state.step % config.checkpoint.save_steps == 0
         if saving or state.step % config.logging.log_steps == 0:
             report_loss(run, loss)
-        if saving:
-            save(run, stopping=stopping)
-        if stopping:
+        if saving and save(run, stopping=stopping):
             return
     if state.step not in (run.report.saved_step, run.saver.step):
         save(run, stopping=False)  # nothing was left to do, but this output is to hold a continued run's result
@@ -170,18 +168,20 @@ def report_loss(run: Training, loss: Tensor) -> None:
     state.metrics = run.report.step(state.step, epoch, mean, float(state.scheduler.get_last_lr()[0]))
 
 
-def save(run: Training, *, stopping: bool) -> None:
+def save(run: Training, *, stopping: bool) -> bool:
     """Starts to save a checkpoint, after which those that are no longer to be kept go; collective.
 
     It is evaluated before, so that it holds its own figures, and drawn from after; not when there is no time for either.
+
+    Returns:
+        Whether the run is to stop: as was said, or as was asked for during the evaluation.
 
     Raises:
         NonFiniteLoss: the last step's gradient overflowed; such weights must not replace those that can be resumed.
     """
     if not run.state.is_finite(run.processes):
         raise NonFiniteLoss(f"step {run.state.step}: weights became NaN or infinite; {_REMEDY}")
-    if not stopping:
-        evaluate(run)
+    stopping = stopping or not evaluate(run)
     run.report.phase("saving", run.state.step)
     note_saved(run, run.saver.finish())
     run.saver.begin(run.state.step, run.state.contents(run.processes))
@@ -189,6 +189,7 @@ def save(run: Training, *, stopping: bool) -> None:
         draw(run)
     run.report.phase("training", run.state.step)
     run.report.begin_interval()
+    return stopping
 
 
 def note_saved(run: Training, step: int | None) -> None:
@@ -197,15 +198,23 @@ def note_saved(run: Training, step: int | None) -> None:
         run.report.saved(step, run.saver.seconds)
 
 
-def evaluate(run: Training) -> None:
-    """Measures the model as sampling would use it, where the configuration asks for that; collective."""
+def evaluate(run: Training) -> bool:
+    """Measures the model as sampling would use it, where the configuration asks for that; collective.
+
+    Returns:
+        Whether the run may go on: asked to stop, it gives up, since what is not saved yet must be.
+    """
     if run.evaluation is None:
-        return
+        return True
     run.report.phase("evaluating", run.state.step)
-    with run.state.averaged(), run.resting.awake():
-        figures = run.evaluation.measure()
+    try:
+        with run.state.averaged(), run.resting.awake():
+            figures = run.evaluation.measure()
+    except Interrupted:
+        return False
     run.state.metrics |= figures
     run.report.evaluated(run.state.step, figures)
+    return True
 
 
 def draw(run: Training) -> None:

@@ -134,7 +134,7 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
     if config.evaluation is not None:
         plain = plain_samples(held_out, config, samples)
         evaluation = Evaluation(
-            config.evaluation, config, model, schedule, plain, rows, nulls, processes, accelerator.device
+            config.evaluation, config, model, schedule, plain, rows, nulls, processes, accelerator.device, stop.is_asked
         )
     return Training(
         state=state,
