@@ -1,4 +1,4 @@
-"""How long a save stops training, and how much slower steps are until it is uploaded, against three other ways."""
+"""How long a save stops training, and how much slower steps are until it is uploaded, against other ways."""
 
 import json
 import os
@@ -19,6 +19,7 @@ from tests.agent.seaweed import BUCKET, Seaweed
 TITLE = "What a save costs training"
 NAMES = {
     "ours": "ours, uploaded by the agent",
+    "ours-kept": "ours, written to disk only",
     "save_state": "Accelerate `save_state`, boto3 `upload_file`",
     "async_save-thread": "`async_save`, thread (no upload)",
     "async_save-process": "`async_save`, process (no upload)",
@@ -59,7 +60,8 @@ def measure() -> str:
 {12 * PARAMETERS / 2**30:.2g} GiB of state ({PARAMETERS / 1e6:.0f} M parameters and AdamW's averages), two ranks with gloo, one thread each, on the two cores of this machine, a save
 every {EVERY} steps, {SAVES} saves for each way, one way after the other, each against a SeaweedFS of its own. A stall is how long the training thread is
 in the save and in what waits for it before the next optimizer step; inflation compares the median step of the {AFTER} after a save
-with those just before one. The store, the agent and the writer share the two cores with training.
+with those just before one. The store, the agent and the writer share the two cores with training, which alone keeps both busy: whatever
+they compute, training waits for. The store's share (see the server's CPU below) is of this machine only.
 
 | | stall p50 / longest, ms | of `save_state`'s | step, ms | inflation after a save |
 |---|---|---|---|---|

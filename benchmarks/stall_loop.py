@@ -1,4 +1,4 @@
-"""One rank of a training loop that saves 1 GiB of state in one of four ways: `python -m benchmarks.stall_loop WAY FOLDER URL`.
+"""One rank of a training loop that saves 1 GiB of state in one of these ways: `python -m benchmarks.stall_loop WAY FOLDER URL`.
 
 Started by torchrun, two ranks with gloo. Prints one line of JSON on rank 0: seconds of every step, and how much longer
 training stood still for each save than a step without one waits.
@@ -137,6 +137,7 @@ def torch_async(kind: AsyncCheckpointerType) -> Callable[[Loop, Path, str], tupl
 
 WAYS: dict[str, Callable[[Loop, Path, str], tuple[Save, Callable[[], None]]]] = {
     "ours": ours,
+    "ours-kept": ours,
     "save_state": in_the_loop,
     "async_save-thread": torch_async(AsyncCheckpointerType.THREAD),
     "async_save-process": torch_async(AsyncCheckpointerType.PROCESS),
