@@ -28,9 +28,7 @@ WIDTH, LAYERS, BATCH = int(os.environ.get("STALL_WIDTH", "2048")), 21, 24
 PARAMETERS = WIDTH**2 * LAYERS
 """With AdamW's two averages, 1 GiB of float32. A smaller width only tries the mechanics."""
 WARM_UP, EVERY, SAVES = 3, 20, 3
-AFTER = EVERY // 2
-"""Steps that follow the last save: those whose times count."""
-STEPS = WARM_UP + EVERY * SAVES + AFTER
+STEPS = WARM_UP + EVERY * SAVES + EVERY // 2
 
 Save = Callable[[int], None]
 
