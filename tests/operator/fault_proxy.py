@@ -140,8 +140,8 @@ class FaultProxy:
         self._hushed |= self._streams
 
     def watch_count(self) -> int:
-        """Watches that are open and not hushed."""
-        return len(self._streams - self._hushed)
+        """Watches that are open and not hushed. A client that has gone is noticed when the next event is relayed, or here."""
+        return sum(_is_open(stream) for stream in self._streams - self._hushed)
 
     def writes(self) -> list[Call]:
         """Those so far."""
@@ -272,3 +272,8 @@ class FaultProxy:
     def _break(request: web.Request) -> None:
         if request.transport is not None:
             request.transport.abort()
+
+
+def _is_open(stream: web.StreamResponse) -> bool:
+    request = stream._req
+    return request is not None and request.transport is not None and not request.transport.is_closing()
