@@ -1,23 +1,14 @@
 """The peer under load: Kubeflow Trainer with JobSet, both as processes of this machine, their webhooks reached by address."""
 
-import base64
-import datetime as dt
 import json
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from benchmarks.operator_load.subjects import NAMESPACE, NODES, account, indexed_job, is_ready, wait_until
-from tests.cluster.certificates import Authority
-from tests.cluster.control_plane import ControlPlane
-from tests.cluster.tools import MODULES
-from tests.trainer.runs import free_port
-
-Plain = dict[str, Any]
+from tests.cluster.control_plane import ControlPlane, free_ports
+from tests.cluster.controllers import Plain, by_address, listed, serving_certificate, source
 
 _SERVING = Path("/tmp/k8s-webhook-server/serving-certs")  # noqa: S108 - compiled into both programs
 _JOBSET, _TRAINER = ("jobset-system", "jobset"), ("kubeflow-system", "trainer")
@@ -49,32 +40,32 @@ class Kubeflow:
         Raises:
             RuntimeError: one of them did not get ready, or its folder of certificates is somebody else's.
         """
-        jobset = _source("jobset", "sigs.k8s.io/jobset") / "config" / "components"
-        trainer = _source("kubeflow_trainer", "github.com/kubeflow/trainer/v2") / "manifests" / "base"
+        jobset = source("jobset", "sigs.k8s.io/jobset") / "config" / "components"
+        trainer = source("kubeflow_trainer", "github.com/kubeflow/trainer/v2") / "manifests" / "base"
         crds = [*(jobset / "crd" / "bases").glob("*.yaml"), *(trainer / "crds").glob("trainer.*.yaml")]
         for crd in crds:
             plane.kubectl("apply", "--server-side", "-f", str(crd))
         for name in _KINDS:
             plane.wait_for_crd(name)
-        bundle = _certificates(plane.folder / "webhooks")
+        bundle = _certificate(plane.folder / "webhooks")
         accounts = [account(plane, *_JOBSET), account(plane, *_TRAINER)]
         plane.kubectl("create", "secret", "generic", "jobset-webhook-server-cert", "-n", _JOBSET[0])
         plane.kubectl("create", "secret", "generic", "kubeflow-trainer-webhook-cert", "-n", _TRAINER[0])
-        hooks, probes = (free_port(), free_port()), (free_port(), free_port())
+        ports = free_ports(5)
+        hooks, probes, metrics = ports[:2], ports[2:4], ports[4]
         names = {
             "Mutating": "jobset-mutating-webhook-configuration",
             "Validating": "jobset-validating-webhook-configuration",
         }
+        validating = {"Validating": "validator.trainer.kubeflow.org"}
         register = [
-            *_by_address(jobset / "webhook" / "manifests.yaml", names, hooks[0], bundle),
-            *_by_address(
-                trainer / "webhook" / "manifests.yaml",
-                {"Validating": "validator.trainer.kubeflow.org"},
-                hooks[1],
-                bundle,
-            ),
+            *by_address(jobset / "webhook" / "manifests.yaml", names, hooks[0], bundle),
+            *by_address(trainer / "webhook" / "manifests.yaml", validating, hooks[1], bundle),
         ]
-        plane.kubectl("apply", "--server-side", "-f", "-", stdin=_list(register))
+        for webhook in (webhook for each in register for webhook in each["webhooks"]):
+            if webhook["clientConfig"]["url"].endswith("v1-pod"):  # as the project's own kustomization has it
+                webhook["objectSelector"] = {"matchExpressions": [{"key": self.pod_label, "operator": "Exists"}]}
+        plane.kubectl("apply", "--server-side", "-f", "-", stdin=listed(register))
         config = plane.folder / "jobset.json"
         config.write_text(json.dumps({
             "apiVersion": "config.jobset.x-k8s.io/v1alpha1",
@@ -83,7 +74,7 @@ class Kubeflow:
             "internalCertManagement": {"enable": True},
             "webhook": {"host": "127.0.0.1", "port": hooks[0]},
             "health": {"healthProbeBindAddress": f"127.0.0.1:{probes[0]}"},
-            "metrics": {"bindAddress": f"127.0.0.1:{free_port()}"},
+            "metrics": {"bindAddress": f"127.0.0.1:{metrics}"},
         }), encoding="utf-8")  # fmt: skip
         self._commands = [
             ([str(plane.program("jobset")), f"--config={config}", f"--kubeconfig={accounts[0]}"], plane.folder / "jobset.log"),
@@ -149,42 +140,8 @@ def _runtime() -> Plain:
     }  # fmt: skip
 
 
-def _certificates(folder: Path) -> bytes:
+def _certificate(authority: Path) -> bytes:
     """One for both, where they look for it; returns who signed it."""
     if _SERVING.parent.exists():
         raise RuntimeError(f"{_SERVING.parent} is there already: end what uses it, or remove it")
-    authority = Authority(folder, dt.datetime.now(dt.UTC))
-    issued = authority.issue("webhooks", names=["127.0.0.1"])
-    _SERVING.mkdir(parents=True)
-    shutil.copy(issued.certificate, _SERVING / "tls.crt")
-    shutil.copy(issued.key, _SERVING / "tls.key")
-    return authority.file.read_bytes()
-
-
-def _by_address(file: Path, names: dict[str, str], port: int, bundle: bytes) -> list[Plain]:
-    """The webhooks of a manifest by address, and empty ones of the names whose bundle the programs look after."""
-    found: list[Plain] = []
-    for each in yaml.safe_load_all(file.read_text(encoding="utf-8")):
-        if each is None:
-            continue
-        name = next(name for kind, name in names.items() if each["kind"].startswith(kind))
-        found.append({**each, "metadata": {"name": name}, "webhooks": []})
-        for webhook in each["webhooks"]:
-            path = webhook["clientConfig"]["service"]["path"]
-            address = f"https://127.0.0.1:{port}{path}"
-            webhook["clientConfig"] = {"url": address, "caBundle": base64.b64encode(bundle).decode()}
-            if path.endswith("v1-pod"):  # as the project's own kustomization has it
-                webhook["objectSelector"] = {"matchExpressions": [{"key": Kubeflow.pod_label, "operator": "Exists"}]}
-        found.append({**each, "metadata": {"name": f"by-address-{name}"}})
-    return found
-
-
-def _list(items: list[Plain]) -> str:
-    return json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
-
-
-def _source(folder: str, module: str) -> Path:
-    """Of the manifests of exactly the version that is compiled."""
-    command = ["go", "list", "-m", "-f", "{{.Dir}}", module]
-    listed = subprocess.run(command, cwd=MODULES / folder, capture_output=True, text=True, check=True)
-    return Path(listed.stdout.strip())
+    return serving_certificate(authority, _SERVING)

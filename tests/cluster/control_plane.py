@@ -97,7 +97,7 @@ class ControlPlane:
         self._tools.build(COMPONENTS if self._fake_nodes else COMPONENTS[:-1])
         self._tools.path("kubectl")
         authority = authority or Authority(self.certificates, dt.datetime.now(dt.UTC))
-        etcd, peers, free = _free_ports(3)
+        etcd, peers, free = free_ports(3)
         port = self._placement.port or free
         server = f"https://{self._placement.address}:{port}"
         keys = service_account_keys(self.certificates)
@@ -284,7 +284,7 @@ def _fake_node(name: str) -> dict[str, object]:
     }
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on now; held together, so that they differ."""
     sockets = [socket.socket() for _ in range(count)]
     try:

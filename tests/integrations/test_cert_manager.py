@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.tools import MODULES
+from tests.cluster.controllers import source
 from tests.operator.on_plane import REPOSITORY
 from tests.trainer.runs import free_port
 
@@ -33,11 +33,8 @@ Plain = dict[str, Any]
 @pytest.fixture(scope="module")
 def plane(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """With cert-manager, and the chart installed in its mode."""
-    listed = subprocess.run(
-        ["go", "list", "-m", "-f", "{{.Dir}}", "github.com/cert-manager/cert-manager"],
-        cwd=MODULES / "cert_manager", capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    for file in sorted((Path(listed.stdout.strip()) / "deploy" / "crds").glob("crd-*.yaml")):
+    crds = source("cert_manager", "github.com/cert-manager/cert-manager") / "deploy" / "crds"
+    for file in sorted(crds.glob("crd-*.yaml")):
         crd = yaml.safe_load(file.read_text())
         del crd["metadata"]["labels"]  # which their own chart fills in
         control_plane.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(crd))
