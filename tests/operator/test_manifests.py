@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic.alias_generators import to_camel
 
 from adapter_api.document import parse, validate
+from adapter_api.job import JobSpec
 from adapter_api.training import TrainingConfig
-from adapter_operator.manifests import manifests, service
+from adapter_operator.manifests import manifests, service, specification
 from adapter_operator.pods import pod_template
 from adapter_operator.settings import Settings
 from tests.operator.builders import job
@@ -161,3 +163,35 @@ def expanded(argument: str, variables: dict[str, str]) -> str:
         return variables.get(found[1], f"<secret {found[1]}>")
 
     return re.sub(r"\$\$|\$\(([^()]*)\)", value, argument)
+
+
+CHANGES: dict[str, Any] = {
+    "image": "registry.example/trainer:2",
+    "nodes": 3,
+    "procsPerNode": 2,
+    "resources": {"limits": {"memory": "64Gi"}},
+    "data": {"s3": {"uri": "s3://datasets/digits", "secretRef": {"name": "readers"}}},
+    "models": {"secretRef": {"name": "readers"}},
+    "output": {"s3": {"uri": "s3://checkpoints/digits", "secretRef": SECRET}},
+    "resumeFrom": {"uri": "s3://checkpoints/other"},
+    "restart": {"maxRestarts": 7},
+    "suspend": True,
+    "activeDeadlineSeconds": 60,
+    "ttlSecondsAfterFinished": 60,
+    "terminationGracePeriodSeconds": 60,
+    "scheduling": {"priorityClassName": "high"},
+    "pod": {"serviceAccountName": "trainer"},
+}
+
+
+def test_the_digest_of_a_specification_changes_exactly_when_its_pods_do() -> None:
+    def made(**changes: Any) -> tuple[str, str]:
+        changed = job({"output": {"s3": {"uri": "s3://checkpoints/digits"}}, **changes})
+        batch = manifests(changed, 1, CREATED, Settings())[-1]
+        return json.dumps(batch["spec"]), specification(changed)
+
+    assert {to_camel(name) for name in JobSpec.model_fields} - {"training"} == set(CHANGES)
+    pods, digest = made()
+    for name, value in CHANGES.items():
+        other_pods, other_digest = made(**{name: value})
+        assert (other_pods != pods) == (other_digest != digest), name
