@@ -36,18 +36,18 @@ def shared(
 ) -> Iterator[OnPlane]:
     variables = {**PATIENT, "KUBECONFIG": str(proxy.kubeconfig("operator"))}
     place = OnPlane(control_plane, "api-faults", tmp_path_factory.mktemp("api-faults"), variables)
-    place.start()
     yield place
     place.close()
 
 
 @pytest.fixture
 def place(shared: OnPlane, proxy: FaultProxy) -> Iterator[OnPlane]:
-    """With an operator that watches, and nothing wrong."""
+    """With a new operator that watches, and nothing wrong: an old one's idle watches break, and come back ever later."""
     proxy.reset()
-    lives.revive(shared)
+    shared.start()
     shared.wait("two watches", lambda: proxy.watch_count() == 2)
     yield shared
+    shared.stop()
     proxy.reset()
 
 
