@@ -80,6 +80,7 @@ def _name(value: str) -> str:
 Name = Annotated[str, AfterValidator(_name)]
 """A name that users give to a part of a model or a data column; it becomes part of file names."""
 
+S3_SCHEME = "s3://"
 _S3_URI = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<prefix>[A-Za-z0-9._/=+@-]*))?")
 
 
@@ -99,9 +100,6 @@ S3URI = Annotated[str, Field(max_length=1024), AfterValidator(_s3_uri)]
 """An object storage address s3://bucket/prefix, without a trailing slash."""
 
 
-S3_SCHEME = "s3://"
-
-
 def _model_name(value: str) -> str:
     if value.startswith(S3_SCHEME):
         return _s3_uri(value)
@@ -116,5 +114,5 @@ ModelName = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(
 
 def split_s3_uri(uri: str) -> tuple[str, str]:
     """Bucket and prefix (without slashes at its ends) of an address that an `S3URI` field has accepted."""
-    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    bucket, _, prefix = uri.removeprefix(S3_SCHEME).partition("/")
     return bucket, prefix.strip("/")

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from adapter_api.base import S3_SCHEME
 from adapter_api.checkpoint import ATTEMPTS, step_of
 from adapter_api.job import S3Location
 from atj.committed import Committed
@@ -74,7 +75,7 @@ def located(
     Raises:
         CommandError: `text` names neither.
     """
-    if text.startswith("s3://"):
+    if text.startswith(S3_SCHEME):
         base, _, last = text.rstrip("/").rpartition("/")
         step = step_of(last)
         # On a store without conditional writes a checkpoint lies below its attempt's prefix.
