@@ -178,6 +178,19 @@ class OnPlane:
         return file.read_text(encoding="utf-8")[-4000:] if file.exists() else ""
 
 
+@contextmanager
+def serving(
+    plane: ControlPlane, namespace: str, folder: Path, variables: Mapping[str, str] | None = None
+) -> Iterator[OnPlane]:
+    """A namespace with one operator, for as long as the block; arguments are OnPlane's."""
+    place = OnPlane(plane, namespace, folder, variables)
+    try:
+        place.start()
+        yield place
+    finally:
+        place.close()
+
+
 def install_crd(plane: ControlPlane) -> None:
     """The CRD as it is checked in, served."""
     plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRD))

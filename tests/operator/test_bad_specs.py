@@ -16,7 +16,7 @@ from adapter_api.document import Document, InvalidDocument, validate
 from adapter_api.job import AdapterTrainingJob
 from tests.cluster.control_plane import ControlPlane
 from tests.operator.api_server import Refused, path_of
-from tests.operator.on_plane import OnPlane, Plain, quick_job
+from tests.operator.on_plane import OnPlane, Plain, quick_job, serving
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -116,10 +116,8 @@ def test_what_is_broken_in_all_these_ways_was_whole() -> None:
 
 @pytest.fixture(scope="module")
 def place(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnPlane]:
-    place = OnPlane(control_plane, "bad-specs", tmp_path_factory.mktemp("bad-specs"))
-    place.start()
-    yield place
-    place.close()
+    with serving(control_plane, "bad-specs", tmp_path_factory.mktemp("bad-specs")) as place:
+        yield place
 
 
 @pytest.fixture(scope="module")

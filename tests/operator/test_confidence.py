@@ -7,7 +7,7 @@ import pytest
 
 from tests.cluster.control_plane import ControlPlane
 from tests.operator.api_server import path_of
-from tests.operator.on_plane import OnPlane, condition, ended, quick_job
+from tests.operator.on_plane import OnPlane, condition, ended, quick_job, serving
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 
@@ -16,11 +16,10 @@ CANARY = "c4n4ry-0f-the-env1ronment"
 
 @pytest.fixture(scope="module")
 def place(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnPlane]:
-    variables = {"ADAPTER_OPERATOR_LOG_LEVEL": "DEBUG"}
-    place = OnPlane(control_plane, "confidence", tmp_path_factory.mktemp("confidence"), variables)
-    place.start()
-    yield place
-    place.close()
+    with serving(
+        control_plane, "confidence", tmp_path_factory.mktemp("confidence"), {"ADAPTER_OPERATOR_LOG_LEVEL": "DEBUG"}
+    ) as place:
+        yield place
 
 
 def test_values_of_the_environment_are_in_no_status_event_or_log(place: OnPlane) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.cluster.control_plane import ControlPlane
 from tests.operator import lives
-from tests.operator.on_plane import OnPlane, Plain, condition, disrupted, ended
+from tests.operator.on_plane import OnPlane, Plain, condition, disrupted, ended, serving
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
@@ -31,11 +31,10 @@ OWN_DOING: dict[str, Plain] = {
 
 @pytest.fixture(scope="module")
 def place(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnPlane]:
-    variables = {"ADAPTER_OPERATOR_PROGRESS_SECONDS": "1"}
-    place = OnPlane(control_plane, "pods-states", tmp_path_factory.mktemp("pods-states"), variables)
-    place.start()
-    yield place
-    place.close()
+    with serving(
+        control_plane, "pods-states", tmp_path_factory.mktemp("pods-states"), {"ADAPTER_OPERATOR_PROGRESS_SECONDS": "1"}
+    ) as place:
+        yield place
 
 
 def fail(place: OnPlane, name: str, attempt: int, status: Plain) -> None:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from tests.cluster.control_plane import ControlPlane
 from tests.operator import lives
 from tests.operator.api_server import Refused, path_of
-from tests.operator.on_plane import SUCCEEDED, OnPlane, Plain, condition, quick_job, without_schema
+from tests.operator.on_plane import SUCCEEDED, OnPlane, Plain, condition, quick_job, serving, without_schema
 from tests.operator.test_bad_specs import FORBIDDEN, is_valid, jobs
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -62,11 +62,10 @@ def generated() -> list[Plain]:
 
 @pytest.fixture(scope="module")
 def place(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnPlane]:
-    variables = {"ADAPTER_OPERATOR_RESYNC_SECONDS": "2"}
-    place = OnPlane(control_plane, "stored-specs", tmp_path_factory.mktemp("stored-specs"), variables)
-    place.start()
-    yield place
-    place.close()
+    with serving(
+        control_plane, "stored-specs", tmp_path_factory.mktemp("stored-specs"), {"ADAPTER_OPERATOR_RESYNC_SECONDS": "2"}
+    ) as place:
+        yield place
 
 
 def store(place: OnPlane, job: Plain) -> None:

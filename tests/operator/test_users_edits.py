@@ -10,18 +10,17 @@ from tests.cluster.control_plane import ControlPlane
 from tests.operator import lives
 from tests.operator.api_server import MERGE, Refused, path_of
 from tests.operator.lives import Life
-from tests.operator.on_plane import CRD, SUCCEEDED, OnPlane, Plain, condition, install_crd, quick_job
+from tests.operator.on_plane import CRD, SUCCEEDED, OnPlane, Plain, condition, install_crd, quick_job, serving
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
 
 @pytest.fixture(scope="module")
 def place(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnPlane]:
-    variables = {"ADAPTER_OPERATOR_RESYNC_SECONDS": "2"}
-    place = OnPlane(control_plane, "users-edits", tmp_path_factory.mktemp("users-edits"), variables)
-    place.start()
-    yield place
-    place.close()
+    with serving(
+        control_plane, "users-edits", tmp_path_factory.mktemp("users-edits"), {"ADAPTER_OPERATOR_RESYNC_SECONDS": "2"}
+    ) as place:
+        yield place
 
 
 def make(place: OnPlane, plural: str, manifest: Plain) -> None:
