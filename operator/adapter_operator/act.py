@@ -107,6 +107,7 @@ class Actor:
                 # The garbage collector would do it a little later.
                 selector = f"{JOB_LABEL}={key[1]},{CONTROLLER_LABEL} in ({','.join(sorted(batch_jobs))})"
                 await self.cluster.delete_pods(key[0], selector)
+                self.cache.pods_leave(key, batch_jobs)
         except ClusterError as error:
             if error.code in _REFUSALS:
                 raise Refused(f"attempt {attempt} cannot be deleted: {error}") from error

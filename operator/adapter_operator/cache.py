@@ -2,8 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -13,6 +13,8 @@ from adapter_operator.names import JOB_LABEL, Key, attempt_of
 from adapter_operator.observed import BatchJob, Observed, ObservedPod, batch_job_of, pod_of
 
 Plain = dict[str, Any]
+NOT_YET_TOLD = datetime.max.replace(tzinfo=UTC)
+"""When a pod's grace period ends that has been deleted, as long as the API server has not said when."""
 
 
 @dataclass(slots=True)
@@ -137,8 +139,17 @@ class Cache:
         known = pods.get(pod.name)
         if known is not None and known.uid == pod.uid and known.version > pod.version:
             return False
+        if known is not None and known.uid == pod.uid and pod.deleted_at is None:
+            pod = replace(pod, deleted_at=known.deleted_at)  # no deletion is taken back: what lacks it is from before
         pods[pod.name] = pod
         return known != pod
+
+    def pods_leave(self, key: Key, batch_jobs: set[str]) -> None:
+        """Pods that have just been deleted, by the uid of their child Job: the watch tells of that a little later."""
+        pods = self._run(key).pods
+        for pod in list(pods.values()):
+            if pod.batch_job_uid in batch_jobs and pod.deleted_at is None:
+                pods[pod.name] = replace(pod, deleted_at=NOT_YET_TOLD)
 
     def drop_pod(self, raw: Plain) -> Key | None:
         """A pod that is gone."""

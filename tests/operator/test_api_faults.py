@@ -76,9 +76,11 @@ def test_events_that_come_twice_and_again_cause_no_write(place: OnPlane, proxy: 
     assert repeated["PATCH"] <= usual["PATCH"] + 1  # counts of pods that come one by one may be written once more
 
 
-def test_a_watch_that_lags_behind_writes_makes_no_pod_twice(place: OnPlane, proxy: FaultProxy) -> None:
+def test_a_watch_that_lags_behind_writes_makes_and_deletes_nothing_twice(place: OnPlane, proxy: FaultProxy) -> None:
     proxy.faults.lag_seconds = 1.5
     assert lives.lead(place, ["lagging"]) == [lives.UNDISTURBED]
+    deleted = [call.path for call in proxy.writes() if call.method == "DELETE"]
+    assert len(deleted) == len(set(deleted)) == 2, "the Job and its pods, once"
 
 
 def test_a_watch_that_says_no_more_is_opened_anew(place: OnPlane, proxy: FaultProxy) -> None:

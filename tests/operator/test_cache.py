@@ -57,6 +57,20 @@ def test_a_stored_status_that_makes_no_sense_counts_as_none(status: Any) -> None
     assert +cache.states == {"Pending": 1}
 
 
+def test_a_pod_that_was_deleted_stays_deleted_until_a_list_says_otherwise() -> None:
+    cache = Cache()
+    cache.put_pod(raw_pod())
+    cache.pods_leave(KEY, {"of another attempt"})
+    assert cache.observed(KEY).pods[0].deleted_at is None
+    cache.pods_leave(KEY, {"j1"})
+    assert cache.put_pod(raw_pod()) is None, "an event from before the deletion is no news"
+    leaving = cache.observed(KEY).pods[0]
+    assert leaving.deleted_at is not None
+    assert not leaving.is_gone(NOW), "only the API server says when its grace period ends"
+    cache.set_pods(KEY, [raw_pod()])
+    assert cache.observed(KEY).pods[0].deleted_at is None
+
+
 def test_a_job_that_was_made_anew_starts_with_nothing() -> None:
     cache = Cache()
     cache.put_job(raw_job(5))
