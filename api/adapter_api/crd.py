@@ -16,7 +16,8 @@ from typing import Any
 
 import yaml
 
-from adapter_api.job import GROUP, KIND, MAX_NAME, PLURAL, VERSION, AdapterTrainingJob
+from adapter_api.job import GROUP, KIND, PLURAL, VERSION, AdapterTrainingJob
+from adapter_api.kubernetes import MAX_NAME
 from adapter_api.structural import Plain, structural
 
 FILES = (Path("crds/adaptertrainingjobs.yaml"), Path("charts/adapter-training-operator/files/crd.yaml"))

@@ -8,7 +8,8 @@ name may not resolve yet, and every node announces the address that others reach
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from adapter_api.job import AdapterTrainingJob, S3Access, S3Location
+from adapter_api.job import AdapterTrainingJob
+from adapter_api.places import S3Access, S3Location
 from adapter_api.sources import MODELS_FOLDER, StoredModel, stored_models
 from adapter_api.training import CheckpointConfig
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from adapter_api.base import S3_SCHEME
 from adapter_api.checkpoint import ATTEMPTS, step_of
-from adapter_api.job import S3Location
+from adapter_api.places import S3Location
 from atj.committed import Committed
 from atj.embedded_store import REGION, embedded_store
 from atj.errors import refusal

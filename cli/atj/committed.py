@@ -10,7 +10,7 @@ from adapter_agent.store import Store
 from adapter_agent.tensors import Tensor
 from adapter_agent.verify import Fault
 from adapter_api.checkpoint import CheckpointIndex, CheckpointManifest, FileEntry, IndexEntry, Removal
-from adapter_api.job import S3Location
+from adapter_api.places import S3Location
 
 FOR_EVER = datetime.max.replace(tzinfo=UTC)
 """A time at which everything that has been removed is due."""

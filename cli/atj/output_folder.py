@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from adapter_api.base import Count, ResourceModel
 from adapter_api.checkpoint import Sha256
-from adapter_api.job import S3Location
+from adapter_api.places import S3Location
 from atj.errors import CommandError, refusal
 
 

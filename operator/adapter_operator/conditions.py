@@ -2,16 +2,9 @@
 
 from datetime import datetime
 
-from adapter_api.job import (
-    AdapterTrainingJob,
-    CheckpointStatus,
-    Condition,
-    JobStatus,
-    Nodes,
-    ProgressStatus,
-    Restarts,
-)
+from adapter_api.job import AdapterTrainingJob
 from adapter_api.progress import CheckpointMark, Progress
+from adapter_api.status import CheckpointStatus, Condition, JobStatus, Nodes, ProgressStatus, Restarts
 from adapter_operator.decision import Decision, State
 from adapter_operator.interruptions import grace_seconds, losses
 from adapter_operator.observed import Observed, ObservedPod

@@ -8,7 +8,8 @@ launches the new one. So every step can be repeated, and none depends on memory.
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from adapter_api.job import AdapterTrainingJob, JobStatus, LastFailure, Restarts
+from adapter_api.job import AdapterTrainingJob
+from adapter_api.status import JobStatus, LastFailure, Restarts
 from adapter_operator import failures
 from adapter_operator.decision import Action, Decision, Launch, Remove, RemoveJob, State, is_shown_running
 from adapter_operator.failures import Failure

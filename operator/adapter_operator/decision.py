@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
-from adapter_api.job import JobStatus, LastFailure, Restarts
+from adapter_api.status import JobStatus, LastFailure, Restarts
 from adapter_operator.failures import Failure
 
 

@@ -4,7 +4,8 @@ import hashlib
 from datetime import datetime
 from typing import Any
 
-from adapter_api.job import API_VERSION, KIND, JobStatus
+from adapter_api.job import API_VERSION, KIND
+from adapter_api.status import JobStatus
 from adapter_operator.names import MANAGER, Key
 
 MAX_MESSAGE = 1024

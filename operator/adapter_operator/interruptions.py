@@ -4,8 +4,9 @@ import math
 from datetime import datetime
 from typing import NamedTuple
 
-from adapter_api.job import DEFAULT_GRACE_SECONDS, MAX_INTERRUPTIONS, AdapterTrainingJob, Interruption, JobStatus
+from adapter_api.job import DEFAULT_GRACE_SECONDS, AdapterTrainingJob
 from adapter_api.progress import ExitCode, Progress
+from adapter_api.status import MAX_INTERRUPTIONS, Interruption, JobStatus
 from adapter_operator.decision import Decision, State
 from adapter_operator.observed import Observed
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from adapter_api.job import JobStatus
+from adapter_api.status import JobStatus
 from adapter_operator import conditions
 from adapter_operator.decision import State
 from adapter_operator.names import Key

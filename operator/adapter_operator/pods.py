@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from adapter_api.job import AdapterTrainingJob, ClaimSource, Data, S3Access, Volume
+from adapter_api.job import AdapterTrainingJob
 from adapter_api.launch import (
     CREDENTIALS_FOLDER,
     CREDENTIALS_PREFIX,
@@ -16,6 +16,8 @@ from adapter_api.launch import (
     launch,
     supervised,
 )
+from adapter_api.places import ClaimSource, Data, S3Access
+from adapter_api.pod import Volume
 from adapter_operator.names import RESTORE, SYNC, TRAINER, attempt_labels, attempt_name
 from adapter_operator.settings import Settings
 

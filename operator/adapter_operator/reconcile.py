@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import Any
 
 from adapter_api.document import Document, InvalidDocument, validate
-from adapter_api.job import API_VERSION, KIND, AdapterTrainingJob, JobStatus
+from adapter_api.job import API_VERSION, KIND, AdapterTrainingJob
+from adapter_api.status import JobStatus
 from adapter_operator import conditions, metrics
 from adapter_operator.act import Actor, NameConflict, Refused
 from adapter_operator.cache import Cache, CachedJob

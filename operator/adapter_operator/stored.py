@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from adapter_api.job import JobStatus
+from adapter_api.status import JobStatus
 
 
 def status_of(stored: dict[str, Any]) -> JobStatus:

@@ -4,8 +4,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from adapter_api.job import AdapterTrainingJob, Condition, JobStatus
+from adapter_api.job import AdapterTrainingJob
 from adapter_api.progress import Ending
+from adapter_api.status import Condition, JobStatus
 from adapter_operator.observed import BatchJob, ContainerEnd, Observed, ObservedPod
 from tests.trainer import tiny
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter_api.job import JobStatus
+from adapter_api.status import JobStatus
 from adapter_operator.clock import ServerClock
 from adapter_operator.decide import decide
 from adapter_operator.decision import State

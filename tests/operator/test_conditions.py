@@ -1,7 +1,7 @@
 """The status that is shown: complete, stable, and only as often as it tells something."""
 
-from adapter_api.job import CheckpointStatus, JobStatus, Restarts
 from adapter_api.progress import CheckpointMark, Ending, Progress
+from adapter_api.status import CheckpointStatus, JobStatus, Restarts
 from adapter_operator import conditions
 from adapter_operator.decide import decide
 from adapter_operator.events import event

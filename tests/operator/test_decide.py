@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter_api.job import JobStatus, LastFailure, Restarts
 from adapter_api.progress import Progress
+from adapter_api.status import JobStatus, LastFailure, Restarts
 from adapter_operator import conditions
 from adapter_operator.decide import decide
 from adapter_operator.decision import Announce, Launch, Remove, RemoveJob, State

@@ -2,8 +2,8 @@
 
 import pytest
 
-from adapter_api.job import MAX_INTERRUPTIONS, JobStatus
 from adapter_api.progress import CheckpointMark, Ending, Progress
+from adapter_api.status import MAX_INTERRUPTIONS, JobStatus
 from adapter_operator import conditions
 from adapter_operator.decide import decide
 from adapter_operator.interruptions import grace_seconds

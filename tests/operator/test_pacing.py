@@ -1,6 +1,6 @@
 """A status is written when it tells something, and seldom otherwise."""
 
-from adapter_api.job import JobStatus, Nodes
+from adapter_api.status import JobStatus, Nodes
 from adapter_operator.pacing import (
     COUNTS_SECONDS,
     PASSING_AT_MOST_SECONDS,

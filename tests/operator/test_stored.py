@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter_api.job import JobStatus
+from adapter_api.status import JobStatus
 from adapter_operator.stored import status_of
 from tests.operator.builders import status
 

@@ -1,0 +1,61 @@
+"""What Kubernetes' API uses everywhere: names, quantities, labels, and the name of a Secret."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+
+from adapter_api.base import ResourceModel
+from adapter_api.messages import shown
+
+_JOB_NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
+_DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+_QUANTITY = re.compile(r"([0-9]+|[0-9]*\.[0-9]+|[0-9]+\.)(([KMGTPE]i)|[numkMGTPE]|[eE][-+]?[0-9]+)?")
+MAX_NAME = 52
+"""A job's name becomes the prefix of <name>-<attempt>-<index>, which Kubernetes holds to 63 characters."""
+
+
+def _job_name(value: str) -> str:
+    if len(value) > MAX_NAME or not _JOB_NAME.fullmatch(value):
+        raise ValueError(
+            f"{value[:64]!r} is not a job name: at most {MAX_NAME} lower-case letters, digits and dashes, "
+            "starting with a letter and ending with a letter or digit"
+        )
+    return value
+
+
+def _object_name(value: str) -> str:
+    if len(value) > 253 or not all(_DNS_LABEL.fullmatch(part) for part in value.split(".")):
+        raise ValueError(
+            f"{value[:64]!r} is not the name of a Kubernetes object: lower-case letters, digits, dashes and dots"
+        )
+    return value
+
+
+def _quantity(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    if not isinstance(text, str) or len(text) > 32 or not _QUANTITY.fullmatch(text):
+        raise ValueError(f"{shown(value)} is not a quantity; write for example 500m, 2 or 4Gi")
+    return text
+
+
+JobName = Annotated[str, AfterValidator(_job_name)]
+ObjectName = Annotated[str, AfterValidator(_object_name)]
+Quantity = Annotated[
+    str,
+    BeforeValidator(_quantity),
+    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string", "maxLength": 32}]}, mode="validation"),
+]
+"""A Kubernetes quantity; a number is taken for its text."""
+ResourceName = Annotated[str, Field(pattern=r"^([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
+ShortText = Annotated[str, Field(max_length=4096)]
+LabelMap = dict[Annotated[str, Field(max_length=317)], Annotated[str, Field(max_length=4096)]]
+
+
+class SecretRef(ResourceModel):
+    """A Secret in the job's own namespace."""
+
+    name: ObjectName
+    """Name of the object."""
