@@ -13,7 +13,7 @@ from statistics import median
 from adapter_agent.local import Folders
 from benchmarks.quickstart import ROOT
 from benchmarks.stall_loop import EVERY, PARAMETERS, SAVES, WARM_UP
-from benchmarks.transfer import CREDENTIALS, serving
+from benchmarks.transfer import CREDENTIALS, serving_once
 from tests.agent.seaweed import BUCKET, Seaweed
 
 TITLE = "What a save costs training"
@@ -72,7 +72,7 @@ training's cores, the same are {100 * median(found["ours-kept"].stalls) / theirs
 
 def measured(way: str, name: str, folder: Path) -> Figures:
     """One of the ways, with a store that has nothing yet; says when it has ended, and leaves nothing behind."""
-    with serving(Seaweed(folder / "weed")) as server:
+    with serving_once(Seaweed(folder / "weed")) as server:
         found = run(way, folder / way, server.url)
     shutil.rmtree(folder / way)
     told = f"{name}: stall {1000 * median(found.stalls):.0f} ms, steps {found.inflation:+.1f} %"

@@ -11,7 +11,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TypeAlias
 
 import psutil
 
@@ -24,6 +23,7 @@ from tests.agent.faulty_proxy import Proxy, Request
 from tests.agent.node import Node, end, safetensors, stop, write_checkpoint
 from tests.agent.seaweed import BUCKET, KEY, SECRET, Seaweed
 from tests.agent.servers import Kind
+from tests.agent.store_process import Server, serving
 from tests.agent.versity import PROGRAM, Versity
 from tests.agent.waiting import wait_until
 from tests.cluster.tools import Tools, default_cache
@@ -33,7 +33,6 @@ ROUNDS = 2
 UPLOADS = ("boto3 upload_file", "s5cmd cp, upload", "agent, upload")
 DOWNLOADS = ("boto3 download_file", "boto3 download_file, then SHA-256", "s5cmd cp, download", "agent, restore")
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1"}
-Server: TypeAlias = Seaweed | Versity
 SAVES, FROZEN_BYTES, TRAINED_BYTES = 10, 64 * 2**20, 4 * 2**20
 
 
@@ -57,7 +56,7 @@ def measure() -> str:
         for number in range(FILES):
             (folder / f"file-{number}.bin").write_bytes(os.urandom(FILE_BYTES))
         runs = {"SeaweedFS": compared(folder, Seaweed)}
-        with serving(Seaweed(folder / "again")) as server:
+        with serving_once(Seaweed(folder / "again")) as server:
             again, boto3_again, in_flight = sent_again(folder, server.url)
             saves = ten_saves(folder, server.url)
         if Tools(default_cache()).has(PROGRAM):
@@ -124,14 +123,13 @@ def verdict(runs: dict[str, list[Run]]) -> str:
 
 
 @contextmanager
-def serving(server: Server) -> Iterator[Server]:
+def serving_once(server: Server) -> Iterator[Server]:
     """A store of its own, of which nothing stays: several would fill the disk."""
     server.folder.mkdir()
     try:
-        server.start()
-        yield server
+        with serving(server):
+            yield server
     finally:
-        server.kill()
         shutil.rmtree(server.folder)
 
 
@@ -139,7 +137,7 @@ def compared(folder: Path, kind: Kind) -> dict[str, list[Run]]:
     """All by turns, each round with a store that has nothing yet."""
     runs: dict[str, list[Run]] = {}
     for number in range(ROUNDS):
-        with serving(kind(folder / "store")) as server:
+        with serving_once(kind(folder / "store")) as server:
             for name in (*UPLOADS, *DOWNLOADS, "SHA-256 of the files"):
                 run = run_client(name, folder, server, number)
                 told = f"{kind.__name__}, round {number + 1}, {name}: {run.seconds:.1f} s, {run.cpu:.2f} CPU s"

@@ -5,29 +5,27 @@ import http.client
 import os
 import random
 import socket
-import subprocess
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.agent.waiting import wait_until
+from tests.agent.store_process import StoreProcess, serving
 
 KEY, SECRET, BUCKET = "agent-tests", "agent-tests-secret", "bucket"
 GRPC_OFFSET = 10_000
 SERVICES = ("master", "volume", "filer", "s3", "admin")
 
 
-class Seaweed:
-    """One server, which may be killed and started again on what it has stored."""
+class Seaweed(StoreProcess):
+    """One server."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        super().__init__(folder)
         self.ports = dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
         self.url = f"http://127.0.0.1:{self.ports['s3']}"
-        self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Returns when it answers."""
+    def launch(self) -> tuple[list[str], dict[str, str]]:
+        """It makes the bucket itself."""
         folder = self.folder
         argv = [
             f"{sysconfig.get_path('scripts')}/weed",
@@ -47,33 +45,19 @@ class Seaweed:
         ]
         argv += [f"-s3.localSocket={folder}/s3.sock", f"-filer.localSocket={folder}/filer.sock"]
         argv += ["-s3.autoCreateBucket=false", f"-bucket={BUCKET}"]
-        env = {**os.environ, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
-        with (folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(argv, env=env, stdout=log, stderr=log, cwd=folder)
+        return argv, {**os.environ, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
+
+    def is_ready(self) -> bool:
+        """Whether it answers, and the bucket is there."""
         bucket = f"http://127.0.0.1:{self.ports['filer']}/buckets/{BUCKET}/"
-        wait_until(lambda: answers(f"{self.url}/healthz") and answers(bucket))
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-
-    def restart(self) -> None:
-        """What a crash of the server is to its clients."""
-        self.kill()
-        self.start()
+        return answers(f"{self.url}/healthz") and answers(bucket)
 
 
 @contextlib.contextmanager
 def seaweed(folder: Path) -> Iterator[str]:
-    """Runs the server inside the block; yields its endpoint URL."""
-    server = Seaweed(folder)
-    try:
-        server.start()
+    """Runs a server inside the block; yields its endpoint URL."""
+    with serving(Seaweed(folder)) as server:
         yield server.url
-    finally:
-        server.kill()
 
 
 def free_ports(count: int) -> list[int]:

@@ -1,0 +1,59 @@
+"""An object store as a process of the tests, which may be killed and started again on what it has stored."""
+
+import contextlib
+import subprocess
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from tests.agent.waiting import wait_until
+
+
+class StoreProcess(ABC):
+    """One server."""
+
+    url: str
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @abstractmethod
+    def launch(self) -> tuple[list[str], dict[str, str]]:
+        """The command and its environment."""
+
+    @abstractmethod
+    def is_ready(self) -> bool:
+        """Whether it answers, and the bucket is there."""
+
+    def start(self) -> None:
+        """Returns when it answers."""
+        argv, env = self.launch()
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(argv, env=env, stdout=log, stderr=log, cwd=self.folder)
+        wait_until(self.is_ready)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def restart(self) -> None:
+        """What a crash of the server is to its clients."""
+        self.kill()
+        self.start()
+
+
+Server = TypeVar("Server", bound=StoreProcess)
+
+
+@contextlib.contextmanager
+def serving(server: Server) -> Iterator[Server]:
+    """Runs a server inside the block."""
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
