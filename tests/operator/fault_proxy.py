@@ -6,7 +6,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +30,8 @@ class Call:
     """Monotonic seconds."""
     status: int = 0
     """As the operator saw it; 0: no answer."""
+    body: bytes = b""
+    """What it sent."""
 
     @property
     def is_write(self) -> bool:
@@ -174,17 +176,19 @@ class FaultProxy:
         await self._as_caller.close()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        call = Call(request.method, request.path, time.monotonic())
         if "watch" in request.query:
             return await self._watch(request)
+        body = await request.read()
+        call = Call(request.method, request.path, time.monotonic(), body=body)
         harm = self.faults.on_call(call)
         if isinstance(harm, Answer):
             self._note(call, harm.code)
             return harm.response()
         session, headers = self._upstream(request)
-        body = await request.read() or None
         try:
-            async with session.request(request.method, self._url(request), data=body, headers=headers) as answer:
+            async with session.request(
+                request.method, self._url(request), data=body or None, headers=headers
+            ) as answer:
                 raw = await answer.read()
         except aiohttp.ClientError:
             self._break(request)
@@ -266,7 +270,7 @@ class FaultProxy:
         return f"{self._server}{request.path_qs}"
 
     def _note(self, call: Call, status: int) -> None:
-        self.calls.append(Call(call.method, call.path, call.at, status))
+        self.calls.append(replace(call, status=status))
 
     @staticmethod
     def _break(request: web.Request) -> None:
