@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from adapter_api.progress import ExitCode
 from adapter_api.training import SamplingConfig
 from adapter_trainer import sample
 from adapter_trainer.grids import GAP, grid, titled_grid
@@ -86,6 +87,21 @@ def test_titles_stand_to_the_left_of_their_rows() -> None:
     )
     assert titled.height == plain.height
     assert titled.crop((titled.width - plain.width, 0, titled.width, titled.height)).tobytes() == plain.tobytes()
+
+
+def test_a_stop_while_pictures_are_drawn_ends_the_run_and_the_next_one_draws_them(data: Path, tmp_path: Path) -> None:
+    rows = [{"digit": number % 3} for number in range(400)]
+    drawing = {"steps": 20, "images_per_row": 2}
+    outputs = [tmp_path / "0", tmp_path / "1"]
+    run = runs.start(tiny.settings(data, {"sampling": {**drawing, "rows": rows}}), outputs, folder=tmp_path)
+    runs.wait_for_phase(run, outputs[0], "sampling")
+    run.terminate(rank=1)
+    assert run.wait() == [ExitCode.STOPPED] * 2, run.said
+    assert (outputs[0] / "checkpoint-3").is_dir()
+    assert not (outputs[0] / "samples").exists()
+    few = tiny.settings(data, {"sampling": {**drawing, "rows": rows[:2]}})
+    assert runs.finish(few, outputs, "--resume_from_checkpoint", "latest", folder=tmp_path) == [0, 0]
+    assert (outputs[0] / "samples" / "step-3.png").is_file()
 
 
 class _Two(Processes):

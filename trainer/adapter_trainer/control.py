@@ -11,6 +11,10 @@ from adapter_trainer.processes import Processes
 _FAILED = 2
 
 
+class Interrupted(Exception):  # noqa: N818 - it reads as the fact that it states
+    """The run is to stop; what was measured or drawn so far is nothing."""
+
+
 class StopRequest:
     """SIGTERM or SIGINT, agreed on by all ranks.
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from adapter_api.columns import columns_of
 from adapter_api.training import EvaluationConfig, TrainingConfig
+from adapter_trainer.control import Interrupted
 from adapter_trainer.data import Batch, Collate, Samples
 from adapter_trainer.errors import InvalidData
 from adapter_trainer.first_stage import latents_of
@@ -27,10 +28,6 @@ MAX_BATCH = 16
 SEED = 0
 """Not the run's: what runs with different seeds reach can be compared."""
 Losses = dict[str, float]
-
-
-class Interrupted(Exception):  # noqa: N818 - it reads as the fact that it states
-    """The run is to stop; what was measured so far is nothing."""
 
 
 @dataclass

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from adapter_trainer import objective
-from adapter_trainer.control import StopRequest
+from adapter_trainer.control import Interrupted, StopRequest
 from adapter_trainer.data import Batch, Batches
 from adapter_trainer.encodings import LATENTS
 from adapter_trainer.errors import NonFiniteLoss
-from adapter_trainer.evaluate import Evaluation, Interrupted
+from adapter_trainer.evaluate import Evaluation
 from adapter_trainer.first_stage import latents_of
 from adapter_trainer.model import AdapterModel, Conditions
 from adapter_trainer.objective import NoiseSchedule
@@ -70,7 +70,7 @@ def train(run: Training) -> bool:
     """Takes steps until the last one, or until asked to stop; saves on the way and at the end.
 
     Returns:
-        Whether all steps were taken.
+        Whether all steps were taken, and the picture grid that the last one asks for is drawn.
     """
     try:
         take_steps(run)
@@ -81,7 +81,7 @@ def train(run: Training) -> bool:
         raise
     finally:
         run.saver.close()
-    return run.state.step >= run.total_steps
+    return run.state.step >= run.total_steps and not run.gallery.is_due(run.state.step, is_last=True)
 
 
 def take_steps(run: Training) -> None:
@@ -101,6 +101,8 @@ def take_steps(run: Training) -> None:
             return
     if state.step not in (run.report.saved_step, run.saver.step):
         save(run, stopping=False)  # nothing was left to do, but this output is to hold a continued run's result
+    else:
+        draw(run)  # the attempt before may have been stopped before or while it drew
 
 
 def take_step(run: Training) -> Tensor:
@@ -174,7 +176,7 @@ def save(run: Training, *, stopping: bool) -> bool:
     It is evaluated before, so that it holds its own figures, and drawn from after; not when there is no time for either.
 
     Returns:
-        Whether the run is to stop: as was said, or as was asked for during the evaluation.
+        Whether the run is to stop: as was said, or as was asked for during the evaluation or while pictures were drawn.
 
     Raises:
         NonFiniteLoss: the last step's gradient overflowed; such weights must not replace those that can be resumed.
@@ -185,8 +187,7 @@ def save(run: Training, *, stopping: bool) -> bool:
     run.report.phase("saving", run.state.step)
     note_saved(run, run.saver.finish())
     run.saver.begin(run.state.step, run.state.contents(run.processes))
-    if not stopping:
-        draw(run)
+    stopping = stopping or not draw(run)
     run.report.phase("training", run.state.step)
     run.report.begin_interval()
     return stopping
@@ -217,13 +218,22 @@ def evaluate(run: Training) -> bool:
     return True
 
 
-def draw(run: Training) -> None:
-    """Draws the picture grid of this step, if one is due; collective."""
+def draw(run: Training) -> bool:
+    """Draws the picture grid of this step, if one is due; collective.
+
+    Returns:
+        Whether the run may go on: asked to stop, it gives the grid up.
+    """
     step = run.state.step
-    if run.gallery.is_due(step, is_last=step >= run.total_steps):
-        run.report.phase("sampling", step)
-        run.saver.settle()  # the average takes the place of weights that are being copied
+    if not run.gallery.is_due(step, is_last=step >= run.total_steps):
+        return True
+    run.report.phase("sampling", step)
+    run.saver.settle()  # the average takes the place of weights that are being copied
+    try:
         with run.state.averaged(), run.resting.awake():
             path = run.gallery.draw(step)
-        if path is not None:
-            run.report.pictures(step, path)
+    except Interrupted:
+        return False
+    if path is not None:
+        run.report.pictures(step, path)
+    return True

@@ -1,6 +1,6 @@
 """Picture grids of a run: fixed conditions and noise for every checkpoint, each condition also left out, adapters weighted."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from adapter_api.training import SamplingConfig, TrainingConfig
 from adapter_trainer.adapters import Adapter
+from adapter_trainer.control import Interrupted
 from adapter_trainer.grids import titled_grid
 from adapter_trainer.model import AdapterModel
 from adapter_trainer.order import Place
@@ -62,6 +63,8 @@ class Gallery:
     processes: Processes
     device: torch.device
     folder: Path
+    is_stopping: Callable[[], bool] = lambda: False
+    """Whether to give up; asked between rows, by all processes at the same time."""
 
     def is_due(self, step: int, *, is_last: bool) -> bool:
         """Whether a grid of this step is asked for, and not there yet; collective: rank 0 knows what is there."""
@@ -70,7 +73,11 @@ class Gallery:
         return asked and not self.processes.gather(self._file(step).exists())[0]
 
     def draw(self, step: int) -> Path | None:
-        """Draws the grid, each rank its share of the rows; collective. Rank 0 writes it and returns its file."""
+        """Draws the grid, each rank its share of the rows; collective. Rank 0 writes it and returns its file.
+
+        Raises:
+            Interrupted: see `is_stopping`.
+        """
         rows = grid_rows(self.config.sampling)
         everyone = self.processes.gather(self._my_rows(rows))
         if not self.processes.is_main:
@@ -90,12 +97,16 @@ class Gallery:
         sampler, drawn = Sampler(self.model, self.config, self.device), {}
         was_training = self.model.training
         self.model.eval()
-        for turn in range(-(-len(rows) // self.processes.world_size)):
-            number = (self.processes.rank + turn * self.processes.world_size) % len(rows)
-            places = [Place(rows[number].noise, column) for column in range(self.config.sampling.images_per_row)]
-            with weighted(self.model, rows[number].adapter_scale):
-                drawn[number] = sampler.draw_at([rows[number].row] * len(places), places).cpu()
-        self.model.train(was_training)
+        try:
+            for turn in range(-(-len(rows) // self.processes.world_size)):
+                if self.is_stopping():
+                    raise Interrupted
+                number = (self.processes.rank + turn * self.processes.world_size) % len(rows)
+                places = [Place(rows[number].noise, column) for column in range(self.config.sampling.images_per_row)]
+                with weighted(self.model, rows[number].adapter_scale):
+                    drawn[number] = sampler.draw_at([rows[number].row] * len(places), places).cpu()
+        finally:
+            self.model.train(was_training)
         return drawn
 
     def _file(self, step: int) -> Path:

@@ -153,7 +153,7 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
         rows=rows,
         watch=Watch(accelerator.device),
         evaluation=evaluation,
-        gallery=Gallery(config, model, processes, accelerator.device, options.output / "samples"),
+        gallery=Gallery(config, model, processes, accelerator.device, options.output / "samples", stop.is_asked),
     )
 
 
