@@ -120,11 +120,17 @@ def _first_stage(config: TrainingConfig) -> Iterator[Fault]:
     channels = {"RGB": 3, "L": 1}[data.image_mode]
     built_unet = unet.pretrained is None and params.pretrained_model_name_or_path is None
     built_stage = stage.pretrained is None and params.pretrained_model_name_or_path is None
+    made = ""
     if stage.target == "Pixels":
         if stage.pretrained is not None:
             yield ("model", "params", "first_stage_config", "pretrained"), "Pixels has no weights; remove it"
-        latents = channels
+        latents = channels * stage.patch_size**2
+        if stage.patch_size > 1:
+            made = f" ({channels} for each of the {stage.patch_size} x {stage.patch_size} pixels of a patch)"
     else:
+        if stage.patch_size != 1:
+            message = f"{stage.target} has no such setting; remove it, or choose target: Pixels"
+            yield ("model", "params", "first_stage_config", "patch_size"), message
         if built_stage and stage.params.in_channels != channels:
             yield (
                 ("model", "params", "first_stage_config", "params", "in_channels"),
@@ -136,12 +142,12 @@ def _first_stage(config: TrainingConfig) -> Iterator[Fault]:
     if built_unet and unet.params.in_channels != latents:
         yield (
             ("model", "params", "unet_config", "params", "in_channels"),
-            f"is {unet.params.in_channels}, but the first stage gives {latents} channels; set {latents}",
+            f"is {unet.params.in_channels}, but the first stage gives {latents} channels{made}; set {latents}",
         )
     if built_unet and unet.params.out_channels != latents:
         yield (
             ("model", "params", "unet_config", "params", "out_channels"),
-            f"is {unet.params.out_channels}, but the first stage has {latents} channels; set {latents}",
+            f"is {unet.params.out_channels}, but the first stage has {latents} channels{made}; set {latents}",
         )
 
 

@@ -151,6 +151,32 @@ def test_consistent_configurations_are_accepted(model: dict[str, Any], data: dic
             id="a UNet that predicts other latents",
         ),
         pytest.param(
+            {"token_conditioners": LABEL, "first_stage_config": {"target": "Pixels", "patch_size": 4}},
+            {},
+            "unet_config.params.in_channels: is 4, but the first stage gives 48 channels (3 for each of the 4 x 4 pixels of "
+            "a patch); set 48",
+            id="a UNet for single pixels under patches",
+        ),
+        pytest.param(
+            {"token_conditioners": LABEL, "first_stage_config": {"target": "Pixels", "patch_size": 4}},
+            {"image_mode": "L"},
+            "unet_config.params.out_channels: is 4, but the first stage has 16 channels (1 for each of the 4 x 4 pixels of "
+            "a patch); set 16",
+            id="a UNet that predicts single pixels under patches",
+        ),
+        pytest.param(
+            {"token_conditioners": LABEL, "first_stage_config": {"patch_size": 2}},
+            {},
+            "first_stage_config.patch_size: AutoencoderKL has no such setting; remove it, or choose target: Pixels",
+            id="patches of an autoencoder",
+        ),
+        pytest.param(
+            {"token_conditioners": LABEL, "first_stage_config": {"target": "Pixels", "patch_size": 4}},
+            {"resolution": 72},
+            "data.params.resolution: 72 is not a multiple of 16, by which first stage and UNet divide it; use 64",
+            id="a resolution that patches do not divide",
+        ),
+        pytest.param(
             {"token_conditioners": LABEL},
             {"resolution": 1000},
             "data.params.resolution: 1000 is not a multiple of 32, by which first stage and UNet divide it; use 992",

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from PIL import Image
 
 from adapter_api.training import FirstStageConfig
 from adapter_trainer.first_stage import Autoencoder, first_stage
@@ -31,6 +32,16 @@ def test_pixels_are_their_own_latents() -> None:
     images = torch.randn(2, 3, 8, 8)
     assert stage.encode(images, torch.randn(2, 3, 8, 8)) is images
     assert float(stage.decode(images * 9).abs().max()) == 1
+
+
+def test_patches_of_pixels_become_channels_and_pixels_again() -> None:
+    stage = first_stage(FirstStageConfig(target="Pixels", patch_size=2), channels=3, seed=0)
+    images = torch.rand(2, 3, 8, 4) * 2 - 1
+    latents = stage.encode(images, torch.randn(2, 12, 4, 2))
+    assert (stage.channels, stage.factor, tuple(latents.shape)) == (12, 2, (2, 12, 4, 2))
+    torch.testing.assert_close(latents[:, 4:8, 1, 0], images[:, 1, 2:4, 0:2].flatten(1))
+    assert torch.equal(stage.decode(latents), images)
+    assert float(stage.decode(latents * 9).abs().max()) == 1
 
 
 def test_latents_are_scaled_samples_of_the_posterior(autoencoder: Autoencoder) -> None:
@@ -66,6 +77,16 @@ def test_training_on_latents_goes_through_the_same_path(data: Path, tmp_path: Pa
     saved = {path.name for path in (tmp_path / "out" / "checkpoint-3" / "model").iterdir()}
     assert saved == {"unet.safetensors", "label_to_token.safetensors", "first_stage.safetensors"}
     assert (tmp_path / "out" / "samples" / "step-3.png").is_file()
+
+
+def test_training_on_patches_goes_through_the_same_path(data: Path, tmp_path: Path) -> None:
+    unet = {"params": {"in_channels": 4, "out_channels": 4}}
+    params = {"first_stage_config": {"target": "Pixels", "patch_size": 2}, "unet_config": unet}
+    sampling = {"rows": [{"digit": 1}], "steps": 2, "images_per_row": 1}
+    settings = tiny.settings(data, {"model": {"params": params}, "sampling": sampling})
+    assert train_here(settings, tmp_path / "out") == 0
+    with Image.open(tmp_path / "out" / "samples" / "step-3.png") as grid:
+        assert grid.height == 64  # a picture of 8 x 8 pixels, enlarged
 
 
 def test_an_autoencoder_has_no_trainable_weights(autoencoder: Autoencoder) -> None:

@@ -56,6 +56,16 @@ def test_counted_flops_and_kept_bytes_are_those_of_a_real_pass(tmp_path: Path) -
     assert work.memory["activations"] == pytest.approx(saved.total, rel=0.1)
 
 
+def test_patches_of_pixels_are_counted_as_the_positions_that_they_are() -> None:
+    patched = {"first_stage_config": {"patch_size": 2}, "unet_config": {"params": {"in_channels": 4, "out_channels": 4}}}
+    small = plan.count(tiny.configuration(tiny.settings()))
+    large = {"data": {"params": {"resolution": 16}}}
+    whole = plan.count(tiny.configuration(tiny.settings(changes=large)))
+    work = plan.count(tiny.configuration(tiny.settings(changes={**large, "model": {"params": patched}})))
+    # As many positions as the small picture; only the first and the last convolution have more channels.
+    assert small.forward_flops < work.forward_flops < 1.1 * small.forward_flops < whole.forward_flops / 2
+
+
 def test_sdxl_is_counted_without_loading_it(planned: plan.Work) -> None:
     assert planned.forward_flops == pytest.approx(6.79e12, rel=0.01)
     assert planned.frozen_parameters == pytest.approx(2567.5e6 + 632.1e6 + 817.7e6, rel=0.001)

@@ -3,6 +3,7 @@
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own convention
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
@@ -25,21 +26,20 @@ class FirstStage(Protocol):
 
 
 class Pixels(nn.Module):
-    """Latents are the images: for small images, and for tests of everything else."""
+    """Latents are the images, whole patches of them in one position: for small images, and for tests of everything else."""
 
-    factor = 1
-
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, patch_size: int = 1) -> None:
         super().__init__()
-        self.channels = channels
+        self.channels = channels * patch_size**2
+        self.factor = patch_size
 
     def encode(self, images: Tensor, noise: Tensor) -> Tensor:  # noqa: ARG002 - there is nothing to sample
-        """The images."""
-        return images
+        """The images, with the pixels of each patch as channels of one position."""
+        return images if self.factor == 1 else F.pixel_unshuffle(images, self.factor)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """The latents, clamped to the images' range."""
-        return latents.clamp(-1, 1)
+        """The latents as pixels again, clamped to the images' range."""
+        return F.pixel_shuffle(latents, self.factor).clamp(-1, 1)
 
 
 class Autoencoder(nn.Module):
@@ -86,7 +86,7 @@ def first_stage(config: FirstStageConfig, channels: int, seed: int) -> Pixels | 
     """The configured first stage for images of `channels` channels."""
     field = "model.params.first_stage_config"
     if config.target == "Pixels":
-        return Pixels(channels)
+        return Pixels(channels, config.patch_size)
     if config.pretrained is not None:
         return Autoencoder(sources.load(registry.MODULES[config.target], config, field))
     blocks, params = len(config.params.block_out_channels), config.params.model_dump()
