@@ -57,7 +57,10 @@ def test_counted_flops_and_kept_bytes_are_those_of_a_real_pass(tmp_path: Path) -
 
 
 def test_patches_of_pixels_are_counted_as_the_positions_that_they_are() -> None:
-    patched = {"first_stage_config": {"patch_size": 2}, "unet_config": {"params": {"in_channels": 4, "out_channels": 4}}}
+    patched = {
+        "first_stage_config": {"patch_size": 2},
+        "unet_config": {"params": {"in_channels": 4, "out_channels": 4}},
+    }
     small = plan.count(tiny.configuration(tiny.settings()))
     large = {"data": {"params": {"resolution": 16}}}
     whole = plan.count(tiny.configuration(tiny.settings(changes=large)))
