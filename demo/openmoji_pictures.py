@@ -13,7 +13,7 @@ from adapter_trainer.order import Place
 from adapter_trainer.sample import Row, Sampler
 
 ALL, NONE = "all four", "nothing"
-BATCH = 16
+BATCH = 32
 SCALE = 2
 """Side of a pixel in the picture."""
 HEAD_SIZE = 12
