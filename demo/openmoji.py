@@ -24,6 +24,8 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
+from adapter_trainer.encoders import CLIP_MEAN
+
 PAIRS, HELD_OUT = "train.txt", "held-out.txt"
 SIDE = 64
 """Height and width of pictures and line art, in pixels."""
@@ -32,6 +34,12 @@ FEATURES = 1280
 NETWORK_SIDE = 224
 VOCABULARY, CAPTION_TOKENS = 1024, 24
 """Tokens that captions are made of, and how many a caption may have: the longest needs 22."""
+PAPER = "#" + "".join(f"{round(255 * mean):02x}" for mean in CLIP_MEAN)
+"""What line art is drawn on: the colour that CLIP's normalisation makes 0, as an empty reference is.
+
+On white, patches without a line are all the same large number, in which the small position embeddings that a new encoder
+begins with drown: line art then added nothing in the first 1,600 samples, and does on this.
+"""
 _HOLD_OUT_EVERY = 10
 _SVG = "http://www.w3.org/2000/svg"
 _EMOJI = re.compile(r"^([0-9A-F ]+?)\s*; fully-qualified\s*# \S+ E\S+ (.+)$")
@@ -108,7 +116,7 @@ def write(folder: Path, most: int | None = None) -> list[str]:
     for index, (each, svg) in enumerate(emoji):
         stem = "-".join(each.codes)
         _draw(svg, folder / "images" / f"{stem}.png")
-        _draw(line_art(svg), folder / "lines" / f"{stem}.png")
+        _draw(line_art(svg), folder / "lines" / f"{stem}.png", PAPER)
         columns = [f"images/{stem}.png", each.caption, str(groups.index(each.group)), f"features/{stem}.npy"]
         part = HELD_OUT if index % _HOLD_OUT_EVERY == _HOLD_OUT_EVERY // 2 else PAIRS
         parts[part].append("\t".join([*columns, f"lines/{stem}.png"]) + "\n")
@@ -119,9 +127,9 @@ def write(folder: Path, most: int | None = None) -> list[str]:
     return groups
 
 
-def _draw(svg: str, file: Path) -> None:
+def _draw(svg: str, file: Path, background: str = "#ffffff") -> None:
     if not file.exists():
-        file.write_bytes(bytes(resvg_py.svg_to_bytes(svg_string=svg, background="#ffffff", width=SIDE, height=SIDE)))
+        file.write_bytes(bytes(resvg_py.svg_to_bytes(svg_string=svg, background=background, width=SIDE, height=SIDE)))
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from transformers import CLIPTokenizer
 
 from adapter_api.document import read, validate
 from adapter_api.training import TrainingConfig
+from adapter_trainer.images import reference_image
 from demo import openmoji
 from demo.openmoji_run import CONDITIONS, configuration, table
 
@@ -53,6 +54,8 @@ def test_a_few_emoji_become_samples_that_the_configuration_reads(tmp_path: Path)
     with Image.open(tmp_path / rows[0][0]) as picture, Image.open(tmp_path / rows[0][4]) as lines:
         assert picture.size == lines.size == (openmoji.SIDE, openmoji.SIDE)
         assert picture.tobytes() != lines.tobytes()
+        empty = reference_image(Image.new("RGB", lines.size, lines.convert("RGB").getpixel((0, 0))), openmoji.SIDE)
+        assert np.abs(empty).max() < 0.01  # as an empty reference is
     settings = configuration(ROOT / "configs" / "openmoji.yaml", tmp_path)
     assert len(settings["sampling"]["rows"]) >= 2  # type: ignore[index]
     encoder = settings["model"]["params"]["text_config"]["encoders"][0]["params"]  # type: ignore[index]
