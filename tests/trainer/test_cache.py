@@ -1,5 +1,6 @@
 """Training from the cache is training: the same losses, whatever happens to the cache, on one process or two."""
 
+import itertools
 import re
 import shutil
 from pathlib import Path
@@ -316,14 +317,33 @@ def test_a_process_does_its_own_share_first_and_then_what_is_left_of_the_others(
         return encode.Build(Processes(rank, 2), StopRequest(Processes()), 2, lambda _: None, lambda _: None)
 
     second = encoding()
-    share = build(1)._chunks(second)
-    second.shards.write({key: {"value": torch.ones(2)} for _ in range(2) for key, _ in next(share)})
+    own, _ = build(1)._shares(second)
+    second.shards.write({key: {"value": torch.ones(2)} for chunk in own for key, _ in chunk})
     build(0).run([encoding()])
     assert done == [f"source-{number}" for number in range(4)]
     done.clear()
     (tmp_path / "numbers").joinpath(second.shards.where["key-4"]).unlink()
     build(0).run([encoding()])
     assert done == [f"source-{number}" for number in (6, 7, 4, 5)]
+
+
+def test_a_process_leaves_out_what_another_one_has_done_of_its_share(tmp_path: Path) -> None:
+    done: list[str] = []
+    folder = tmp_path / "numbers"
+
+    def encoded(sources: list[str]) -> shards.Item:
+        done.extend(sources)
+        if len(done) == 2:  # a faster process helps from the end
+            shards.Shards(folder).write({f"key-{number}": {"value": torch.ones(2)} for number in (4, 5, 6, 7)})
+        return {"value": torch.ones(len(sources), 2)}
+
+    sources = {f"key-{number}": f"source-{number}" for number in range(8)}
+    ticks = itertools.count(step=encode.REFRESH_SECONDS)
+    build = encode.Build(
+        Processes(), StopRequest(Processes()), 2, lambda _: None, lambda _: None, lambda: float(next(ticks))
+    )
+    build.run([Encoding("numbers", shards.Shards(folder), sources, lambda source: source, encoded)])
+    assert done == [f"source-{number}" for number in (0, 1, 2, 3)]
 
 
 def numbers(folder: Path, values: list[torch.Tensor]) -> Encoding:

@@ -1,8 +1,9 @@
 """Builds the cache: every process encodes what is not there yet, beginning with a share of its own.
 
 No process waits for another one while there is work. One that has done its share looks for what the others have written
-meanwhile, here or by way of shared storage, and goes on with what they have not, from the end of their shares. So nodes
-need not say whether they share the folder, and one that is slow, or gone, holds nobody up.
+meanwhile, here, on shared storage, or brought by the agent, and goes on with what they have not, from the end of their
+shares; who is helped so notices, and leaves out what is done. So nodes need not say whether they share the folder, and one
+that is slow, or gone, holds nobody up.
 """
 
 import shutil
@@ -26,6 +27,8 @@ SHARD_SECONDS = 20.0
 THREADS = 8
 """That read and decode pictures for one process."""
 REPORT_SECONDS = 5.0
+REFRESH_SECONDS = 2.0
+"""How often a process looks whether others have helped it."""
 
 Chunk = list[tuple[str, Any]]
 """Keys and sources of one forward pass."""
@@ -44,6 +47,7 @@ class Build:
     clock: Callable[[], float] = time.monotonic
     _written: int = field(default=0, init=False)
     _reported: float = field(default=float("-inf"), init=False)
+    _refreshed: float = field(default=float("-inf"), init=False)
 
     def run(self, encodings: list[Encoding]) -> None:
         """Encodes all of them, and returns when every process has.
@@ -56,15 +60,18 @@ class Build:
         for encoding in encodings:
             if missing := missing_of(encoding):
                 self.show(f"encoding {encoding.name}: {missing} of {len(encoding.sources)} are not in the cache")
-            self._encode(encoding)
+            encoding.shards.refresh()
+            own, others = self._shares(encoding)
+            self._encode(encoding, self._missing(encoding, own, every_seconds=REFRESH_SECONDS))
+            self._encode(encoding, self._missing(encoding, others, every_seconds=0.0))
         self.processes.wait(self._check_stop)
 
-    def _encode(self, encoding: Encoding) -> None:
+    def _encode(self, encoding: Encoding, chunks: Iterator[Chunk]) -> None:
         pending: dict[str, Item] = {}
         begun = self.clock()
         try:
             with ThreadPoolExecutor(THREADS) as pool:
-                for chunk in self._with_loaded(encoding, pool):
+                for chunk in _with_loaded(encoding, chunks, pool):
                     if not pending:
                         begun = self.clock()
                     keys, loaded = chunk
@@ -79,33 +86,22 @@ class Build:
         finally:
             self._write(encoding, pending)
 
-    def _with_loaded(self, encoding: Encoding, pool: ThreadPoolExecutor) -> Iterator[tuple[list[str], list[Any]]]:
-        """Chunks that are still missing, each read while the one before it is encoded."""
-        ahead: tuple[list[str], list[Any]] | None = None
-        for chunk in self._chunks(encoding):
-            keys = [key for key, _ in chunk]
-            upcoming = keys, [pool.submit(_loaded, encoding, source) for _, source in chunk]
-            if ahead is not None:
-                yield ahead[0], [future.result() for future in ahead[1]]
-            ahead = upcoming
-        if ahead is not None:
-            yield ahead[0], [future.result() for future in ahead[1]]
-
-    def _chunks(self, encoding: Encoding) -> Iterator[Chunk]:
-        encoding.shards.refresh()
+    def _shares(self, encoding: Encoding) -> tuple[list[Chunk], list[Chunk]]:
+        """What this process begins with, and what it may help with, in this order."""
         chunks = chunks_of(encoding, self.batch_size)
         rank, world_size = self.processes.rank, self.processes.world_size
         shares = [
             chunks[index * len(chunks) // world_size : (index + 1) * len(chunks) // world_size]
             for index in range(world_size)
         ]
-        yield from self._missing(encoding, shares[rank], refresh=False)
-        for offset in range(1, world_size):
-            yield from self._missing(encoding, shares[(rank + offset) % world_size][::-1], refresh=True)
+        following = [shares[(rank + offset) % world_size][::-1] for offset in range(1, world_size)]
+        return shares[rank], [chunk for share in following for chunk in share]
 
-    def _missing(self, encoding: Encoding, chunks: list[Chunk], *, refresh: bool) -> Iterator[Chunk]:
+    def _missing(self, encoding: Encoding, chunks: list[Chunk], *, every_seconds: float) -> Iterator[Chunk]:
+        """What of the chunks nobody has encoded yet, as far as was looked `every_seconds`."""
         for chunk in chunks:
-            if refresh:
+            if self.clock() - self._refreshed >= every_seconds:
+                self._refreshed = self.clock()
                 encoding.shards.refresh()
             if left := [(key, source) for key, source in chunk if key not in encoding.shards]:
                 yield left
@@ -153,6 +149,21 @@ def _check_finite(encoding: Encoding, keys: list[str], made: Item) -> None:
                 "data.params.cache.precision to exact and optimization.mixed_precision to bf16 or no; if it is so already, "
                 "the encoder's weights are damaged"
             )
+
+
+def _with_loaded(
+    encoding: Encoding, chunks: Iterator[Chunk], pool: ThreadPoolExecutor
+) -> Iterator[tuple[list[str], list[Any]]]:
+    """Keys and contents of the chunks, each read while the one before it is encoded."""
+    ahead: tuple[list[str], list[Any]] | None = None
+    for chunk in chunks:
+        keys = [key for key, _ in chunk]
+        upcoming = keys, [pool.submit(_loaded, encoding, source) for _, source in chunk]
+        if ahead is not None:
+            yield ahead[0], [future.result() for future in ahead[1]]
+        ahead = upcoming
+    if ahead is not None:
+        yield ahead[0], [future.result() for future in ahead[1]]
 
 
 def missing_of(encoding: Encoding) -> int:
