@@ -77,6 +77,8 @@ def _name(value: str) -> str:
     return value
 
 
+Text = Annotated[str, Field(max_length=10_000)]
+PathText = Annotated[str, Field(min_length=1, max_length=4096)]
 Name = Annotated[str, AfterValidator(_name)]
 """A name that users give to a part of a model or a data column; it becomes part of file names."""
 

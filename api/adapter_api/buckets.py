@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from adapter_api.training import DataParams
+from adapter_api.data import DataParams
 
 Size = tuple[int, int]
 """Height and width in pixels."""

@@ -1,6 +1,8 @@
 """PURE: which data columns a configuration has, and which of them feeds which module."""
 
-from adapter_api.training import Column, ColumnKind, Conditioned, TrainingConfig
+from adapter_api.conditions import Conditioned
+from adapter_api.data import Column, ColumnKind
+from adapter_api.training import TrainingConfig
 
 BUILT_IN = ("image", "caption")
 """Every sample has these two; `image` can also be an adapter's reference."""

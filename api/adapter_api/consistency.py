@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 from adapter_api.columns import BUILT_IN, column_of, columns_of, fitting_kinds
+from adapter_api.networks import Trainable
 from adapter_api.sources import PIPELINE_ENCODERS
-from adapter_api.training import Trainable, TrainingConfig
+from adapter_api.training import TrainingConfig
 
 Location = tuple[str | int, ...]
 Fault = tuple[Location, str]

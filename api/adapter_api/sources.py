@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from typing import Any, Literal, TypeVar
 
 from adapter_api.base import S3_SCHEME, S3URI, ResourceModel
-from adapter_api.training import FirstStageConfig, ModelParams, Source, TextConfig, TextEncoderConfig
+from adapter_api.conditions import TextConfig
+from adapter_api.model import ModelParams
+from adapter_api.networks import FirstStageConfig, Source, TextEncoderConfig
 
 MODELS_FOLDER = "models"
 """In a node's work folder."""

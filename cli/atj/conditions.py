@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from adapter_api.base import MAX_INT
 from adapter_api.columns import BUILT_IN, column_of, columns_of
-from adapter_api.training import Column, TrainingConfig
+from adapter_api.data import Column
+from adapter_api.training import TrainingConfig
 from atj.errors import refusal
 
 Value = int | str | tuple[float, ...]

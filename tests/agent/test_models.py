@@ -8,8 +8,8 @@ import pytest
 from adapter_agent import models, ranges, staging
 from adapter_agent.errors import BucketMissing, CredentialsRefused, Damaged, EndpointUnreachable, NothingThere
 from adapter_agent.store import ObjectFacts, Store
+from adapter_api.model import ModelParams
 from adapter_api.sources import StoredModel, staged_name, stored_models
-from adapter_api.training import ModelParams
 from tests.agent.faulty_proxy import Proxy
 from tests.agent.node import safetensors
 

@@ -8,7 +8,8 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0, IPAdapterAttnProcessor2_0
 from torch import Tensor
 
-from adapter_api.training import ProjectorParams, UNetParams
+from adapter_api.conditions import ProjectorParams
+from adapter_api.networks import UNetParams
 from adapter_trainer.adapters import (
     Adapter,
     AdapterAttention,

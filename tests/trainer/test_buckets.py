@@ -13,8 +13,8 @@ from PIL import Image
 
 from adapter_api.buckets import bucket_sizes, nearest_bucket
 from adapter_api.compatibility import differences
+from adapter_api.data import AspectBuckets, DataParams
 from adapter_api.document import InvalidDocument
-from adapter_api.training import AspectBuckets, DataParams
 from adapter_trainer import loop, setup
 from tests.trainer import tiny
 from tests.trainer.runs import finish, losses, train_here

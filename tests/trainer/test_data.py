@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from adapter_api.columns import columns_of
-from adapter_api.training import DataParams
+from adapter_api.data import DataParams
 from adapter_trainer import data as module
 from adapter_trainer.data import Batch, Collate, Samples, SampleShape
 from adapter_trainer.images import place_image, reference_image, scaled

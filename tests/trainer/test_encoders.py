@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import CLIPTextModelWithProjection
 
-from adapter_api.training import ImageEncoderConfig, TextConfig
+from adapter_api.conditions import TextConfig
+from adapter_api.networks import ImageEncoderConfig
 from adapter_trainer.encoders import TextEncoders, Tokenizers, image_encoder, text_encoders, tokenizers
 from adapter_trainer.errors import InvalidConfig
 from tests.trainer import tiny

@@ -12,7 +12,8 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, U
 from safetensors.torch import load_file
 from torch import Tensor
 
-from adapter_api.training import ProjectorParams, UNetParams
+from adapter_api.conditions import ProjectorParams
+from adapter_api.networks import UNetParams
 from adapter_trainer import export, order, registry, sample, setup, weights
 from adapter_trainer.adapters import Adapter
 from adapter_trainer.conditioners import load

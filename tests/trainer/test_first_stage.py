@@ -8,7 +8,7 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 
-from adapter_api.training import FirstStageConfig
+from adapter_api.networks import FirstStageConfig
 from adapter_trainer.first_stage import Autoencoder, first_stage
 from tests.trainer import tiny
 from tests.trainer.runs import train_here

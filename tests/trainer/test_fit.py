@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
-from adapter_api.training import FirstStageParams
+from adapter_api.networks import FirstStageParams
 from adapter_trainer import fit
 from adapter_trainer.errors import InvalidConfig
 from adapter_trainer.model import AdapterModel

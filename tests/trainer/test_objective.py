@@ -8,7 +8,7 @@ from diffusers.training_utils import compute_snr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter_api.training import SchedulerParams
+from adapter_api.model import SchedulerParams
 from adapter_trainer.objective import NoiseSchedule, losses, with_offset
 
 PREDICTIONS = st.sampled_from(["epsilon", "v_prediction", "sample"])

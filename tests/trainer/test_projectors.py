@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adapter_api.training import ProjectorParams
+from adapter_api.conditions import ProjectorParams
 from adapter_trainer.projectors import ConditionTokens, LinearProjector, MLPProjector, PerceiverResampler
 
 WIDTH, TOKEN_DIM = 5, 16

@@ -6,9 +6,11 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
+from adapter_api.conditions import ProjectorParams
 from adapter_api.document import read, validate
+from adapter_api.networks import UNetParams
 from adapter_api.sources import with_pipeline_sources
-from adapter_api.training import ProjectorParams, TrainingConfig, UNetParams
+from adapter_api.training import TrainingConfig
 from adapter_trainer import export, registry
 from adapter_trainer.adapters import Adapter, AdapterLayer, cross_attention_layers, matching_layers
 from adapter_trainer.lora import LoraWeights

@@ -7,8 +7,8 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
+from adapter_api.model import ModelParams
 from adapter_api.sources import staged_name, with_pipeline_sources
-from adapter_api.training import ModelParams
 from adapter_trainer.errors import InvalidConfig
 from adapter_trainer.model import AdapterModel
 from adapter_trainer.sources import build, with_local_models

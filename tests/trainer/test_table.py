@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter_api.training import Column, DataParams
+from adapter_api.data import Column, DataParams
 from adapter_trainer.errors import InvalidData
 from adapter_trainer.table import MAX_FAULTS, Row, read_table
 

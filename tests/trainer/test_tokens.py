@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from adapter_api.training import ProjectorParams
+from adapter_api.conditions import ProjectorParams
 from adapter_trainer.projectors import LinearProjector
 from adapter_trainer.tokens import EmbedToToken, LabelToToken, conditioning_sequence
 

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from adapter_api.columns import columns_of
-from adapter_api.training import Column
+from adapter_api.data import Column
 from adapter_trainer.errors import InvalidData
 from adapter_trainer.table import read_table
 from adapter_trainer.verify import check_rows, read_embedding, resolve_widths

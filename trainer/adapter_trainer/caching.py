@@ -9,8 +9,9 @@ import torch
 from accelerate import Accelerator
 
 from adapter_api.buckets import bucket_sizes, nearest_bucket
+from adapter_api.data import DataParams
 from adapter_api.launch import CACHE_FOLDER
-from adapter_api.training import DataParams, TrainingConfig
+from adapter_api.training import TrainingConfig
 from adapter_trainer.contents import Content
 from adapter_trainer.control import StopRequest
 from adapter_trainer.data import Layout

@@ -17,8 +17,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from adapter_api.columns import column_of
+from adapter_api.conditions import TokenConditionerConfig
+from adapter_api.data import Column
 from adapter_api.document import InvalidDocument, read, validate
-from adapter_api.training import Column, TokenConditionerConfig, TrainingConfig
+from adapter_api.training import TrainingConfig
 from adapter_trainer import checkpoint, registry
 from adapter_trainer.errors import DamagedCheckpoint, InvalidData
 from adapter_trainer.tensor_files import stored

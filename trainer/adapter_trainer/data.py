@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from adapter_api.training import DataParams
+from adapter_api.data import DataParams
 from adapter_trainer import order
 from adapter_trainer.encoders import Tokenizers
 from adapter_trainer.encodings import Encodings

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer
 
-from adapter_api.training import ImageEncoderConfig, TextConfig, TextEncoderConfig, TransformerParams
+from adapter_api.conditions import TextConfig
+from adapter_api.networks import ImageEncoderConfig, TextEncoderConfig, TransformerParams
 from adapter_trainer import registry, sources
 from adapter_trainer.errors import InvalidConfig
 

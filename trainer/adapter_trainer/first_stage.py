@@ -7,7 +7,7 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own convention
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from adapter_api.training import FirstStageConfig
+from adapter_api.networks import FirstStageConfig
 from adapter_trainer import registry, sources
 
 

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from adapter_api.training import FirstStageConfig, FirstStageParams, TrainingConfig
+from adapter_api.networks import FirstStageConfig, FirstStageParams
+from adapter_api.training import TrainingConfig
 from adapter_trainer.errors import InvalidConfig
 from adapter_trainer.first_stage import Autoencoder
 

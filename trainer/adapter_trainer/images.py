@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from adapter_api.training import DataParams
+from adapter_api.data import DataParams
 from adapter_trainer.encoders import CLIP_MEAN, CLIP_STD
 
 Pixels = NDArray[np.uint8]

@@ -7,7 +7,7 @@ from diffusers import UNet2DConditionModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from adapter_api.training import LoraConfig
+from adapter_api.networks import LoraConfig
 
 _ADAPTER = "default"
 """What peft calls the only set of low-rank weights here."""

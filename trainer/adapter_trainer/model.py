@@ -8,8 +8,11 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from adapter_api.columns import column_of
+from adapter_api.conditions import Conditioned
+from adapter_api.model import ModelParams
+from adapter_api.networks import Trainable
 from adapter_api.sources import with_pipeline_sources
-from adapter_api.training import Conditioned, ModelParams, Trainable, TrainingConfig
+from adapter_api.training import TrainingConfig
 from adapter_trainer import fit, registry, sources
 from adapter_trainer.adapters import Adapter, AdapterLayer, attach, cross_attention_layers, matching_layers
 from adapter_trainer.encoders import ImageEncoder, TextEncoders, Tokenizers, image_encoder, text_encoders, tokenizers

@@ -5,7 +5,7 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
-from adapter_api.training import SchedulerParams
+from adapter_api.model import SchedulerParams
 from adapter_trainer.images import Floats
 
 

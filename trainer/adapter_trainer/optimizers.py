@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adapter_api.training import OptimizerConfig, OptimizerParams
+from adapter_api.optimization import OptimizerConfig, OptimizerParams
 from adapter_trainer.errors import InvalidConfig
 
 Groups = list[dict[str, Any]]

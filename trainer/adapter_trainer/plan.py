@@ -16,8 +16,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from adapter_api.columns import columns_of
+from adapter_api.conditions import TextConfig
+from adapter_api.model import ModelParams
+from adapter_api.networks import ImageEncoderConfig, Source, TransformerParams
 from adapter_api.sources import with_pipeline_sources
-from adapter_api.training import ImageEncoderConfig, ModelParams, Source, TextConfig, TrainingConfig, TransformerParams
+from adapter_api.training import TrainingConfig
 from adapter_trainer import sharding
 from adapter_trainer.compute import WEIGHT_TYPES
 from adapter_trainer.encoders import ImageEncoder

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own convention
 from torch import Tensor, nn
 
-from adapter_api.training import ProjectorParams
+from adapter_api.conditions import ProjectorParams
 
 HEAD_DIM = 64
 """Width of an attention head of the published resamplers."""

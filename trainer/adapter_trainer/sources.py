@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from adapter_api.networks import Source
 from adapter_api.sources import staged_name, stored_models, with_staged_models
-from adapter_api.training import Source, TrainingConfig
+from adapter_api.training import TrainingConfig
 from adapter_trainer.errors import InvalidConfig
 
 Module = TypeVar("Module", bound=nn.Module)

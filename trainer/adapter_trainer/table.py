@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapter_api.training import Column, DataParams
+from adapter_api.data import Column, DataParams
 from adapter_trainer.errors import InvalidData
 
 MAX_FAULTS = 20

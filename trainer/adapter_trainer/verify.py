@@ -10,7 +10,8 @@ from PIL import Image, UnidentifiedImageError
 from safetensors import SafetensorError, safe_open
 
 from adapter_api.columns import columns_of
-from adapter_api.training import Column, TrainingConfig
+from adapter_api.data import Column
+from adapter_api.training import TrainingConfig
 from adapter_trainer.errors import InvalidData
 from adapter_trainer.table import Faults, Row
 

@@ -1,0 +1,101 @@
+"""How text, labels, embeddings and images condition a model: tokens, adapters, and what stands in for what is dropped."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from adapter_api.base import ConfigModel, Flag, Fraction, Name, PathText, PositiveCount, Real
+from adapter_api.networks import TextEncoderConfig, Trainable
+
+Null = Literal["learned", "zeros", "encoded"]
+"""What stands in for a condition that is dropped, in training and in classifier-free guidance alike.
+
+learned: tokens that are trained. zeros: tokens of zeros. encoded: the encoding of an input of zeros (for text, of "").
+"""
+
+
+class TextConfig(ConfigModel):
+    """The text part of the conditioning sequence."""
+
+    encoders: tuple[TextEncoderConfig, ...] = ()
+    """Text encoders; SDXL has two."""
+    dropout: Fraction = 0.1
+    """Share of activations or conditions that training drops."""
+    null_condition: Literal["zeros", "encoded"] = "zeros"
+    """SDXL's pipelines use zeros when no negative prompt is given, and the encoded "" when it is given as ""."""
+
+
+class ProjectorParams(ConfigModel):
+    """Shape of a projector from one condition to tokens."""
+
+    num_tokens: Annotated[PositiveCount, Field(le=1024)] = 4
+    """Tokens that it makes; a SequenceMLP makes one for each feature, whatever this says."""
+    hidden_dim: PositiveCount | None = None
+    """Width inside; by default the input's, and of an MLP its lowest multiple that is not below the output's."""
+    depth: Annotated[PositiveCount, Field(le=64)] = 4
+    """Layers of a PerceiverResampler."""
+    heads: PositiveCount | None = None
+    """Attention heads of a PerceiverResampler; by default hidden_dim over 64."""
+
+
+class ProjectorConfig(ConfigModel):
+    """How a condition becomes tokens.
+
+    Linear: one layer and LayerNorm (IP-Adapter base). MLP: two layers, GELU and LayerNorm (IP-Adapter FaceID).
+    SequenceMLP: the same for each feature of a sequence (IP-Adapter full).
+    PerceiverResampler: learned queries over a sequence of features (IP-Adapter Plus, arXiv 2204.14198).
+    """
+
+    target: Literal["Linear", "MLP", "SequenceMLP", "PerceiverResampler"] = "Linear"
+    """Kind, by its name in the registry."""
+    params: ProjectorParams = ProjectorParams()
+
+    @property
+    def reads_sequence(self) -> bool:
+        """Whether it reads the image encoder's penultimate states rather than the pooled embedding."""
+        return self.target in ("SequenceMLP", "PerceiverResampler")
+
+
+class Conditioned(Trainable):
+    """What every module driven by one data column has."""
+
+    train: Flag = True
+    """Whether its weights are trained; else they are frozen."""
+    column: Name | None = None
+    """The data column that feeds this module; by default the first of a fitting kind."""
+    dropout: Fraction = 0.1
+    """Share of the samples whose condition is replaced by the null, drawn for each condition by itself."""
+    null_condition: Null = "learned"
+    """What a dropped condition becomes, in training and in guidance."""
+
+
+class TokenConditionerConfig(Conditioned):
+    """label_to_token or embed_to_token: tokens appended to the text's."""
+
+    target: Literal["Linear", "MLP"] = "MLP"
+    """Kind, by its name in the registry."""
+    params: ProjectorParams = ProjectorParams()
+
+    @property
+    def projector(self) -> ProjectorConfig:
+        """The same settings as an adapter's projector has."""
+        return ProjectorConfig(target=self.target, params=self.params)
+
+
+class TokenConditionersConfig(ConfigModel):
+    """The modules whose tokens follow the text's, in this order."""
+
+    label_to_token: TokenConditionerConfig | None = None
+    embed_to_token: TokenConditionerConfig | None = None
+
+
+class AdapterConfig(Conditioned):
+    """One IP-Adapter: a projector, and a key and value matrix in each chosen cross-attention layer (arXiv 2308.06721)."""
+
+    layers: Annotated[tuple[PathText, ...], Field(min_length=1)] = ("*",)
+    """Shell patterns over layer names such as up_blocks.0.attentions.1.transformer_blocks.0.attn2."""
+    projector: ProjectorConfig = ProjectorConfig()
+    scale: Real = 1.0
+    """Weight of the adapter's attention."""
+    null_condition: Null = "encoded"
+    """What a dropped condition becomes, in training and in guidance."""

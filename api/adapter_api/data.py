@@ -1,0 +1,83 @@
+"""The data: the pairs file and its columns, how images are read, and what is kept of their encodings."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from adapter_api.base import S3URI, ConfigModel, Count, Flag, Name, PathText, PositiveCount, PositiveReal
+
+ColumnKind = Literal["label", "vector", "embedding", "reference"]
+
+
+class Column(ConfigModel):
+    """A column of the pairs file after `image` and `caption`."""
+
+    name: Name
+    """Name, unique among its kind."""
+    kind: ColumnKind
+    """label: an index from 0. vector: numbers separated by blanks or commas. embedding: a .npy or .safetensors file.
+    reference: an image file."""
+    width: PositiveCount | None = None
+    """Number of classes, or length of the vector; by default read off the data."""
+
+
+class CacheConfig(ConfigModel):
+    """Latents, text states and image features, kept from what frozen encoders made of each picture and caption once."""
+
+    mode: Literal["auto", "on", "off"] = "auto"
+    """auto: what is frozen and read more than once, if the disk has room. on: all of it, or an error. off: encoders run in
+    every step."""
+    folder: PathText | None = None
+    """Where it is kept; by default `cache` in the output folder. Runs and nodes may share one."""
+    uri: S3URI | None = None
+    """s3://bucket/prefix that files of it are uploaded to while it is built, and fetched from before training starts, with
+    the access that the output has; in place of `folder`. Everything there is fetched: give each data set and model its own."""
+    precision: Literal["exact", "half"] = "exact"
+    """exact: as the encoders gave it, so that losses are the same as without. half: 16 bits a number, half the room."""
+    batch_size: Annotated[PositiveCount, Field(le=4096)] = 8
+    """Pictures or captions that an encoder takes at once while the cache is built."""
+
+
+class AspectBuckets(ConfigModel):
+    """Sizes of about resolution x resolution pixels in several aspect ratios; every batch is of one size."""
+
+    step: PositiveCount = 64
+    """Heights and widths are multiples of it."""
+    max_ratio: Annotated[PositiveReal, Field(ge=1, le=16)] = 2.0
+    """Largest ratio of the longer to the shorter side."""
+
+
+class DataParams(ConfigModel):
+    """The samples and how they become tensors."""
+
+    resolution: Annotated[PositiveCount, Field(le=8192)] = 1024
+    """Height and width in pixels that images are resized and cropped to."""
+    data_root_path: PathText = "/data"
+    """Folder that every path in the pairs file is relative to and must stay inside."""
+    pairs_file_path: PathText = "train.txt"
+    """Relative to data_root_path, or absolute."""
+    format: Literal["auto", "pairs", "csv", "jsonl"] = "auto"
+    """pairs: image, tab, caption, tab, further columns. auto: by the file's ending; pairs unless .csv or .jsonl."""
+    columns: tuple[Column, ...] | None = None
+    """By default a label for label_to_token, then an embedding for embed_to_token."""
+    image_mode: Literal["RGB", "L"] = "RGB"
+    """Colour mode that images are converted to."""
+    random_crop: Flag = False
+    """Crop at a random place rather than at the centre; the UNet is told where."""
+    random_flip: Flag = False
+    """Whether images are mirrored at random."""
+    aspect_buckets: AspectBuckets | None = None
+    """Sizes for pictures that are not square; by default every picture is cropped to a square."""
+    cache: CacheConfig = CacheConfig()
+    num_workers: Annotated[Count, Field(le=256)] = 0
+    """Processes that prepare samples, for each training process."""
+    verify: Literal["decode", "open", "none"] = "decode"
+    """What is checked of every image before the first step: all of it, its header, or only that it exists."""
+
+
+class DataConfig(ConfigModel):
+    """The data."""
+
+    target: Literal["PairsDataset"] = "PairsDataset"
+    """Kind, by its name in the registry."""
+    params: DataParams = DataParams()
