@@ -1,15 +1,18 @@
 """Encodings in object storage: sent once, fetched once, and what is damaged there is refused, remade and replaced."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from adapter_agent import encodings, local
-from adapter_agent.encodings import Uploads, stage
+from adapter_agent.encodings import Exchange, stage
 from adapter_agent.errors import BucketMissing, StorageFull
 from adapter_agent.store import Store
+from adapter_api.progress import PROGRESS_FILE, Progress
 from tests.agent.faulty_proxy import Proxy
-from tests.agent.node import safetensors
+from tests.agent.node import MakeNode, safetensors
+from tests.agent.waiting import wait_until
 
 LATENTS = f"latents-{'0' * 16}/{'a' * 32}.safetensors"
 TEXT = f"text-{'1' * 16}/{'b' * 32}.safetensors"
@@ -35,7 +38,7 @@ def write(folder: Path, path: str, content: bytes) -> None:
 
 
 def send_all(store: Store, folder: Path, record: Path) -> int:
-    uploads = Uploads(store, folder, record)
+    uploads = Exchange(store, folder, record)
     count = 0
     while uploads.send_next(look=True):
         count += 1
@@ -62,7 +65,7 @@ def test_another_node_gets_what_one_has_encoded_and_nothing_moves_twice(
 def test_new_files_are_noticed_without_reading_the_whole_folder_again(
     store: Store, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uploads = Uploads(store, cache, tmp_path / "agent")
+    uploads = Exchange(store, cache, tmp_path / "agent")
     while uploads.send_next():
         pass
     with monkeypatch.context() as patch:
@@ -71,6 +74,41 @@ def test_new_files_are_noticed_without_reading_the_whole_folder_again(
     write(cache, TEXT.replace("b", "c"), b"more")
     assert uploads.send_next()
     assert TEXT.replace("b", "c") in keys(store)
+
+
+def test_nodes_get_from_each_other_what_they_encode_at_the_same_time(
+    make_node: MakeNode, output_uri: str, endpoint: str
+) -> None:
+    nodes = [make_node(node=number, nodes=2) for number in range(2)]
+    options = [f"--cache-uri={output_uri}-encodings", f"--cache-endpoint-url={endpoint}"]
+    for node in nodes:
+        assert node.restore(*options) == (0, "")
+        progress = Progress(phase="encoding", updated_at=datetime.now(UTC))
+        (node.output / PROGRESS_FILE).write_text(progress.model_dump_json(by_alias=True), encoding="utf-8")
+        node.sync(*options)
+    caches = [node.folders.cache for node in nodes]
+    write(caches[0], LATENTS, b"of node 0")
+    write(caches[1], TEXT, b"of node 1")
+    wait_until(lambda: (caches[0] / TEXT).exists() and (caches[1] / LATENTS).exists())
+    assert (caches[0] / TEXT).read_bytes() == (caches[1] / TEXT).read_bytes()
+    assert (caches[0] / LATENTS).read_bytes() == (caches[1] / LATENTS).read_bytes()
+
+
+def test_what_the_trainer_refused_is_not_fetched_again_but_replaced(
+    store: Store, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encodings, "LOOK_SECONDS", 0.0)
+    send_all(store, cache, tmp_path / "agent")
+    other = tmp_path / "other"
+    exchange = Exchange(store, other, tmp_path / "other-agent")
+    assert exchange.fetch_some() == 2
+    assert exchange.fetch_some() == 0
+    assert not exchange.send_next(look=True)
+    (other / LATENTS).unlink()
+    assert exchange.fetch_some() == 0
+    write(other, LATENTS, b"made anew")
+    assert exchange.send_next(look=True)
+    assert store.get(LATENTS)[0] == (other / LATENTS).read_bytes()
 
 
 def test_an_address_that_holds_nothing_yet_is_no_fault(store: Store, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Encodings between a node's cache and object storage: staged before training, each file created there once.
+"""Encodings between a node's cache and object storage: fetched before training and while nodes encode, created there once.
 
     <cache uri>/<kind>-<what made it>/<digest of the keys inside>.safetensors
 
@@ -10,6 +10,7 @@ refused, and no other.
 import json
 import logging
 import re
+import time
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -25,6 +26,8 @@ from adapter_agent.transfer import Condition, send
 FIELD = "data.params.cache.uri"
 RECORD_NAME = "encodings.json"
 """In the agent's folder: {path: [ETag, the local file's size, its modification time in ns]} of what storage holds."""
+LOOK_SECONDS = 3.0
+"""How often storage is asked what other nodes have encoded."""
 REFUSED = (-1, -1)
 """Stands for size and time where storage holds something that was refused."""
 
@@ -85,8 +88,8 @@ def _uploaded_sha256(store: Store, facts: ObjectFacts) -> str:
     return digest
 
 
-class Uploads:
-    """Sends what the trainer has encoded, file by file. Used by one thread of one node."""
+class Exchange:
+    """Sends what the trainer has encoded, and fetches what other nodes' trainers have. Used by one thread."""
 
     def __init__(self, store: Store, folder: Path, record_folder: Path, on_bytes: OnBytes = ignore_bytes) -> None:
         self._store = store
@@ -96,6 +99,9 @@ class Uploads:
         self._record = _read(record_folder)
         self._seen: list[tuple[str, int]] | None = None
         """Folders and their times of change at a look that found nothing to send."""
+        self._coming: list[ObjectFacts] = []
+        """What others have sent and this node lacks, as of the last look."""
+        self._next_look = 0.0
 
     def send_next(self, *, look: bool = False) -> bool:
         """Sends one file that storage does not have; False if there is none, as far as folders tell, or after a `look`.
@@ -115,6 +121,36 @@ class Uploads:
                 return True
         self._seen = folders
         return False
+
+    def fetch_some(self) -> int:
+        """Fetches a few files that this node lacks; returns how many came.
+
+        What was here once, and is gone, the trainer has refused: it makes that anew.
+
+        Raises:
+            StorageError: they could not be fetched; the message names the field.
+        """
+        try:
+            if not self._coming and time.monotonic() >= self._next_look:
+                self._next_look = time.monotonic() + LOOK_SECONDS
+                self._coming = [facts for facts in self._store.list() if _FILE.fullmatch(facts.key)]
+            lacking = [facts for facts in self._coming if self._lacks(facts)]
+            some, self._coming = lacking[: staging.PARALLEL_FILES], lacking[staging.PARALLEL_FILES :]
+            versions = parallel.each(
+                lambda facts: _fetched(self._store, self._folder, facts), some, staging.PARALLEL_FILES
+            )
+        except StorageError as error:
+            raise type(error)(f"{FIELD}: {error}") from error
+        for facts, version in zip(some, versions, strict=True):
+            if version is not None:
+                self._record[facts.key] = facts.etag, version
+        if some:
+            _write(self._record_folder, self._record)
+        return sum(version not in (None, REFUSED) for version in versions)
+
+    def _lacks(self, facts: ObjectFacts) -> bool:
+        known = self._record.get(facts.key)
+        return (known is None or known[0] != facts.etag) and not (self._folder / facts.key).exists()
 
     def _folders(self) -> list[tuple[str, int]]:
         if not self._folder.is_dir():

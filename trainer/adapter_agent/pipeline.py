@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from adapter_agent import index, local, retention, stopping
 from adapter_agent.backoff import delays
 from adapter_agent.commit import commit, receipts_of
-from adapter_agent.encodings import Uploads
+from adapter_agent.encodings import Exchange
 from adapter_agent.errors import ContentConflict, Damaged, StorageError
 from adapter_agent.extras import Extras
 from adapter_agent.multipart import COPY_BYTES
@@ -33,7 +33,7 @@ class Pipeline:
 
     def __init__(
         self, store: Store, begun: Start, options: SyncOptions, report: Report, extras: Extras,
-        now: Callable[[], datetime], encodings: Uploads | None = None,
+        now: Callable[[], datetime], encodings: Exchange | None = None,
     ) -> None:  # fmt: skip
         self._store = store
         self._claim = begun.claim
@@ -88,6 +88,8 @@ class Pipeline:
         self._extras.send_samples(settled=last)
         if not last and self._encodings is not None:
             self._encodings.send_next()
+            if self._options.nodes > 1 and self._report.progress().phase == "encoding":
+                self._encodings.fetch_some()
         if problem is not None:
             raise problem
         if not last or self._to_upload() or (self._options.node == 0 and self._uploaded):

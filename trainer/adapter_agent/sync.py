@@ -12,7 +12,7 @@ from typing import Self
 
 from adapter_agent import local, start
 from adapter_agent.backoff import delays
-from adapter_agent.encodings import Uploads
+from adapter_agent.encodings import Exchange
 from adapter_agent.errors import CredentialsRefused, Fenced, StorageError, disk_error
 from adapter_agent.extras import Extras
 from adapter_agent.options import SyncOptions
@@ -41,11 +41,10 @@ def sync(options: SyncOptions) -> ExitCode:
         store = options.output.connect()
         report = Report(options.folders.output, store.uri, begun.warning)
         extras = Extras(store, options.folders.output, options.attempt, options.node, report.sent)
-        uploads = None
-        if options.cache is not None and options.node == 0:
-            # Nodes do not share the output folder, so each ends with all encodings, and one node's are enough.
-            uploads = Uploads(options.cache.connect(), options.folders.cache, options.folders.agent, report.sent)
-        pipeline = Pipeline(store, begun, options, report, extras, lambda: datetime.now(UTC), uploads)
+        encodings = None
+        if options.cache is not None:
+            encodings = Exchange(options.cache.connect(), options.folders.cache, options.folders.agent, report.sent)
+        pipeline = Pipeline(store, begun, options, report, extras, lambda: datetime.now(UTC), encodings)
         with serving(*options.listen, report) as url, _Stop(options.drain_seconds, pipeline.describe_rest) as stop:
             address = f'{{"url": "{url}"}}\n'
             local.write_whole(options.folders.agent / "address.json", address.encode())
