@@ -48,7 +48,7 @@ test-kueue: $(INSTALLED) ## Run jobs with a queue name under Kueue itself, which
 test-cert-manager: $(INSTALLED) ## Install the chart with certificates by cert-manager itself, which Go compiles first; a few minutes
 	$(BIN)/python -m pytest tests/integrations/test_cert_manager.py
 
-crash-matrix: $(INSTALLED) ## Kill agents, trainers and object stores at 200 steps of the protocol; an hour
+crash-matrix: $(INSTALLED) ## Kill agents, trainers and object stores at 200 steps of the protocol, in four ways each; hours
 	CRASH_RUNS=200 FENCING_RUNS=20 $(BIN)/python -m pytest -s tests/agent/test_crash_matrix.py
 
 s3-servers: $(INSTALLED) ## Build versitygw, the second S3 server of the tests; five minutes, once

@@ -10,7 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+import boto3
+import psutil
+
 from adapter_agent.local import Folders
+from adapter_api.checkpoint import INDEX_KEY, CheckpointIndex
 from benchmarks.quickstart import ROOT
 from benchmarks.stall_loop import EVERY, PARAMETERS, SAVES, WARM_UP
 from benchmarks.transfer import CREDENTIALS, serving_once
@@ -19,6 +23,7 @@ from tests.agent.seaweed import BUCKET, Seaweed
 TITLE = "What a save costs training"
 NAMES = {
     "ours": "ours, uploaded by the agent",
+    "ours-aside": "ours, uploaded by the agent, the store only where cores idle",
     "ours-kept": "ours, written to disk only",
     "save_state": "Accelerate `save_state`, boto3 `upload_file`",
     "async_save-thread": "`async_save`, thread (no upload)",
@@ -35,6 +40,8 @@ class Figures:
     """Median seconds of a step before the first save."""
     after: float
     """Median seconds of a step from then on."""
+    committed: int
+    """Checkpoints that stood in the store when training ended."""
 
     @property
     def inflation(self) -> float:
@@ -48,10 +55,15 @@ def measure() -> str:
     with tempfile.TemporaryDirectory(dir=Path.home()) as place:
         folder = Path(place)
         found = {way: measured(way, name, folder) for way, name in NAMES.items()}
-    mine, theirs = median(found["ours"].stalls), median(found["save_state"].stalls)
+    theirs = median(found["save_state"].stalls)
+
+    def share(figures: Figures) -> float:
+        return 100 * median(figures.stalls) / theirs
+
+    ours, aside, kept = found["ours"], found["ours-aside"], found["ours-kept"]
     lines = "\n".join(
         f"| {NAMES[way]} | {1000 * median(each.stalls):.0f} / {1000 * max(each.stalls):.0f} | "
-        f"{100 * median(each.stalls) / theirs:.2f} % | {1000 * each.quiet:.0f} | {each.inflation:+.1f} % |"
+        f"{share(each):.2f} % | {1000 * each.quiet:.0f} | {each.inflation:+.1f} % |"
         for way, each in found.items()
     )
     return f"""\
@@ -59,25 +71,42 @@ def measure() -> str:
 every {EVERY} steps, {SAVES} saves for each way, one way after the other, each against a SeaweedFS of its own. A stall is how long the training thread is
 in the save and in what waits for it before the next optimizer step; inflation compares the median step from the first save on
 with that of the {EVERY} before it. The store, the agent and the writer share the two cores with training, which alone keeps both busy: whatever
-they compute, training waits for. The store's share (see the server's CPU below) is of this machine only.
+they compute, training waits for. Agent and writer give way to it (niceness 10); the store does so, to 19, in one row, which comes nearer to a store on a
+machine of its own: its work (see the server's CPU below) is no node's.
 
 | | stall p50 / longest, ms | of `save_state`'s | step, ms | inflation |
 |---|---|---|---|---|
 {lines}
 
-Goals: a stall of at most 1 % of `save_state`'s ({"met" if mine <= 0.01 * theirs else "missed"}: {100 * mine / theirs:.2f} %), steps at most 3 % longer
-({"met" if found["ours"].inflation <= 3 else "missed"}: {found["ours"].inflation:+.1f} %). Without the upload, which here takes the store with it onto
-training's cores, the same are {100 * median(found["ours-kept"].stalls) / theirs:.2f} % and {found["ours-kept"].inflation:+.1f} %."""
+Goals: a stall of at most 1 % of `save_state`'s ({"met" if share(ours) <= 1 else "missed"}: {share(ours):.2f} %), steps at most 3 % longer
+({"met" if ours.inflation <= 3 else "missed"}: {ours.inflation:+.1f} %). With a store that gives way the same are {share(aside):.2f} %
+and {aside.inflation:+.1f} %, {aside.committed} of the {SAVES} checkpoints being committed when training ended; without the upload {share(kept):.2f} % and
+{kept.inflation:+.1f} %."""
 
 
 def measured(way: str, name: str, folder: Path) -> Figures:
     """One of the ways, with a store that has nothing yet; says when it has ended, and leaves nothing behind."""
     with serving_once(Seaweed(folder / "weed")) as server:
+        if way == "ours-aside":
+            give_way(server)
         found = run(way, folder / way, server.url)
     shutil.rmtree(folder / way)
     told = f"{name}: stall {1000 * median(found.stalls):.0f} ms, steps {found.inflation:+.1f} %"
     print(told, file=sys.stderr, flush=True)
     return found
+
+
+def give_way(server: Seaweed) -> None:
+    """Lets a store compute only where cores idle; the threads that it starts later are as those that start them."""
+    if server.process is not None:
+        for thread in psutil.Process(server.process.pid).threads():
+            os.setpriority(os.PRIO_PROCESS, thread.id, 19)
+
+
+def committed(url: str) -> int:
+    """How many checkpoints the index of a run holds."""
+    body = boto3.client("s3", endpoint_url=url).get_object(Bucket=BUCKET, Key=f"ours/{INDEX_KEY}")["Body"].read()
+    return len(CheckpointIndex.model_validate_json(body).checkpoints)
 
 
 def run(way: str, folder: Path, url: str) -> Figures:
@@ -89,8 +118,8 @@ def run(way: str, folder: Path, url: str) -> Figures:
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     }
-    agent = None
-    if way == "ours":
+    agent, stored = None, 0
+    if way in {"ours", "ours-aside"}:
         common = [
             "--attempt=1", "--node=0", "--nodes=1", "--world-size=2", f"--work={folder}", f"--output-uri=s3://{BUCKET}/ours",
             f"--output-endpoint-url={url}",
@@ -104,8 +133,9 @@ def run(way: str, folder: Path, url: str) -> Figures:
         stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT, env=environment,
     )  # fmt: skip
     if agent is not None:
+        stored = committed(url)
         agent.terminate()
         agent.wait(120)
     said = json.loads(next(line for line in ended.stdout.splitlines() if line.startswith("{")))
     first = WARM_UP + EVERY  # an upload may last until the next save: only before the first one is it quiet
-    return Figures(said["stalls"], median(said["steps"][WARM_UP:first]), median(said["steps"][first:]))
+    return Figures(said["stalls"], median(said["steps"][WARM_UP:first]), median(said["steps"][first:]), stored)

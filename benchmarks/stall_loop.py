@@ -135,6 +135,7 @@ def torch_async(kind: AsyncCheckpointerType) -> Callable[[Loop, Path, str], tupl
 
 WAYS: dict[str, Callable[[Loop, Path, str], tuple[Save, Callable[[], None]]]] = {
     "ours": ours,
+    "ours-aside": ours,
     "ours-kept": ours,
     "save_state": in_the_loop,
     "async_save-thread": torch_async(AsyncCheckpointerType.THREAD),
