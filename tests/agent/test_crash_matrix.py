@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,8 +59,9 @@ def conditional(chosen: tuple[str, str]) -> bool:
 
 
 def exchange(server: Seaweed | Versity) -> Seaweed | Versity:
-    """Another server of the same kind, with nothing on it."""
+    """Another server of the same kind, with nothing on it; of the one before nothing stays, for there are hundreds."""
     server.kill()
+    shutil.rmtree(server.folder)
     folder = server.folder.with_name(f"{server.folder.name}-next")
     folder.mkdir()
     following = type(server)(folder)
@@ -127,6 +129,8 @@ def test_nothing_is_lost_torn_or_left_behind_wherever_a_run_is_killed(
             print(f"{crash}: {violations or 'held'}", flush=True)
             if violations:
                 found[str(crash)] = violations
+            else:
+                shutil.rmtree(tmp_path / str(crash))
             if crash.victim == "store":
                 # What its own crash has left on its disk is not the next run's affair.
                 servers.append(exchange(servers[-1]))
