@@ -87,6 +87,16 @@ def test_an_image_becomes_one_embedding_or_a_sequence() -> None:
     assert encoder(pixels, sequence=True).shape == (2, 4 + 1, encoder.sequence_dim)
 
 
+def test_a_new_encoder_tells_patches_of_one_colour_apart() -> None:
+    config = ImageEncoderConfig.model_validate(
+        {"params": {"hidden_size": 64, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}}
+    )
+    states = image_encoder(config, seed=0)(torch.full((1, 3, 32, 32), 1.9), sequence=True)[0, 1:]  # type: ignore[misc]
+    likeness = torch.nn.functional.cosine_similarity(states[:, None], states[None], dim=-1)
+    apart = likeness[~torch.eye(16, dtype=torch.bool)]
+    assert float(apart.mean()) < 0.9
+
+
 def test_a_frozen_encoder_keeps_no_graph(tokenizer: Path) -> None:
     encoders, texts = built(tiny.text_encoder(tokenizer))
     encoders.requires_grad_(requires_grad=False)
