@@ -176,8 +176,7 @@ class FirstStageConfig(Source):
     target: Literal["AutoencoderKL", "Pixels"] = "AutoencoderKL"
     """Kind, by its name in the registry."""
     params: FirstStageParams = FirstStageParams()
-    # Written only where it is used: trainers that do not know it yet then read what an operator that does has written.
-    patch_size: Annotated[PositiveCount, Field(le=64, exclude_if=lambda size: size == 1)] = 1
+    patch_size: Annotated[PositiveCount, Field(le=64)] = 1
     """Of `Pixels` alone: squares of so many pixels a side become one position, their colours its channels, so that a UNet
     has fewer and wider positions to compute; 4 makes 48 channels of RGB. Loses nothing."""
 

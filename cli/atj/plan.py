@@ -116,7 +116,7 @@ def _speed_table(found: "Forecast", config: TrainingConfig, world_size: int, ste
     table.add_row(
         "work for one image",
         f"{_flops(work.forward_flops / work.batch)} forward, {_flops(work.backward_flops / work.batch)} backward, "
-        f"{_flops(work.encode_flops / work.batch)} encoders",
+        f"{_flops((work.encode_flops + work.learning_flops) / work.batch)} encoders",
     )
     table.add_row("device", found.device)
     table.add_row("speed", found.basis)

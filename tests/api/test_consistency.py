@@ -6,7 +6,6 @@ import pytest
 
 from adapter_api.consistency import inconsistencies
 from adapter_api.document import Document, InvalidDocument, validate
-from adapter_api.networks import FirstStageConfig
 from adapter_api.training import TrainingConfig
 
 TINY_UNET = {
@@ -320,11 +319,3 @@ def test_a_pipeline_has_two_text_encoders() -> None:
     model = {"pretrained_model_name_or_path": "sdxl", "unet_config": {"train": True}}
     (fault,) = faults({**model, "text_config": {"encoders": [{}, {}, {"pretrained": "third"}]}})
     assert fault.startswith("text_config.encoders: an SDXL pipeline has two text encoders; remove the others")
-
-
-def test_a_patch_size_is_written_only_where_it_is_used() -> None:
-    plain = FirstStageConfig.model_validate({"target": "Pixels"})
-    assert "patch_size" not in plain.model_dump()
-    assert FirstStageConfig.model_validate(plain.model_dump()) == plain
-    patches = FirstStageConfig.model_validate({"target": "Pixels", "patch_size": 4})
-    assert FirstStageConfig.model_validate(patches.model_dump()).factor == 4

@@ -77,6 +77,28 @@ def test_sdxl_is_counted_without_loading_it(planned: plan.Work) -> None:
     assert any("h94/IP-Adapter is a CLIP ViT-H/14" in line for line in planned.assumed)
 
 
+def test_text_encoders_are_counted_as_they_are_configured_and_trained_ones_both_ways() -> None:
+    shape = {"hidden_size": 16, "intermediate_size": 16, "projection_dim": 16, "vocab_size": 100}
+    encoder = {"target": "CLIPTextModelWithProjection", "tokenizer": "none", "params": shape}
+    frozen, trained = (
+        plan.count(
+            tiny.configuration(
+                tiny.settings(
+                    changes={"model": {"params": {"text_config": {"encoders": [{**encoder, "train": train}]}}}}
+                )
+            )
+        )
+        for train in (False, True)
+    )
+    without = plan.count(tiny.configuration(tiny.settings()))
+    size = frozen.frozen_parameters - without.frozen_parameters
+    assert 5_000 < size < 20_000
+    assert trained.trained_parameters - without.trained_parameters == size
+    assert frozen.encode_flops > without.encode_flops
+    assert trained.learning_flops == 3 * (frozen.encode_flops - without.encode_flops)
+    assert not frozen.assumed
+
+
 def test_a_model_in_object_storage_is_counted_by_its_parameters_and_that_is_said() -> None:
     named = {"model": {"params": {"unet_config": {"pretrained": "s3://models/tiny"}}}}
     found = plan.count(tiny.configuration(tiny.settings(changes=named)))

@@ -178,6 +178,11 @@ _TEXT_ONLY = {"vocab_size", "max_position_embeddings"}
 _VISION_ONLY = {"image_size", "patch_size"}
 
 
+def new_encoder(config: TextEncoderConfig | ImageEncoderConfig, name: str) -> Any:
+    """One that nothing is loaded for, whatever its tokenizer."""
+    return _encoder(config.model_copy(update={"pretrained": None}), name, 0, name, {})
+
+
 def _encoder(
     config: TextEncoderConfig | ImageEncoderConfig, name: str, seed: int, field: str, special: dict[str, int]
 ) -> Any:

@@ -63,13 +63,15 @@ def forecast(
         rate = efficiency * device.peak(config.optimization.mixed_precision)
         basis = f"{efficiency:.0%} of {device.peak(config.optimization.mixed_precision) / 1e12:.0f} TFLOP/s, assumed"
         memory = work.bytes + RUNTIME_BYTES["cuda"]
-        return Forecast(work, device.name, basis, passes / rate, work.encode_flops / rate, memory, device.memory)
+        seconds = (passes + work.learning_flops) / rate
+        return Forecast(work, device.name, basis, seconds, work.encode_flops / rate, memory, device.memory)
     if passes <= TIMED_FLOPS:
-        seconds = plan.timed_step(config, here, clock)
-        rate, basis = passes / seconds, "one forward and backward pass of this model, timed"
+        rate = passes / plan.timed_step(config, here, clock)
+        basis = "one forward and backward pass of this model, timed"
     else:
         rate = _block_rate(config, here, clock)
-        seconds, basis = passes / rate, f"{rate / 1e9:.0f} GFLOP/s of one transformer block, timed"
+        basis = f"{rate / 1e9:.0f} GFLOP/s of one transformer block, timed"
+    seconds = (passes + work.learning_flops) / rate
     memory = work.bytes + RUNTIME_BYTES["cpu" if here.type == "cpu" else "cuda"]
     return Forecast(work, f"this machine ({here.type})", basis, seconds, work.encode_flops / rate, memory, None)
 

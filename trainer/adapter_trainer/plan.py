@@ -4,42 +4,31 @@ The model is built and run once with fake tensors, which have shapes and types a
 and no memory. Counted FLOPs are those of matrix products, convolutions and attention, as the field counts them.
 """
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from adapter_api.columns import columns_of
-from adapter_api.conditions import TextConfig
-from adapter_api.model import ModelParams
-from adapter_api.networks import ImageEncoderConfig, Source, TransformerParams
-from adapter_api.sources import with_pipeline_sources
 from adapter_api.training import TrainingConfig
 from adapter_trainer import sharding
+from adapter_trainer.assumptions import Known, known
 from adapter_trainer.compute import WEIGHT_TYPES
-from adapter_trainer.encoders import ImageEncoder
+from adapter_trainer.encoders import ImageEncoder, new_encoder
 from adapter_trainer.first_stage import Autoencoder
 from adapter_trainer.model import AdapterModel
 from adapter_trainer.tokens import conditioning_sequence
 
 OPTIMIZER_BYTES = {"AdamW": 8, "AdamW8bit": 2, "Prodigy": 16, "Adafactor": 0}
 """Of state, for each trained parameter. Adafactor keeps rows and columns only."""
-TEXT_TOKENS = 77
-UNKNOWN_WIDTH = 1280
-"""Of a column whose width only the data tell."""
-VIT_H = TransformerParams(
-    hidden_size=1280, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=16, projection_dim=1024
-)
-"""The image encoder that published SDXL adapters use (its `config.json` in laion/CLIP-ViT-H-14-laion2B-s32B-b79K)."""
-SDXL_TEXT_FLOPS = 0.11e12
-"""Of both text encoders, for one caption of 77 tokens: 2 x 77 x their 818 million parameters."""
-SDXL_TEXT_PARAMETERS = 817_719_552
+
+FORWARD_AND_BACKWARD = 3
+"""Times the FLOPs of a forward pass: backward, each product is one for its input and one for its weights."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +39,10 @@ class Work:
     forward_flops: float
     """Of the UNet with its adapters and token conditioners."""
     backward_flops: float
+    learning_flops: float
+    """Of encoders that are trained, forward and backward."""
     encode_flops: float
-    """Of first stage, text and image encoders, where their outputs are not cached."""
+    """Of frozen encoders (first stage, text, images), where their outputs are not cached."""
     trained_parameters: int
     frozen_parameters: int
     memory: dict[str, int]
@@ -62,7 +53,7 @@ class Work:
     @property
     def flops(self) -> float:
         """Of everything."""
-        return self.forward_flops + self.backward_flops + self.encode_flops
+        return self.forward_flops + self.backward_flops + self.learning_flops + self.encode_flops
 
     @property
     def bytes(self) -> int:
@@ -80,30 +71,37 @@ def count(config: TrainingConfig, world_size: int = 1) -> Work:
     Raises:
         InvalidConfig: parts that do not fit together.
     """
-    known, assumed = _self_contained(config)
+    given = known(config)
     precision = WEIGHT_TYPES[config.optimization.mixed_precision]
     with FakeTensorMode(allow_non_fake_inputs=True), _default_type(precision):
-        model = AdapterModel(known)
+        model = AdapterModel(given.config)
+        texts = [new_encoder(each, f"text_encoder_{index}") for index, each in enumerate(given.text_encoders)]
         saved = _SavedBytes(model)
-        has_text = bool(with_pipeline_sources(config.model.params).text_config.encoders)
         with FlopCounterMode(display=False) as counter:
             with saved:
-                prediction = _forward(model, known, text_tokens=TEXT_TOKENS if has_text else 0)
+                prediction = _forward(model, given)
             forward = counter.get_total_flops()
             prediction.float().square().mean().backward()
+        backward = counter.get_total_flops() - forward
+        encoders = _encoders(model, given, texts)
+        encode = sum(each.flops for each in encoders if not each.is_trained)
+        learning = sum(each.flops for each in encoders if each.is_trained) * FORWARD_AND_BACKWARD
         trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        trained += sum(_size(each) for each, settings in zip(texts, given.text_encoders, strict=True) if settings.train)
         parts = [model.unet, model.token_conditioners, model.adapters]
         parts += [model.image_encoder] if model.image_encoder is not None else []
         frozen = sum(p.numel() for part in parts for p in part.parameters() if not p.requires_grad)
-        encode = _encode_flops(model, known) + (SDXL_TEXT_FLOPS * known.optimization.train_batch_size * has_text)
+        frozen += sum(
+            _size(each) for each, settings in zip(texts, given.text_encoders, strict=True) if not settings.train
+        )
         is_sharded = config.optimization.parallelism == "FSDP" and world_size > 1
         gathered = sharding.largest_gathered(model) if is_sharded else 0
         stage_bytes = _bytes(
-            model.first_stage, 4 if known.model.params.first_stage_config.params.force_upcast else None
+            model.first_stage, 4 if given.config.model.params.first_stage_config.params.force_upcast else None
         )
     share = -(-trained // world_size) if is_sharded else trained
     memory = {
-        "frozen weights": frozen * precision.itemsize + has_text * SDXL_TEXT_PARAMETERS * precision.itemsize,
+        "frozen weights": frozen * precision.itemsize,
         "first stage": stage_bytes,
         "trained weights": share * 4,
         "gathered from other processes": gathered * 4,
@@ -116,12 +114,13 @@ def count(config: TrainingConfig, world_size: int = 1) -> Work:
     return Work(
         batch=config.optimization.train_batch_size,
         forward_flops=float(forward),
-        backward_flops=float(counter.get_total_flops() - forward),
+        backward_flops=float(backward),
+        learning_flops=learning,
         encode_flops=encode,
         trained_parameters=trained,
-        frozen_parameters=frozen + has_text * SDXL_TEXT_PARAMETERS,
+        frozen_parameters=frozen,
         memory={name: size for name, size in memory.items() if size},
-        assumed=assumed,
+        assumed=given.assumed,
     )
 
 
@@ -130,15 +129,14 @@ def timed_step(config: TrainingConfig, device: torch.device, clock: Callable[[],
 
     For models that are small enough to be built for it; the optimizer's step and the encoders are not in it.
     """
-    known, _ = _self_contained(config)
+    given = known(config)
     precision = WEIGHT_TYPES[config.optimization.mixed_precision]
-    has_text = bool(with_pipeline_sources(config.model.params).text_config.encoders)
     with _default_type(precision), device:
-        model = AdapterModel(known)
+        model = AdapterModel(given.config)
         seconds = []
         for _ in range(repeats + 1):
             started = clock()
-            prediction = _forward(model, known, text_tokens=TEXT_TOKENS if has_text else 0)
+            prediction = _forward(model, given)
             prediction.float().square().mean().backward()
             if device.type != "cpu":
                 torch.accelerator.synchronize()
@@ -169,10 +167,11 @@ class _SavedBytes:
         self._hooks.__exit__(*error)
 
 
-def _forward(model: AdapterModel, config: TrainingConfig, text_tokens: int) -> Tensor:
+def _forward(model: AdapterModel, given: Known) -> Tensor:
+    config = given.config
     batch = config.optimization.train_batch_size
     latents = torch.randn(batch, *model.latent_shape(config.data.params.resolution))
-    text = torch.randn(batch, text_tokens, model.token_dim) if text_tokens else None
+    text = torch.randn(batch, given.text_tokens, model.token_dim) if given.text_tokens else None
     dropped = torch.zeros(batch, dtype=torch.bool)
     vectors = {
         name: torch.randn(batch, model.columns[f"token_conditioners.{name}"].width) for name in model.token_conditioners
@@ -215,19 +214,40 @@ def _patches(config: TrainingConfig) -> int:
     return 0 if settings is None else (settings.params.image_size // settings.params.patch_size) ** 2
 
 
+@dataclass(frozen=True)
+class _Encoder:
+    flops: float
+    """Of one batch, forward."""
+    is_trained: bool
+
+
 @torch.no_grad()
-def _encode_flops(model: AdapterModel, config: TrainingConfig) -> float:
-    """Of one batch through first stage and image encoder."""
+def _encoders(model: AdapterModel, given: Known, texts: Sequence[nn.Module]) -> list[_Encoder]:
+    """First stage, text encoders and image encoder, each run once."""
+    config = given.config
     batch, size = config.optimization.train_batch_size, config.data.params.resolution
-    with FlopCounterMode(display=False) as counter:
-        if isinstance(model.first_stage, Autoencoder):
-            stage = model.first_stage
-            images = torch.randn(batch, config.model.params.first_stage_config.params.in_channels, size, size)
-            stage.vae.encode(images)
-        if isinstance(model.image_encoder, ImageEncoder):
-            side = model.image_encoder.image_size
-            model.image_encoder(torch.randn(batch, 3, side, side), sequence=True)
-    return float(counter.get_total_flops())
+    found = []
+
+    def run(encode: Callable[[], object], *, is_trained: bool) -> None:
+        with FlopCounterMode(display=False) as counter:
+            encode()
+        found.append(_Encoder(float(counter.get_total_flops()), is_trained))
+
+    if isinstance(model.first_stage, Autoencoder):
+        stage, channels = model.first_stage, config.model.params.first_stage_config.params.in_channels
+        run(lambda: stage.vae.encode(torch.randn(batch, channels, size, size)), is_trained=False)
+    for encoder, settings in zip(texts, given.text_encoders, strict=True):
+        ids = torch.zeros(batch, settings.params.max_position_embeddings, dtype=torch.int64)
+        run(functools.partial(encoder, ids), is_trained=settings.train)
+    if isinstance(model.image_encoder, ImageEncoder):
+        images, settings_of = model.image_encoder, config.model.params.image_encoder_config
+        pictures = torch.randn(batch, 3, images.image_size, images.image_size)
+        run(lambda: images(pictures, sequence=True), is_trained=settings_of is not None and settings_of.train)
+    return found
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _bytes(module: nn.Module, itemsize: int | None) -> int:
@@ -242,43 +262,3 @@ def _default_type(dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
-
-
-def _self_contained(config: TrainingConfig) -> tuple[TrainingConfig, tuple[str, ...]]:
-    """PURE: the configuration with nothing to load: shapes instead of names, columns with widths; and what is assumed."""
-    params: ModelParams = with_pipeline_sources(config.model.params)
-    assumed = []
-
-    def unnamed(part: Any, field: str) -> Any:
-        if not isinstance(part, Source) or part.pretrained is None:
-            return part
-        assumed.append(f"{field}: {part.pretrained} has the shape that `params` give, by default SDXL's")
-        return part.model_copy(update={"pretrained": None})
-
-    encoder: ImageEncoderConfig | None = params.image_encoder_config
-    if encoder is not None and encoder.pretrained is not None:
-        assumed.append(f"model.params.image_encoder_config: {encoder.pretrained} is a CLIP ViT-H/14")
-        encoder = encoder.model_copy(update={"pretrained": None, "params": VIT_H})
-    columns = []
-    for column in columns_of(config):
-        if column.width is None and column.kind != "reference":
-            assumed.append(f"data.params.columns: {column.name!r} is {UNKNOWN_WIDTH} wide")
-            columns.append(column.model_copy(update={"width": UNKNOWN_WIDTH}))
-        else:
-            columns.append(column)
-    known = params.model_copy(
-        update={
-            "pretrained_model_name_or_path": None,
-            "unet_config": unnamed(params.unet_config, "model.params.unet_config"),
-            "first_stage_config": unnamed(params.first_stage_config, "model.params.first_stage_config"),
-            "image_encoder_config": encoder,
-            "text_config": TextConfig(),
-        }
-    )
-    data = config.data.params.model_copy(update={"columns": tuple(columns)})
-    return config.model_copy(
-        update={
-            "model": config.model.model_copy(update={"params": known}),
-            "data": config.data.model_copy(update={"params": data}),
-        }
-    ), tuple(assumed)

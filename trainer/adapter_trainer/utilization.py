@@ -38,7 +38,7 @@ def flops_of(config: TrainingConfig) -> Flops:
     params = config.model.params.model_copy(update={"unet_config": unet})
     model = config.model.model_copy(update={"params": params})
     work = plan.count(config.model_copy(update={"model": model}))
-    return Flops((work.forward_flops + work.backward_flops) / work.batch, work.encode_flops / work.batch)
+    return Flops((work.flops - work.encode_flops) / work.batch, work.encode_flops / work.batch)
 
 
 class Utilization:
