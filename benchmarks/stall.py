@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-import boto3
 import psutil
 
 from adapter_agent.local import Folders
-from adapter_api.checkpoint import INDEX_KEY, CheckpointIndex
+from adapter_agent.store import Store
 from benchmarks.quickstart import ROOT
 from benchmarks.stall_loop import EVERY, PARAMETERS, SAVES, WARM_UP
 from benchmarks.transfer import CREDENTIALS, serving_once
+from tests.agent.node import committed_steps
 from tests.agent.seaweed import BUCKET, Seaweed
 
 TITLE = "What a save costs training"
@@ -103,12 +103,6 @@ def give_way(server: Seaweed) -> None:
             os.setpriority(os.PRIO_PROCESS, thread.id, 19)
 
 
-def committed(url: str) -> int:
-    """How many checkpoints the index of a run holds."""
-    body = boto3.client("s3", endpoint_url=url).get_object(Bucket=BUCKET, Key=f"ours/{INDEX_KEY}")["Body"].read()
-    return len(CheckpointIndex.model_validate_json(body).checkpoints)
-
-
 def run(way: str, folder: Path, url: str) -> Figures:
     """Trains two ranks in one of the ways."""
     folders = Folders(folder)
@@ -133,7 +127,7 @@ def run(way: str, folder: Path, url: str) -> Figures:
         stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT, env=environment,
     )  # fmt: skip
     if agent is not None:
-        stored = committed(url)
+        stored = len(committed_steps(Store.connect(f"s3://{BUCKET}/ours", url)))
         agent.terminate()
         agent.wait(120)
     said = json.loads(next(line for line in ended.stdout.splitlines() if line.startswith("{")))

@@ -91,7 +91,7 @@ def test_a_new_encoder_tells_patches_of_one_colour_apart() -> None:
     config = ImageEncoderConfig.model_validate(
         {"params": {"hidden_size": 64, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}}
     )
-    states = image_encoder(config, seed=0)(torch.full((1, 3, 32, 32), 1.9), sequence=True)[0, 1:]  # type: ignore[misc]
+    states = image_encoder(config, seed=0)(torch.full((1, 3, 32, 32), 1.9), sequence=True)[0, 1:].detach()  # type: ignore[misc]
     likeness = torch.nn.functional.cosine_similarity(states[:, None], states[None], dim=-1)
     apart = likeness[~torch.eye(16, dtype=torch.bool)]
     assert float(apart.mean()) < 0.9

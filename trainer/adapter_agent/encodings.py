@@ -11,6 +11,8 @@ import json
 import logging
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -53,18 +55,37 @@ def stage(store: Store, folder: Path, record_folder: Path) -> int:
     Raises:
         StorageError: storage or the disk cannot be used; the message names the field.
     """
-    record = _read(record_folder)
-    try:
-        there = [facts for facts in store.list() if _FILE.fullmatch(facts.key)]
-        wanted = [facts for facts in there if not (folder / facts.key).exists()]
-        versions = parallel.each(lambda facts: _fetched(store, folder, facts), wanted, staging.PARALLEL_FILES)
-    except StorageError as error:
-        raise type(error)(f"{FIELD}: {error}") from error
-    known = {facts.key: (facts.etag, version) for facts, version in zip(wanted, versions, strict=True) if version}
-    _write(record_folder, {**record, **known})
-    count = sum(version not in (None, REFUSED) for version in versions)
+    with _naming_field():
+        there = _files(store)
+        known = _fetch(store, folder, [facts for facts in there if not (folder / facts.key).exists()])
+    _write(record_folder, {**_read(record_folder), **known})
+    count = _came(known)
     log.info("%s: %d of %d files of encodings fetched from %s", folder, count, len(there), store.uri)
     return count
+
+
+@contextmanager
+def _naming_field() -> Iterator[None]:
+    try:
+        yield
+    except StorageError as error:
+        raise type(error)(f"{FIELD}: {error}") from error
+
+
+def _files(store: Store) -> list[ObjectFacts]:
+    return [facts for facts in store.list() if _FILE.fullmatch(facts.key)]
+
+
+def _fetch(store: Store, folder: Path, wanted: list[ObjectFacts]) -> _Record:
+    """Side by side; what is now known of those that were not replaced meanwhile."""
+    versions = parallel.each(lambda facts: _fetched(store, folder, facts), wanted, staging.PARALLEL_FILES)
+    return {
+        facts.key: (facts.etag, version) for facts, version in zip(wanted, versions, strict=True) if version is not None
+    }
+
+
+def _came(known: _Record) -> int:
+    return sum(version != REFUSED for _, version in known.values())
 
 
 def _fetched(store: Store, folder: Path, facts: ObjectFacts) -> _Version | None:
@@ -114,10 +135,8 @@ class Exchange:
             return False
         for path in local.files_below(self._folder):
             if _FILE.fullmatch(path) and (version := self._unsent(path)) is not None:
-                try:
+                with _naming_field():
                     self._send(path, version)
-                except StorageError as error:
-                    raise type(error)(f"{FIELD}: {error}") from error
                 return True
         self._seen = folders
         return False
@@ -130,23 +149,17 @@ class Exchange:
         Raises:
             StorageError: they could not be fetched; the message names the field.
         """
-        try:
+        with _naming_field():
             if not self._coming and time.monotonic() >= self._next_look:
                 self._next_look = time.monotonic() + LOOK_SECONDS
-                self._coming = [facts for facts in self._store.list() if _FILE.fullmatch(facts.key)]
+                self._coming = _files(self._store)
             lacking = [facts for facts in self._coming if self._lacks(facts)]
             some, self._coming = lacking[: staging.PARALLEL_FILES], lacking[staging.PARALLEL_FILES :]
-            versions = parallel.each(
-                lambda facts: _fetched(self._store, self._folder, facts), some, staging.PARALLEL_FILES
-            )
-        except StorageError as error:
-            raise type(error)(f"{FIELD}: {error}") from error
-        for facts, version in zip(some, versions, strict=True):
-            if version is not None:
-                self._record[facts.key] = facts.etag, version
-        if some:
+            known = _fetch(self._store, self._folder, some)
+        if known:
+            self._record |= known
             _write(self._record_folder, self._record)
-        return sum(version not in (None, REFUSED) for version in versions)
+        return _came(known)
 
     def _lacks(self, facts: ObjectFacts) -> bool:
         known = self._record.get(facts.key)

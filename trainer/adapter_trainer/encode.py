@@ -45,9 +45,7 @@ class Build:
     progress: Callable[[int], None]
     """Takes the number of items that are there."""
     clock: Callable[[], float] = time.monotonic
-    _written: int = field(default=0, init=False)
     _reported: float = field(default=float("-inf"), init=False)
-    _refreshed: float = field(default=float("-inf"), init=False)
 
     def run(self, encodings: list[Encoding]) -> None:
         """Encodes all of them, and returns when every process has.
@@ -60,7 +58,6 @@ class Build:
         for encoding in encodings:
             if missing := missing_of(encoding):
                 self.show(f"encoding {encoding.name}: {missing} of {len(encoding.sources)} are not in the cache")
-            encoding.shards.refresh()
             own, others = self._shares(encoding)
             self._encode(encoding, self._missing(encoding, own, every_seconds=REFRESH_SECONDS))
             self._encode(encoding, self._missing(encoding, others, every_seconds=0.0))
@@ -99,9 +96,10 @@ class Build:
 
     def _missing(self, encoding: Encoding, chunks: list[Chunk], *, every_seconds: float) -> Iterator[Chunk]:
         """What of the chunks nobody has encoded yet, as far as was looked `every_seconds`."""
+        looked = float("-inf")
         for chunk in chunks:
-            if self.clock() - self._refreshed >= every_seconds:
-                self._refreshed = self.clock()
+            if (now := self.clock()) - looked >= every_seconds:
+                looked = now
                 encoding.shards.refresh()
             if left := [(key, source) for key, source in chunk if key not in encoding.shards]:
                 yield left

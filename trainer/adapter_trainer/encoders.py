@@ -178,9 +178,9 @@ _TEXT_ONLY = {"vocab_size", "max_position_embeddings"}
 _VISION_ONLY = {"image_size", "patch_size"}
 
 
-def new_encoder(config: TextEncoderConfig | ImageEncoderConfig, name: str) -> Any:
-    """One that nothing is loaded for, whatever its tokenizer."""
-    return _encoder(config.model_copy(update={"pretrained": None}), name, 0, name, {})
+def new_encoder(config: TextEncoderConfig) -> Any:
+    """A text encoder of a configuration that names nothing to load, whatever its tokenizer."""
+    return _encoder(config, "text_encoder", 0, "model.params.text_config.encoders", {})
 
 
 def _encoder(

@@ -75,7 +75,7 @@ def count(config: TrainingConfig, world_size: int = 1) -> Work:
     precision = WEIGHT_TYPES[config.optimization.mixed_precision]
     with FakeTensorMode(allow_non_fake_inputs=True), _default_type(precision):
         model = AdapterModel(given.config)
-        texts = [new_encoder(each, f"text_encoder_{index}") for index, each in enumerate(given.text_encoders)]
+        texts = [new_encoder(each).requires_grad_(each.train) for each in given.text_encoders]
         saved = _SavedBytes(model)
         with FlopCounterMode(display=False) as counter:
             with saved:
@@ -83,17 +83,11 @@ def count(config: TrainingConfig, world_size: int = 1) -> Work:
             forward = counter.get_total_flops()
             prediction.float().square().mean().backward()
         backward = counter.get_total_flops() - forward
-        encoders = _encoders(model, given, texts)
-        encode = sum(each.flops for each in encoders if not each.is_trained)
-        learning = sum(each.flops for each in encoders if each.is_trained) * FORWARD_AND_BACKWARD
-        trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-        trained += sum(_size(each) for each, settings in zip(texts, given.text_encoders, strict=True) if settings.train)
-        parts = [model.unet, model.token_conditioners, model.adapters]
+        encode, learning = _encoder_flops(model, given, texts)
+        trained = sum(p.numel() for part in (model, *texts) for p in part.parameters() if p.requires_grad)
+        parts = [model.unet, model.token_conditioners, model.adapters, *texts]
         parts += [model.image_encoder] if model.image_encoder is not None else []
         frozen = sum(p.numel() for part in parts for p in part.parameters() if not p.requires_grad)
-        frozen += sum(
-            _size(each) for each, settings in zip(texts, given.text_encoders, strict=True) if not settings.train
-        )
         is_sharded = config.optimization.parallelism == "FSDP" and world_size > 1
         gathered = sharding.largest_gathered(model) if is_sharded else 0
         stage_bytes = _bytes(
@@ -214,40 +208,32 @@ def _patches(config: TrainingConfig) -> int:
     return 0 if settings is None else (settings.params.image_size // settings.params.patch_size) ** 2
 
 
-@dataclass(frozen=True)
-class _Encoder:
-    flops: float
-    """Of one batch, forward."""
-    is_trained: bool
-
-
 @torch.no_grad()
-def _encoders(model: AdapterModel, given: Known, texts: Sequence[nn.Module]) -> list[_Encoder]:
-    """First stage, text encoders and image encoder, each run once."""
+def _encoder_flops(model: AdapterModel, given: Known, texts: Sequence[nn.Module]) -> tuple[float, float]:
+    """Of one batch through first stage, text encoders and image encoder: frozen ones, forward; trained ones, both ways."""
     config = given.config
     batch, size = config.optimization.train_batch_size, config.data.params.resolution
-    found = []
+    frozen = trained = 0.0
 
-    def run(encode: Callable[[], object], *, is_trained: bool) -> None:
+    def run(encoder: nn.Module, encode: Callable[[], object]) -> None:
+        nonlocal frozen, trained
         with FlopCounterMode(display=False) as counter:
             encode()
-        found.append(_Encoder(float(counter.get_total_flops()), is_trained))
+        if any(parameter.requires_grad for parameter in encoder.parameters()):
+            trained += FORWARD_AND_BACKWARD * counter.get_total_flops()
+        else:
+            frozen += counter.get_total_flops()
 
     if isinstance(model.first_stage, Autoencoder):
         stage, channels = model.first_stage, config.model.params.first_stage_config.params.in_channels
-        run(lambda: stage.vae.encode(torch.randn(batch, channels, size, size)), is_trained=False)
-    for encoder, settings in zip(texts, given.text_encoders, strict=True):
+        run(stage, lambda: stage.vae.encode(torch.randn(batch, channels, size, size)))
+    for text, settings in zip(texts, given.text_encoders, strict=True):
         ids = torch.zeros(batch, settings.params.max_position_embeddings, dtype=torch.int64)
-        run(functools.partial(encoder, ids), is_trained=settings.train)
+        run(text, functools.partial(text, ids))
     if isinstance(model.image_encoder, ImageEncoder):
-        images, settings_of = model.image_encoder, config.model.params.image_encoder_config
-        pictures = torch.randn(batch, 3, images.image_size, images.image_size)
-        run(lambda: images(pictures, sequence=True), is_trained=settings_of is not None and settings_of.train)
-    return found
-
-
-def _size(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+        images = model.image_encoder
+        run(images, lambda: images(torch.randn(batch, 3, images.image_size, images.image_size), sequence=True))
+    return frozen, trained
 
 
 def _bytes(module: nn.Module, itemsize: int | None) -> int:
