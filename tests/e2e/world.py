@@ -185,6 +185,15 @@ class World:
         """Until so many pods of a job train."""
         self.wait(f"{name}: {nodes} nodes", lambda: self.status(name).get("nodes", {}).get("ready") == nodes)
 
+    def wait_attempt(self, name: str, attempt: int, nodes: int = 2) -> None:
+        """Until all pods of an attempt are ready; what an earlier one still commits does not tell."""
+
+        def ready() -> bool:
+            status = self.status(name)
+            return (status.get("attempt"), status.get("nodes", {}).get("ready")) == (attempt, nodes)
+
+        self.wait(f"{name}: {nodes} nodes of attempt {attempt}", ready)
+
     def wait_commit(self, name: str, step: int) -> None:
         """Until a checkpoint of at least this step is committed."""
         self.wait(f"{name}: checkpoint {step}", lambda: max(self.committed(name), default=0) >= step)
