@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-import psutil
-
+from adapter_agent import priority
 from adapter_agent.local import Folders
 from adapter_agent.store import Store
 from benchmarks.quickstart import ROOT
@@ -23,7 +22,7 @@ from tests.agent.seaweed import BUCKET, Seaweed
 TITLE = "What a save costs training"
 NAMES = {
     "ours": "ours, uploaded by the agent",
-    "ours-aside": "ours, uploaded by the agent, the store only where cores idle",
+    "ours-aside": "ours, uploaded by the agent, the store giving way as `atj run`'s does",
     "ours-kept": "ours, written to disk only",
     "save_state": "Accelerate `save_state`, boto3 `upload_file`",
     "async_save-thread": "`async_save`, thread (no upload)",
@@ -71,8 +70,8 @@ def measure() -> str:
 every {EVERY} steps, {SAVES} saves for each way, one way after the other, each against a SeaweedFS of its own. A stall is how long the training thread is
 in the save and in what waits for it before the next optimizer step; inflation compares the median step from the first save on
 with that of the {EVERY} before it. The store, the agent and the writer share the two cores with training, which alone keeps both busy: whatever
-they compute, training waits for. Agent and writer give way to it (niceness 10); the store does so, to 19, in one row, which comes nearer to a store on a
-machine of its own: its work (see the server's CPU below) is no node's.
+they compute, training waits for, now or when it has ended. Agent and writer give way to it (niceness 10, the agent's whole session included); the
+store does so in one row, like the one that comes along with `atj run`; a store elsewhere would compute on no node.
 
 | | stall p50 / longest, ms | of `save_state`'s | step, ms | inflation |
 |---|---|---|---|---|
@@ -87,20 +86,13 @@ and {aside.inflation:+.1f} %, {aside.committed} of the {SAVES} checkpoints being
 def measured(way: str, name: str, folder: Path) -> Figures:
     """One of the ways, with a store that has nothing yet; says when it has ended, and leaves nothing behind."""
     with serving_once(Seaweed(folder / "weed")) as server:
-        if way == "ours-aside":
-            give_way(server)
+        if way == "ours-aside" and server.process is not None:
+            priority.give_way(server.process.pid)
         found = run(way, folder / way, server.url)
     shutil.rmtree(folder / way)
     told = f"{name}: stall {1000 * median(found.stalls):.0f} ms, steps {found.inflation:+.1f} %"
     print(told, file=sys.stderr, flush=True)
     return found
-
-
-def give_way(server: Seaweed) -> None:
-    """Lets a store compute only where cores idle; the threads that it starts later are as those that start them."""
-    if server.process is not None:
-        for thread in psutil.Process(server.process.pid).threads():
-            os.setpriority(os.PRIO_PROCESS, thread.id, 19)
 
 
 def run(way: str, folder: Path, url: str) -> Figures:
@@ -120,7 +112,9 @@ def run(way: str, folder: Path, url: str) -> Figures:
         ]  # fmt: skip
         command = [sys.executable, "-m", "adapter_agent"]
         subprocess.run([*command, "restore", *common], check=True, env=environment, capture_output=True)
-        agent = subprocess.Popen([*command, "sync", *common], env=environment, stderr=subprocess.DEVNULL)
+        agent = subprocess.Popen(
+            [*command, "sync", *common], env=environment, stderr=subprocess.DEVNULL, start_new_session=True
+        )
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     ended = subprocess.run(
         [*launch, "-m", "benchmarks.stall_loop", way, str(folder), url],

@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from adapter_agent.priority import give_way
 from adapter_api.base import split_s3_uri
 from adapter_api.job import AdapterTrainingJob
 from adapter_api.sources import stored_models
@@ -193,6 +194,7 @@ def _start(
         environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"] = credentials
         # The server holds the lock too: were this process killed, nobody could start a second one on the same files.
         process = processes.start(_command(ports, buckets), environment, log, folder=data, keep_open=[lock.fileno()])
+        give_way(process.pid)
         try:
             if _ready(process, ports, buckets):
                 return process, f"http://{HOST}:{ports['s3']}"

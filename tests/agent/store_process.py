@@ -31,7 +31,10 @@ class StoreProcess(ABC):
         """Returns when it answers."""
         argv, env = self.launch()
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(argv, env=env, stdout=log, stderr=log, cwd=self.folder)
+            # As a server of its own: a session, which the kernel may schedule as one, is not shared with who starts it.
+            self.process = subprocess.Popen(
+                argv, env=env, stdout=log, stderr=log, cwd=self.folder, start_new_session=True
+            )
         wait_until(self.is_ready)
 
     def kill(self) -> None:

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from adapter_agent.errors import BucketMissing
+from adapter_agent.priority import NICENESS
 from adapter_agent.store import Store
 from adapter_api.document import Document, validate
 from adapter_api.job import AdapterTrainingJob
@@ -42,6 +43,12 @@ def test_store_listens_on_loopback_only_and_refuses_a_mistyped_bucket(tmp_path: 
         with pytest.raises(BucketMissing):
             Store.connect("s3://bukcet", endpoint).put("name", b"content")
     assert not any(server.is_running() for server in servers)
+
+
+def test_store_leaves_the_processor_to_those_that_train(tmp_path: Path) -> None:
+    others = _servers()
+    with embedded_store(tmp_path):
+        assert {server.nice() for server in _servers() - others} == {NICENESS}
 
 
 def test_credentials_are_the_owners_alone_and_stay_the_same(tmp_path: Path) -> None:

@@ -1,10 +1,9 @@
 """`python -m adapter_agent restore|sync|train`: runs one command and turns its end into an exit code."""
 
 import logging
-import os
 import sys
 
-from adapter_agent import options, prepare, sync, trainer_process
+from adapter_agent import options, prepare, priority, sync, trainer_process
 from adapter_agent.errors import StorageError
 from adapter_api.progress import ExitCode
 
@@ -22,7 +21,7 @@ def main() -> int:
             return ExitCode.COMPLETE
         if isinstance(chosen, options.TrainOptions):
             return trainer_process.train(chosen)
-        os.nice(sync.NICENESS)
+        priority.give_way()
         return sync.sync(chosen)
     except StorageError as error:
         print(f"adapter_agent: error: {error}", file=sys.stderr)

@@ -21,8 +21,6 @@ from adapter_agent.report import Report
 from adapter_agent.serve import serving
 from adapter_api.progress import ExitCode
 
-NICENESS = 10
-"""Of the process that runs beside a trainer: the trainer's, and what writes its checkpoints, come first."""
 POLL_SECONDS = 0.2
 LONGEST_RETRY_SECONDS = 30.0
 
