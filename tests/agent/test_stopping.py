@@ -23,13 +23,15 @@ from tests.agent.waiting import wait_until
 pytestmark = pytest.mark.timeout(120)
 
 TRAINER = """
-import pathlib, shutil, signal, sys, threading
-told = threading.Event()
+import os, pathlib, shutil, signal, sys, threading, time
+agent, told = os.getppid(), threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: told.set())
 pathlib.Path(sys.argv[1], "ready").touch()
 told.wait()
 if sys.argv[2] == "hangs":
-    threading.Event().wait(100)
+    while os.getppid() == agent:  # in a pod it ends with its container
+        time.sleep(0.1)
+    sys.exit(1)
 shutil.move(pathlib.Path(sys.argv[1], "saved"), pathlib.Path(sys.argv[1], "checkpoint-20"))
 pathlib.Path(sys.argv[1], "outcome.json").write_text(sys.argv[3])
 sys.exit(75)
