@@ -27,9 +27,17 @@ def autogroup(pid: int) -> str:
     return file.read_text().split()[-1]
 
 
-def test_every_thread_is_nice(process: "subprocess.Popen[bytes]") -> None:
+def test_a_process_comes_after_those_that_train(process: "subprocess.Popen[bytes]") -> None:
+    before = psutil.Process(process.pid).nice()
     give_way(process.pid)
-    assert psutil.Process(process.pid).nice() == NICENESS
+    assert psutil.Process(process.pid).nice() == min(before + NICENESS, 19)
+
+
+@pytest.mark.parametrize("process", [True], indirect=True)
+def test_what_is_nice_already_still_comes_after_those_that_are_as_nice(process: "subprocess.Popen[bytes]") -> None:
+    psutil.Process(process.pid).nice(19 - NICENESS + 2)
+    give_way(process.pid)
+    assert psutil.Process(process.pid).nice() == 19
 
 
 @pytest.mark.parametrize("process", [True], indirect=True)

@@ -48,7 +48,7 @@ def test_store_listens_on_loopback_only_and_refuses_a_mistyped_bucket(tmp_path: 
 def test_store_leaves_the_processor_to_those_that_train(tmp_path: Path) -> None:
     others = _servers()
     with embedded_store(tmp_path):
-        assert {server.nice() for server in _servers() - others} == {NICENESS}
+        assert {server.nice() for server in _servers() - others} == {min(psutil.Process().nice() + NICENESS, 19)}
 
 
 def test_credentials_are_the_owners_alone_and_stay_the_same(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_a_job_is_suspended_resumed_and_scaled_and_loses_no_step(world: World) -
     world.wait_step(name, saved[-1] + 1, attempt=2)
     for attempt, nodes in ((3, 3), (4, 2)):
         world.kubectl("scale", f"atj/{name}", f"--replicas={nodes}")
-        world.wait_nodes(name, nodes)
+        world.wait_attempt(name, attempt, nodes)
         world.wait_step(name, world.committed(name)[-1] + 1, attempt)
     assert assert_complete(world, name)["restarts"]["total"] == 0
 

@@ -181,10 +181,6 @@ class World:
 
         self.wait(f"{name} at step {step} of attempt {attempt}", reached)
 
-    def wait_nodes(self, name: str, nodes: int) -> None:
-        """Until so many pods of a job train."""
-        self.wait(f"{name}: {nodes} nodes", lambda: self.status(name).get("nodes", {}).get("ready") == nodes)
-
     def wait_attempt(self, name: str, attempt: int, nodes: int = 2) -> None:
         """Until all pods of an attempt are ready; what an earlier one still commits does not tell."""
 

@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 NICENESS = 10
+"""Added to what a process has: under `nice`, too, it comes after those that train."""
 
 
 def give_way(process: int | None = None) -> None:
@@ -19,9 +20,10 @@ def give_way(process: int | None = None) -> None:
     """
     process = process or os.getpid()
     folder = Path("/proc", str(process))
-    with suppress(OSError):  # it, or one of its threads, has ended meanwhile
-        niceness = max(NICENESS, os.getpriority(os.PRIO_PROCESS, process))
-        for thread in (folder / "task").iterdir():
+    niceness = os.getpriority(os.PRIO_PROCESS, process) + NICENESS  # the kernel stops at 19
+    for thread in (folder / "task").iterdir():
+        with suppress(ProcessLookupError):  # it has ended meanwhile
             os.setpriority(os.PRIO_PROCESS, int(thread.name), niceness)
-        if os.getsid(process) == process:
-            (folder / "autogroup").write_text(str(niceness))
+    if os.getsid(process) == process:
+        with suppress(OSError):  # not every kernel groups by session
+            (folder / "autogroup").write_text(str(NICENESS))
