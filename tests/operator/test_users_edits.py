@@ -231,7 +231,14 @@ def test_what_another_version_stored_is_still_reconciled(place: OnPlane, control
     # Stored under a CRD that knows more and demands less: a later version's, then rolled back.
     crd = json.loads(control_plane.kubectl("create", "--dry-run=client", "-o", "json", "-f", str(CRD)))
     version = crd["spec"]["versions"][0]
-    version["schema"]["openAPIV3Schema"] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    unknown_too = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    # As every version's: a list that was a value as a whole would leave its items without an owner on the way back.
+    conditions = {
+        "type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"],
+        "items": unknown_too | {"required": ["type"], "properties": {"type": {"type": "string"}}},
+    }  # fmt: skip
+    status_schema = unknown_too | {"properties": {"conditions": conditions}}
+    version["schema"]["openAPIV3Schema"] = unknown_too | {"properties": {"status": status_schema}}
     control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=json.dumps(crd))
     job = quick_job("stored")
     job["spec"]["holdFor"] = "later"
