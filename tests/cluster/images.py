@@ -94,6 +94,7 @@ def python() -> str:
     Returns:
         The image's name.
     """
+    packages.ensure(packages.BASE_IMAGE)
     if _identity(PYTHON) is None:
         base = debian()
         with tempfile.TemporaryDirectory(prefix="python-") as folder:
