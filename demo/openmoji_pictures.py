@@ -1,4 +1,4 @@
-"""Held-out emoji as the trained model draws them, beside what they are: from all conditions, without each, from none."""
+"""Held-out emoji as the trained model draws them, beside what they are: from all conditions, some, and none."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,7 +26,8 @@ def selections(columns: Mapping[str, str]) -> dict[str, set[str]]:
         columns: a title for each data column.
     """
     without = {f"without {title}": set(columns) - {name} for name, title in columns.items()}
-    return {ALL: set(columns), **without, NONE: set()}
+    alone = {f"only {title}": {name} for name, title in columns.items()}
+    return {ALL: set(columns), **without, **alone, NONE: set()}
 
 
 def draw(sampler: Sampler, emoji: Sequence[Row], columns: Mapping[str, str]) -> dict[str, Tensor]:
@@ -56,11 +57,6 @@ def pictures(files: Sequence[Path]) -> Tensor:
         with Image.open(file) as image:
             pixels.append(torch.from_numpy(np.array(image.convert("RGB"))))
     return torch.stack(pixels).permute(0, 3, 1, 2).float() / 255
-
-
-def distances(drawn: Mapping[str, Tensor], emoji: Tensor) -> dict[str, float]:
-    """PURE: root mean square of the difference between pictures and the emoji that they are of, in 0..1, by title."""
-    return {title: float((images - emoji).square().mean().sqrt()) for title, images in drawn.items()}
 
 
 def side_by_side(columns: Mapping[str, Tensor]) -> Image.Image:

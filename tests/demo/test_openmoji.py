@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from rich.console import Console
 from transformers import CLIPTokenizer
@@ -10,8 +11,8 @@ from transformers import CLIPTokenizer
 from adapter_api.document import read, validate
 from adapter_api.training import TrainingConfig
 from adapter_trainer.images import reference_image
-from demo import openmoji
-from demo.openmoji_run import CONDITIONS, configuration, table
+from demo import openmoji, openmoji_network
+from demo.openmoji_run import CONDITIONS, configuration, evenly, table
 
 ROOT = Path(__file__).parents[2]
 LISTED = """\
@@ -50,7 +51,7 @@ def test_a_few_emoji_become_samples_that_the_configuration_reads(tmp_path: Path)
     rows = [line.split("\t") for line in (tmp_path / openmoji.PAIRS).read_text(encoding="utf-8").splitlines()]
     assert len(rows) >= 16
     features = np.load(tmp_path / rows[0][3])
-    assert features.shape == (openmoji.FEATURES,)
+    assert features.shape == (openmoji_network.WIDTH,)
     with Image.open(tmp_path / rows[0][0]) as picture, Image.open(tmp_path / rows[0][4]) as lines:
         assert picture.size == lines.size == (openmoji.SIDE, openmoji.SIDE)
         assert picture.tobytes() != lines.tobytes()
@@ -83,14 +84,22 @@ def test_every_condition_of_the_configuration_is_in_the_table() -> None:
     assert {"text", *names} == set(CONDITIONS)
 
 
-def test_the_table_says_by_how_much_loss_and_distance_grow_without_each_condition() -> None:
+def test_the_table_says_what_is_drawn_and_lost_with_which_conditions() -> None:
     titles = [condition.title for condition in CONDITIONS.values()]
-    summary = {
-        **{f"gain.{name}": 0.125 for name in CONDITIONS},
-        "distance": {"all four": 0.1, **{f"without {title}": 0.15 for title in titles}},
-    }
+    worth = {"distance": 0.25, "likeness": 0.5, "group": 0.75}
+    drawn = ["all four", *(f"{how} {title}" for how in ("without", "only") for title in titles), "nothing", "the emoji"]
+    summary = {**{f"gain.{name}": 0.125 for name in CONDITIONS}, "worth": dict.fromkeys(drawn, worth)}
     console = Console(width=120)
     with console.capture() as shown:
         console.print(table(summary))
     lines = shown.get().splitlines()[1:]
-    assert [line.split()[-2:] for line in lines] == [["+12.5%", "+50.0%"]] * len(titles)
+    assert [line[:18].strip() for line in lines] == drawn
+    assert all(line[18:].split()[-3:] == ["25.0%", "0.50", "75%"] for line in lines)
+    assert [line[:18].strip() for line in lines if "+12.5%" in line] == [f"without {title}" for title in titles]
+
+
+@pytest.mark.parametrize(
+    ("count", "chosen"), [(3, ["a", "c", "e"]), (7, ["a", "b", "c", "d", "e", "f", "g"]), (9, list("abcdefg"))]
+)
+def test_emoji_are_chosen_evenly_over_all(count: int, chosen: list[str]) -> None:
+    assert evenly(list("abcdefg"), count) == chosen
