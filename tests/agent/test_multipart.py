@@ -183,3 +183,20 @@ def test_a_part_that_is_damaged_on_its_way_is_refused(store: Store, large: Path)
         transfer.send(store, "large", large, lying, {}, transfer.Condition())
     assert store.head("large") is None
     assert open_uploads(store) == 0
+
+
+def test_an_upload_that_its_owner_ends_while_all_are_ended_is_no_error(
+    store: Store, proxy: Proxy, through: Store
+) -> None:
+    for name in ("first", "second"):
+        store.client.create_multipart_upload(Bucket=store.bucket, Key=store.full_key(name))
+
+    def rule(request: Request) -> str:
+        if request.method == "DELETE":  # the first of two: all but what this one asks for is done by somebody else
+            proxy.rule = lambda request: "pass"
+            store.abort_uploads("")
+        return "pass"
+
+    proxy.rule = rule
+    through.abort_uploads("")
+    assert open_uploads(store) == 0

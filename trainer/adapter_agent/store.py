@@ -344,6 +344,8 @@ class Store:
             )
             for page in pages:
                 for upload in page.get("Uploads", ()):
-                    self.client.abort_multipart_upload(
-                        Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
-                    )
+                    # Whoever was stopped in the middle of it may have gone on, and completed or ended it meanwhile.
+                    with suppress(self.client.exceptions.NoSuchUpload):
+                        self.client.abort_multipart_upload(
+                            Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                        )
