@@ -33,7 +33,7 @@ test: $(INSTALLED) ## Run every test
 demo: $(INSTALLED) ## Train digits on two nodes against an embedded object store; ends with pictures and figures
 	$(BIN)/python -m demo
 
-demo-openmoji: $(INSTALLED) ## Train emoji from caption, group, line art and features; shows what each adds; half an hour
+demo-openmoji: $(INSTALLED) ## Train emoji from caption, group, line art and features; shows what each adds; about an hour
 	$(BIN)/python -m demo.openmoji_run
 
 example-data: $(INSTALLED) ## Write the data that configs/example.yaml trains on to data/digits
