@@ -41,6 +41,10 @@ class EmojiJudge:
         for title, pictures in drawn.items():
             ours = self._network.features(pictures)
             right, wrong = similarity(ours, theirs)
-            distance = float((pictures - emoji).square().mean().sqrt())
-            found[title] = Worth(distance, right - wrong, self._groups.accuracy(ours, groups))
+            found[title] = Worth(distance(pictures, emoji), right - wrong, self._groups.accuracy(ours, groups))
         return found
+
+
+def distance(drawn: Tensor, emoji: Tensor) -> float:
+    """PURE: root mean square of the difference between pictures [N, 3, H, W] and the emoji that they are of, in 0..1."""
+    return float((drawn - emoji).square().mean().sqrt())

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from demo.openmoji_judge import EmojiJudge
+from demo.openmoji_judge import EmojiJudge, distance
 from demo.openmoji_network import WIDTH, Network
 
 SIDE = 32
@@ -30,6 +30,14 @@ def test_features_have_one_length_whatever_the_size_of_the_pictures(network: Net
     found = network.features(torch.rand(2, 3, SIDE, SIDE))
     assert found.shape == (2, WIDTH)
     assert found.norm(dim=1).tolist() == pytest.approx([math.sqrt(WIDTH)] * 2)
+
+
+def test_the_distance_is_the_root_mean_square_of_what_differs() -> None:
+    emoji = torch.zeros(2, 3, 4, 4)
+    half = torch.zeros(2, 3, 4, 4)
+    half[0] = 1
+    found = [distance(drawn, emoji) for drawn in (emoji, half, emoji + 0.25)]
+    assert found == pytest.approx([0, 0.5**0.5, 0.25])
 
 
 def test_the_emoji_themselves_are_worth_everything_and_others_less(network: Network) -> None:
