@@ -54,6 +54,19 @@ def test_latents_are_scaled_samples_of_the_posterior(autoencoder: Autoencoder) -
     torch.testing.assert_close(autoencoder.decode(expected), decoded)
 
 
+def test_large_pictures_take_the_room_of_few_and_become_the_same(
+    autoencoder: Autoencoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, seen = torch.randn(5, 1, 16, 16).clamp(-1, 1), list[int]()
+    posterior, decoded = autoencoder.posterior(images), autoencoder.decode(torch.ones(5, 2, 8, 8))
+    monkeypatch.setattr("adapter_trainer.first_stage.PIXELS_AT_ONCE", 2 * 16 * 16)
+    for part in (autoencoder.vae.encoder, autoencoder.vae.decoder):
+        part.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    torch.testing.assert_close(autoencoder.posterior(images), posterior)
+    torch.testing.assert_close(autoencoder.decode(torch.ones(5, 2, 8, 8)), decoded)
+    assert seen == [2, 2, 1] * 2
+
+
 def test_it_stays_in_float32_under_autocast(autoencoder: Autoencoder) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         latents = autoencoder.encode(torch.zeros(1, 1, 8, 8), torch.zeros(1, 2, 4, 4))

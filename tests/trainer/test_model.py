@@ -1,6 +1,7 @@
 """The model is put together as configured: what is trained changes, what conditions it changes the prediction."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,29 @@ def test_dropped_text_is_zeros_or_the_empty_caption(data: Path, tokenizer: Path,
     torch.testing.assert_close(without, predict(config, model, dropped=dropped, input_ids=model.tokenizers(["x", "y"])))
     empty = predict(config, model, input_ids=model.tokenizers(["", ""]))
     assert torch.allclose(empty, without) == (null == "encoded")
+
+
+@pytest.mark.parametrize("null", ["zeros", "encoded"])
+def test_kept_conditions_are_encoded_once_and_predict_the_same(data: Path, tokenizer: Path, null: str) -> None:
+    parts = tiny.merged(everything(tokenizer), {"text_config": {"null_condition": null}})
+    config = tiny.configuration(model_settings(data, parts))
+    model = AdapterModel(config).eval()
+    assert model.text_encoders is not None
+    assert model.image_encoder is not None
+    reads: list[str] = []
+    model.text_encoders.register_forward_hook(lambda *_: reads.append("text"))
+    model.image_encoder.register_forward_hook(lambda *_: reads.append("image"))
+    kept = conditions(config, model, keeps_encoded=True)
+    latents, timesteps = torch.randn(2, *model.latent_shape(8)), torch.tensor([3, 700])
+    for name in ("", *kept.dropped):
+        dropped = {**kept.dropped, name: torch.tensor([False, True])} if name else kept.dropped
+        with torch.no_grad():
+            before = len(reads)
+            once = model(latents, timesteps, replace(kept, dropped=dropped))
+            # The captions, the references' states and their pooled embeddings, and each of their nulls.
+            assert sorted(reads[before:]) == ([] if name else ["image"] * 4 + ["text"] * 2)
+            anew = model(latents, timesteps, conditions(config, model, dropped=dropped))
+        torch.testing.assert_close(once, anew)
 
 
 def test_adapters_alone_condition_a_frozen_unet(data: Path) -> None:

@@ -106,10 +106,10 @@ class Evaluation:
         target = self.schedule.target(latents, batch.noise, timesteps).float()
         names = list(batch.dropped)
         found: list[Losses] = [{} for _ in places]
+        whole = Conditions(batch.columns, {}, batch.time_ids, batch.input_ids, self.null_ids, keeps_encoded=True)
         for without in ("", *names):
             dropped = {name: torch.full_like(batch.dropped[name], name == without) for name in names}
-            conditions = Conditions(batch.columns, dropped, batch.time_ids, batch.input_ids, self.null_ids)
-            prediction = self.model(noisy, timesteps, conditions).float()
+            prediction = self.model(noisy, timesteps, replace(whole, dropped=dropped)).float()
             for losses, value in zip(found, ((prediction - target) ** 2).mean((1, 2, 3)).tolist(), strict=True):
                 losses[without] = value
         return found

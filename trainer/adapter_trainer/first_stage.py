@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from adapter_api.networks import FirstStageConfig
 from adapter_trainer import registry, sources
 
+PIXELS_AT_ONCE = 1024**2
+"""That an autoencoder takes in one pass: each of so large pictures needs some 3 GB for itself, and alone keeps a device busy."""
+
 
 class FirstStage(Protocol):
     """What training and sampling need of a first stage."""
@@ -65,9 +68,12 @@ class Autoencoder(nn.Module):
 
     def posterior(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] in -1..1 -> mean and standard deviation of their latents, [B, 2, channels, h, w]."""
+        parts = []
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-            distribution = self.vae.encode(images.to(self.dtype)).latent_dist
-            return torch.stack([distribution.mean, distribution.std], dim=1)
+            for some in images.split(_at_once(images.shape[-2] * images.shape[-1])):
+                distribution = self.vae.encode(some.to(self.dtype)).latent_dist
+                parts.append(torch.stack([distribution.mean, distribution.std], dim=1))
+        return torch.cat(parts)
 
     def latents(self, posterior: Tensor, noise: Tensor) -> Tensor:
         """A sample of a posterior [B, 2, channels, h, w], in the UNet's units; noise of the latents' shape."""
@@ -77,9 +83,16 @@ class Autoencoder(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images in -1..1."""
+        parts = []
         with torch.no_grad(), torch.autocast(latents.device.type, enabled=False):
-            images: Tensor = self.vae.decode(latents.to(self.dtype) / self.scale + self.shift).sample
-        return images.float().clamp(-1, 1)
+            for some in latents.split(_at_once(latents.shape[-2] * latents.shape[-1] * self.factor**2)):
+                images: Tensor = self.vae.decode(some.to(self.dtype) / self.scale + self.shift).sample
+                parts.append(images.float().clamp(-1, 1))
+        return torch.cat(parts)
+
+
+def _at_once(pixels: int) -> int:
+    return max(PIXELS_AT_ONCE // pixels, 1)
 
 
 def first_stage(config: FirstStageConfig, channels: int, seed: int) -> Pixels | Autoencoder:

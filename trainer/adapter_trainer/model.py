@@ -41,6 +41,8 @@ class Conditions:
     """What frozen encoders made before training, [B, ...]: `text.states`, `text.pooled`, and by `feature_name`."""
     encoded_nulls: dict[str, Tensor] = field(default_factory=dict)
     """The same of the empty caption and of empty pictures, [1, ...]."""
+    keeps_encoded: bool = False
+    """Whether the first prediction fills in the two above: for conditions that are predicted from many times."""
 
 
 def feature_name(column: str, *, sequence: bool) -> str:
@@ -220,6 +222,8 @@ class AdapterModel(nn.Module):
 
     def forward(self, latents: Tensor, timesteps: Tensor, conditions: Conditions) -> Tensor:
         """Noisy latents [B, C, H, W] and timesteps [B] -> prediction [B, C, H, W]."""
+        if conditions.keeps_encoded:
+            self._encode(conditions)
         text, pooled = self._text(conditions, latents)
         sequence = conditioning_sequence(
             text,
@@ -243,6 +247,20 @@ class AdapterModel(nn.Module):
             return_dict=False,
         )[0]
         return prediction
+
+    def _encode(self, conditions: Conditions) -> None:
+        """Fills in what is not encoded of the conditions yet; in the forward pass, which alone has its precision."""
+        encoded, nulls = conditions.encoded, conditions.encoded_nulls
+        if self.text_encoders is not None and "text.states" not in encoded:
+            for found, ids in ((encoded, conditions.input_ids), (nulls, conditions.null_ids)):
+                found["text.states"], found["text.pooled"] = self.text_encoders(ids)
+        if self.image_encoder is None:
+            return
+        for column, sequence in self.reference_features():
+            if (name := feature_name(column, sequence=sequence)) not in encoded:
+                pixels = conditions.columns[column]
+                encoded[name] = self.image_encoder(pixels, sequence=sequence)
+                nulls[name] = self.image_encoder(torch.zeros_like(pixels[:1]), sequence=sequence)
 
     def _column(self, path: str) -> str:
         return self.columns[path].name

@@ -123,6 +123,7 @@ class Sampler:
             time_ids=time_ids.expand(len(rows), 6).to(self.device),
             input_ids=[] if tokenizers is None else [ids.to(self.device) for ids in tokenizers(captions)],
             null_ids=[] if tokenizers is None else [ids.to(self.device) for ids in tokenizers([""])],
+            keeps_encoded=True,
         )
 
     def _value(self, name: str, width: int, value: Any) -> Tensor:
