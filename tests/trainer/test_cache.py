@@ -288,9 +288,11 @@ def test_encoders_leave_memory_and_come_back_to_draw(data: Path, tokenizer: Path
     loop.take_step(run)
     with run.resting.awake():
         pixels = torch.zeros(1, 3, 16, 16)
+        kept = list(model.image_encoder.parameters())  # type: ignore[union-attr]  # as DistributedDataParallel does
         assert torch.equal(model.image_encoder(pixels, sequence=True), image_encoder(pixels, sequence=True))  # type: ignore[misc]
         assert model.first_stage.decode(torch.zeros(1, 2, 4, 4)).isfinite().all()
     assert devices(model.first_stage) == {"meta"}
+    assert sum(parameter.numel() for parameter in kept) == 0
     assert train_here(given, tmp_path / "drawn") == 0
     with Image.open(tmp_path / "drawn" / "samples" / "step-8.png") as drawn:
         assert len(set(drawn.get_flattened_data())) > 5

@@ -36,14 +36,13 @@ def planned() -> plan.Work:
     return plan.count(sdxl())
 
 
-def test_counted_flops_and_kept_bytes_are_those_of_a_real_pass(tmp_path: Path) -> None:
+def test_counted_flops_are_those_of_a_real_pass(tmp_path: Path) -> None:
     data = tiny.write_data(tmp_path / "data")
     in_the_loop = {"data": {"params": {"cache": {"mode": "off"}}}}
     config = tiny.configuration(tiny.merged(tiny.settings(data, CHANGES), in_the_loop))
     run = setup.prepare(config, setup.RunOptions(tmp_path / "output", show=lambda _: None))
     batch = next(run.batches)
-    saved = plan._SavedBytes(run.state.model)
-    with FlopCounterMode(display=False) as counter, saved:
+    with FlopCounterMode(display=False) as counter:
         loss = loop.losses_of(run.module, run.state.model, run.schedule, batch, run.nulls).mean()
         encoding_and_forward = counter.get_total_flops()
         loss.backward()
@@ -53,7 +52,6 @@ def test_counted_flops_and_kept_bytes_are_those_of_a_real_pass(tmp_path: Path) -
     # Both adapters read the one image encoder, whose output a real pass asks for each of them.
     assert work.forward_flops + work.encode_flops == pytest.approx(encoding_and_forward, rel=0.02)
     assert work.backward_flops == pytest.approx(counter.get_total_flops() - encoding_and_forward, rel=0.02)
-    assert work.memory["activations"] == pytest.approx(saved.total, rel=0.1)
 
 
 def test_patches_of_pixels_are_counted_as_the_positions_that_they_are() -> None:
@@ -106,23 +104,8 @@ def test_a_model_in_object_storage_is_counted_by_its_parameters_and_that_is_said
     assert any("unet_config: s3://models/tiny has the shape that `params` give" in line for line in found.assumed)
 
 
-def test_fsdp_shares_out_what_is_trained_and_counts_what_is_gathered() -> None:
-    settings = tiny.settings(changes={"optimization": {"parallelism": "FSDP", "ema": {}}})
-    whole, quarter = (plan.count(tiny.configuration(settings), world_size) for world_size in (1, 4))
-    shared = ("trained weights", "gradients", "optimizer", "average of the weights")
-    assert [quarter.memory[name] for name in shared] == [
-        -(-whole.trained_parameters // 4) * each for each in (4, 4, 8, 4)
-    ]
-    assert "gathered from other processes" not in whole.memory
-    assert 0 < quarter.memory["gathered from other processes"] < 3 * 4 * whole.trained_parameters
-    assert quarter.memory["activations"] == whole.memory["activations"]
-    ddp = tiny.configuration(tiny.settings(changes={"optimization": {"ema": {}}}))
-    assert plan.count(ddp, 4).memory == whole.memory
-
-
-def test_gradient_checkpointing_keeps_a_fraction_of_the_activations(planned: plan.Work) -> None:
+def test_gradient_checkpointing_computes_more(planned: plan.Work) -> None:
     checkpointed = plan.count(sdxl(unet_config={"gradient_checkpointing": True}))
-    assert checkpointed.memory["activations"] < planned.memory["activations"] / 4
     assert checkpointed.backward_flops > planned.backward_flops
 
 

@@ -36,7 +36,7 @@ def model_of(
         InvalidConfig: a part that cannot be built or loaded, does not fit the others, or overflows.
     """
     model = AdapterModel(sources.with_local_models(config, models))
-    _cast_frozen(model, compute.WEIGHT_TYPES[config.optimization.mixed_precision])
+    cast_frozen(model, compute.WEIGHT_TYPES[config.optimization.mixed_precision])
     model.to(device)
     _check_overflow(model, config)
     _tell_cut(config, rows, model, processes, show)
@@ -44,7 +44,7 @@ def model_of(
     return model
 
 
-def _cast_frozen(model: AdapterModel, dtype: torch.dtype) -> None:
+def cast_frozen(model: AdapterModel, dtype: torch.dtype) -> None:
     """Holds what is not trained in the precision that it is computed in; the first stage keeps its own."""
     for _, module, settings in model.trainable_parts():
         if not settings.train:

@@ -10,6 +10,7 @@ from adapter_api.training import TrainingConfig
 from adapter_trainer import plan
 from adapter_trainer.compute import WEIGHT_TYPES
 from adapter_trainer.device_speed import GIB, Device, known_device, measured_flops
+from adapter_trainer.footprint import Footprint, footprint
 
 EFFICIENCY = 0.4
 """Share of its peak that a GPU is taken to reach where nothing was measured: SDXL inference is published at 0.31 to 0.52."""
@@ -24,6 +25,7 @@ class Forecast:
     """What one training process will take."""
 
     work: plan.Work
+    held: Footprint
     device: str
     basis: str
     """Where the speed comes from."""
@@ -31,10 +33,15 @@ class Forecast:
     """Forward and backward of one batch, the encoders' outputs being cached."""
     seconds_of_encoders: float
     """Of one batch, where they are not."""
-    memory: int
-    """Bytes at the peak."""
+    libraries: int
+    """Bytes that are held before there is a model."""
     available: int | None
     """Bytes that the device has, if that is known."""
+
+    @property
+    def memory(self) -> int:
+        """Bytes at the peak."""
+        return self.held.bytes + self.libraries
 
 
 def forecast(
@@ -51,7 +58,7 @@ def forecast(
     Raises:
         InvalidConfig: parts that do not fit together.
     """
-    work = plan.count(config, world_size)
+    work = plan.count(config)
     passes = work.forward_flops + work.backward_flops
     here = torch.device("cpu")
     if torch.accelerator.is_available():
@@ -62,9 +69,11 @@ def forecast(
     if device is not None:
         rate = efficiency * device.peak(config.optimization.mixed_precision)
         basis = f"{efficiency:.0%} of {device.peak(config.optimization.mixed_precision) / 1e12:.0f} TFLOP/s, assumed"
-        memory = work.bytes + RUNTIME_BYTES["cuda"]
         seconds = (passes + work.learning_flops) / rate
-        return Forecast(work, device.name, basis, seconds, work.encode_flops / rate, memory, device.memory)
+        held = footprint(config, world_size, "cuda")
+        return Forecast(
+            work, held, device.name, basis, seconds, work.encode_flops / rate, RUNTIME_BYTES["cuda"], device.memory
+        )
     if passes <= TIMED_FLOPS:
         rate = passes / plan.timed_step(config, here, clock)
         basis = "one forward and backward pass of this model, timed"
@@ -72,8 +81,10 @@ def forecast(
         rate = _block_rate(config, here, clock)
         basis = f"{rate / 1e9:.0f} GFLOP/s of one transformer block, timed"
     seconds = (passes + work.learning_flops) / rate
-    memory = work.bytes + RUNTIME_BYTES["cpu" if here.type == "cpu" else "cuda"]
-    return Forecast(work, f"this machine ({here.type})", basis, seconds, work.encode_flops / rate, memory, None)
+    kind = "cpu" if here.type == "cpu" else "cuda"
+    held = footprint(config, world_size, kind)
+    name = f"this machine ({here.type})"
+    return Forecast(work, held, name, basis, seconds, work.encode_flops / rate, RUNTIME_BYTES[kind], None)
 
 
 def _block_rate(config: TrainingConfig, device: torch.device, clock: Callable[[], float]) -> float:

@@ -37,6 +37,10 @@ class Resting:
 
     def _rest(self) -> None:
         for part in self.parts:
+            if part.is_pretrained:
+                for tensor in (*part.module.parameters(), *part.module.buffers()):
+                    # Wrappers keep lists of parameters (DistributedDataParallel does): only an empty one frees its memory.
+                    tensor.data = tensor.data.new_empty(0)
             part.module.to("meta" if part.is_pretrained else "cpu")
 
     @contextmanager

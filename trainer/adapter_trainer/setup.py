@@ -100,8 +100,9 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
     )
     ema = _average(config, optimizer)
     module: nn.Module
-    # Accelerate wraps a model that is only evaluated for mixed precision alone, which is what a sharded one needs.
-    module = accelerator.prepare_model(model, evaluation_mode=is_sharded)
+    # Accelerate wraps a model that is only evaluated for mixed precision alone. That is all that a sharded one needs, and one
+    # that no other process trains: torchrun's single process would else keep the gradients a second time.
+    module = accelerator.prepare_model(model, evaluation_mode=is_sharded or processes.world_size == 1)
     prepared_optimizer = accelerator.prepare_optimizer(optimizer)
     state = TrainingState(
         config, model, prepared_optimizer, scheduler, ema, accelerator, _data_record(config, rows, contents),

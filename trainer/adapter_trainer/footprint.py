@@ -1,0 +1,244 @@
+"""What one training process holds at the same time, counted before anything is loaded: in steps, while encoding, while drawing.
+
+As in `plan`, everything is run once with fake tensors. What the UNet keeps for its backward pass depends on the device: under
+autocast, GPUs normalise in float32 (PyTorch's list of operators that autocast to float32), and processors do not.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own convention
+from torch import Tensor, nn
+
+from adapter_api.training import TrainingConfig
+from adapter_trainer import sharding, trial
+from adapter_trainer.assumptions import Known, known
+from adapter_trainer.building import cast_frozen
+from adapter_trainer.compute import WEIGHT_TYPES
+from adapter_trainer.encoders import new_encoder
+from adapter_trainer.evaluate import MAX_BATCH
+from adapter_trainer.fakes import fake_tensors
+from adapter_trainer.first_stage import Autoencoder
+from adapter_trainer.live_bytes import LiveBytes
+from adapter_trainer.model import AdapterModel
+
+OPTIMIZER_BYTES = {"AdamW": 8, "AdamW8bit": 2, "Prodigy": 16, "Adafactor": 0}
+"""Of state, for each trained parameter. Adafactor keeps rows and columns only."""
+
+Bytes = dict[str, int]
+"""By what they are for."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes of one process by what they are for, in each phase of a run."""
+
+    steps: Bytes
+    encoding: Bytes
+    """While the cache is built; empty where steps run the encoders."""
+    drawing: Bytes
+    """While pictures are drawn or judged; empty where none are."""
+
+    @property
+    def phases(self) -> dict[str, int]:
+        """Bytes of each phase that there is."""
+        named = {"training": self.steps, "encoding": self.encoding, "drawing": self.drawing}
+        return {name: sum(parts.values()) for name, parts in named.items() if parts}
+
+    @property
+    def bytes(self) -> int:
+        """At the same time, at most."""
+        return max(self.phases.values())
+
+
+def footprint(config: TrainingConfig, world_size: int = 1, device: str = "cuda") -> Footprint:
+    """Counts what one of `world_size` processes holds, which with FSDP share out what is trained; `device`: cuda or cpu.
+
+    Raises:
+        InvalidConfig: parts that do not fit together.
+    """
+    given, precision = known(config), WEIGHT_TYPES[config.optimization.mixed_precision]
+    with fake_tensors(), torch.device(device), _fused_attention(device):
+        model, texts = _held(given, precision)
+        autocast = _Autocast(device, precision)
+        kept, peak = _activations(model, given, autocast, backward=device == "cpu")
+        encoding = _encoding_peak(model, given, texts, autocast, config.data.params.cache.batch_size)
+        encoding_steps = _encoding_peak(model, given, texts, autocast, config.optimization.train_batch_size)
+        drawing = _drawing_peak(model, given, autocast)
+        sizes = _sizes(model, texts)
+        is_sharded = config.optimization.parallelism == "FSDP" and world_size > 1
+        gathered = sharding.largest_gathered(model) if is_sharded else 0
+    if device != "cpu":
+        # Autograd refuses a device that is not there: how far the backward pass goes above what it is given is the processor's.
+        with fake_tensors():
+            there, autocast = _held(given, precision)[0], _Autocast("cpu", precision)
+            kept_there, peak_there = _activations(there, given, autocast, backward=True)
+        peak = max(peak, kept + peak_there - kept_there)
+    optimization = config.optimization
+    share = -(-sizes.trained // world_size) if is_sharded else sizes.trained
+    copies = 0 if precision is torch.float32 else sizes.trained * precision.itemsize
+    standing = {
+        "frozen weights": sizes.frozen_bytes,
+        "trained weights": share * 4,
+        "their copies in lower precision": copies,
+        "optimizer": share * OPTIMIZER_BYTES.get(optimization.optimizer.target, 8),
+        "average of the weights": 0 if optimization.ema is None else share * 4,
+        "gathered from other processes": gathered * 4,
+    }
+    encoders = {"encoders": sizes.encoder_bytes}
+    keeps = config.data.params.cache.mode != "off" and sizes.encoder_bytes > 0
+    loop = {"activations": peak - copies, "gradients": share * 4}
+    if not keeps:
+        loop = {**encoders, **loop, "activations": max(peak - copies, encoding_steps)}
+    draws = bool(config.sampling.rows) or config.evaluation is not None
+    build = {**standing, **encoders, "activations": encoding, "optimizer": 0, "their copies in lower precision": 0}
+    return Footprint(
+        steps=_present({**standing, **loop}),
+        encoding=_present(build) if keeps else {},
+        drawing=_present({**standing, **encoders, "activations": drawing}) if draws else {},
+    )
+
+
+def _present(parts: Bytes) -> Bytes:
+    return {name: size for name, size in parts.items() if size}
+
+
+# --- what is held ---
+
+
+def _held(given: Known, precision: torch.dtype) -> tuple[AdapterModel, list[Any]]:
+    """The model and its text encoders with weights of the types that a run holds them in."""
+    model = AdapterModel(given.config)
+    cast_frozen(model, precision)
+    texts = [new_encoder(each).requires_grad_(each.train) for each in given.text_encoders]
+    return model, [
+        text if settings.train else text.to(precision)
+        for text, settings in zip(texts, given.text_encoders, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    trained: int
+    """Parameters."""
+    frozen_bytes: int
+    encoder_bytes: int
+    """Of frozen ones, the first stage among them."""
+
+
+def _sizes(model: AdapterModel, texts: Sequence[nn.Module]) -> _Sizes:
+    everything = [parameter for part in (model, *texts) for parameter in part.parameters()]
+    parts = [model.first_stage, *texts, *([model.image_encoder] if model.image_encoder is not None else [])]
+    encoders = {parameter for part in parts for parameter in part.parameters() if not parameter.requires_grad}
+    frozen = [parameter for parameter in everything if not parameter.requires_grad and parameter not in encoders]
+    return _Sizes(
+        sum(parameter.numel() for parameter in everything if parameter.requires_grad), _bytes(frozen), _bytes(encoders)
+    )
+
+
+def _bytes(parameters: Any) -> int:
+    return sum(parameter.numel() * parameter.element_size() for parameter in parameters)
+
+
+# --- what comes and goes ---
+
+
+def _activations(model: AdapterModel, given: Known, autocast: "_Autocast", *, backward: bool) -> tuple[int, int]:
+    """What one forward pass leaves for the backward pass, and the most that was there, gradients of weights apart."""
+
+    def forget(parameter: Tensor) -> None:
+        parameter.grad = None
+
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(forget)
+    live = LiveBytes(model.parameters())
+    with live:
+        with autocast.entered():
+            prediction = trial.predict(model, given, given.config.optimization.train_batch_size)
+        kept = live.now
+        if backward:
+            prediction.float().square().mean().backward()
+    return kept, live.peak
+
+
+@torch.no_grad()
+def _encoding_peak(
+    model: AdapterModel, given: Known, texts: Sequence[nn.Module], autocast: "_Autocast", batch: int
+) -> int:
+    peaks = [0]
+    for encoder, encode in trial.encoders(model, given, texts, batch):
+        live = LiveBytes(encoder.parameters())
+        with live, autocast.entered():
+            encode()
+        peaks.append(live.peak)
+    return max(peaks)
+
+
+@torch.no_grad()
+def _drawing_peak(model: AdapterModel, given: Known, autocast: "_Autocast") -> int:
+    config = given.config
+    rows = config.sampling.images_per_row if config.sampling.rows else 0
+    judged = min(config.optimization.train_batch_size, MAX_BATCH) if config.evaluation is not None else 0
+    batch = max(rows, judged)
+    if not batch:
+        return 0
+    guided = 2 if config.sampling.guidance_scale != 1 else 1
+    live = LiveBytes(model.parameters())
+    with live, autocast.entered():
+        trial.predict(model, given, guided * batch)
+    if not isinstance(model.first_stage, Autoencoder):
+        return live.peak
+    decoding = LiveBytes(model.parameters())
+    with decoding:
+        model.first_stage.decode(torch.randn(batch, *model.latent_shape(config.data.params.resolution)))
+    return max(live.peak, decoding.peak)
+
+
+class _Autocast:
+    """Autocast as a device has it, whether that device is there or not."""
+
+    def __init__(self, device: str, precision: torch.dtype) -> None:
+        self._device = device
+        self._precision = precision
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """`torch.autocast` itself turns off for a device that is not there."""
+        if self._precision is torch.float32:
+            yield
+            return
+        before = torch.is_autocast_enabled(self._device), torch.get_autocast_dtype(self._device)
+        torch.set_autocast_enabled(self._device, True)
+        torch.set_autocast_dtype(self._device, self._precision)
+        torch.autocast_increment_nesting()
+        try:
+            yield
+        finally:
+            if torch.autocast_decrement_nesting() == 0:
+                torch.clear_autocast_cache()
+            torch.set_autocast_enabled(self._device, before[0])
+            torch.set_autocast_dtype(self._device, before[1])
+
+
+@contextmanager
+def _fused_attention(device: str) -> Iterator[None]:
+    """GPUs never write the matrix of attention out; where there is none, PyTorch would count it."""
+    if device == "cpu":
+        with nullcontext():
+            yield
+        return
+    before = F.scaled_dot_product_attention
+
+    def fused(query: Tensor, key: Tensor, value: Tensor, *_: object, **__: object) -> Tensor:
+        attended: Tensor = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[0]  # noqa: SLF001
+        return attended
+
+    F.scaled_dot_product_attention = fused
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = before
