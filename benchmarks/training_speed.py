@@ -15,10 +15,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from adapter_api.training import TrainingConfig
-from adapter_trainer import compute, loop, plan
+from adapter_trainer import loop, plan
 from adapter_trainer.device_speed import known_device
 from adapter_trainer.first_stage import Autoencoder
 from adapter_trainer.model import AdapterModel
+from adapter_trainer.registry import WEIGHT_TYPES
 from benchmarks import reference_recipe, shapes
 from benchmarks.quickstart import ROOT
 from benchmarks.shapes import Scale
@@ -101,7 +102,7 @@ def reference(config: TrainingConfig, folder: Path, scale: Scale, device: torch.
         text_encoders=list(text.encoders),
         batches=reference_recipe.batches(pictures, scale.batch_size),
         device=device,
-        dtype=compute.WEIGHT_TYPES[scale.mixed_precision],
+        dtype=WEIGHT_TYPES[scale.mixed_precision],
     )
 
 

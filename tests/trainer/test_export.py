@@ -141,6 +141,28 @@ def test_a_pipeline_draws_with_the_exported_adapter_what_our_sampler_draws(
     assert export.layout_of(sampler.model.adapters["look"].tokens.projector) == layout  # type: ignore[union-attr,arg-type]
 
 
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_weights_stored_in_16_bits_are_drawn_in_the_precision_that_they_were_trained_in(
+    data: Path, tokenizer: Path, tmp_path: Path, precision: str
+) -> None:
+    chosen = {"optimization": {"mixed_precision": precision}}
+    given = pipeline_settings(data, tokenizer, {"picture": LAYOUTS["base"]}, chosen)
+    assert runs.train_here(given, tmp_path / "whole") == 0
+    pipeline = pipeline_of(sample.load(tmp_path / "whole" / "checkpoint-2", device="cpu"))
+    pipeline.to(torch.bfloat16)
+    pipeline.save_pretrained(tmp_path / "pipeline")
+    params = given["model"]["params"]
+    for name in ("unet_config", "first_stage_config", "text_config"):
+        params.pop(name)
+    params |= {"pretrained_model_name_or_path": str(tmp_path / "pipeline"), "unet_config": {"train": False}}
+    assert runs.train_here(given, tmp_path / "output") == 0
+    sampler = sample.load(tmp_path / "output" / "checkpoint-2", device="cpu")
+    assert sampler.draw([{"caption": "a picture", "image": str(data / "0.png")}], 1).isfinite().all()
+    half = precision == "bf16" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    assert {each.dtype for each in sampler.model.unet.parameters()} == {torch.bfloat16 if half else torch.float32}
+    assert sampler.model.first_stage.dtype == torch.float32
+
+
 def test_several_adapters_have_a_file_each_and_draw_together(data: Path, tokenizer: Path, tmp_path: Path) -> None:
     adapters = {"look": {"scale": 0.7, **LAYOUTS["base"]}, "id": LAYOUTS["FaceID"]}
     assert runs.train_here(pipeline_settings(data, tokenizer, adapters), tmp_path / "output") == 0

@@ -42,6 +42,20 @@ def test_a_subfolder_and_a_variant_are_found(unet: Any, tmp_path: Path) -> None:
     torch.testing.assert_close(loaded.unet.conv_in.weight, unet.conv_in.weight.float())
 
 
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_what_is_trained_is_held_in_32_bits_however_it_is_stored_and_the_rest_as_it_computes(
+    unet: Any, tmp_path: Path, precision: str
+) -> None:
+    unet.half().save_pretrained(tmp_path)
+    types = {}
+    for train in (True, False):
+        source = {"pretrained": str(tmp_path), "train": train}
+        changes = {"model": {"params": {"unet_config": source}}, "optimization": {"mixed_precision": precision}}
+        loaded = AdapterModel(tiny.configuration(tiny.settings(changes=changes)))
+        types[train] = {parameter.dtype for parameter in loaded.unet.parameters()}
+    assert types == {True: {torch.float32}, False: {torch.bfloat16 if precision == "bf16" else torch.float32}}
+
+
 def test_a_folder_with_a_pickle_only_is_refused(unet: Any, tmp_path: Path) -> None:
     unet.save_pretrained(tmp_path, safe_serialization=False)
     assert list(tmp_path.glob("*.bin"))

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from adapter_api.training import TrainingConfig
-from adapter_trainer import compute, sources
+from adapter_trainer import compute, registry, sources
 from adapter_trainer.errors import InvalidConfig
 from adapter_trainer.first_stage import Autoencoder
 from adapter_trainer.model import AdapterModel
@@ -36,7 +37,7 @@ def model_of(
         InvalidConfig: a part that cannot be built or loaded, does not fit the others, or overflows.
     """
     model = AdapterModel(sources.with_local_models(config, models))
-    cast_frozen(model, compute.WEIGHT_TYPES[config.optimization.mixed_precision])
+    cast_frozen(model, registry.WEIGHT_TYPES[config.optimization.mixed_precision])
     model.to(device)
     _check_overflow(model, config)
     _tell_cut(config, rows, model, processes, show)
@@ -48,12 +49,14 @@ def cast_frozen(model: AdapterModel, dtype: torch.dtype) -> None:
     """Holds what is not trained in the precision that it is computed in; the first stage keeps its own."""
     for _, module, settings in model.trainable_parts():
         if not settings.train:
-            module.to(dtype)
+            nn.Module.to(
+                module, dtype
+            )  # diffusers' own `to` warns of what it keeps in float32, though it keeps nothing
     if model.lora is not None:
         model.lora.float()  # what is trained is not held in less, though the UNet around it is
     config = model.params.first_stage_config
     if not config.params.force_upcast:
-        model.first_stage.to(dtype)
+        nn.Module.to(model.first_stage, dtype)
 
 
 @torch.no_grad()

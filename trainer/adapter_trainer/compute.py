@@ -14,8 +14,6 @@ from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from adapter_trainer.model import AdapterModel
 
-WEIGHT_TYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-"""Of frozen weights, by optimization.mixed_precision."""
 BLOCK_VARIANTS = 256
 """Compiled forms of one block's code: its shapes in the UNet, each with the adapters of a layer."""
 

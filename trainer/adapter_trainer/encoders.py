@@ -107,8 +107,10 @@ def tokenizers(config: TextConfig) -> Tokenizers | None:
     return Tokenizers(loaded)
 
 
-def text_encoders(config: TextConfig, seed: int, texts: Tokenizers | None) -> TextEncoders | None:
-    """The configured text encoders, or None."""
+def text_encoders(
+    config: TextConfig, seed: int, texts: Tokenizers | None, precision: torch.dtype = torch.float32
+) -> TextEncoders | None:
+    """The configured text encoders, or None; frozen ones that are loaded, in `precision`."""
     if texts is None:
         return None
     built = []
@@ -119,7 +121,7 @@ def text_encoders(config: TextConfig, seed: int, texts: Tokenizers | None) -> Te
             for name in ("bos_token_id", "eos_token_id", "pad_token_id")
             if (value := getattr(tokenizer, name, None)) is not None
         }
-        module = _encoder(encoder, f"text_encoder_{index}", seed, field, special)
+        module = _encoder(encoder, f"text_encoder_{index}", seed, field, special, precision)
         if len(tokenizer) > (known := int(module.config.vocab_size)):
             raise InvalidConfig(
                 f"{field}.tokenizer: has {len(tokenizer)} tokens, the encoder knows {known}; name the tokenizer that the "
@@ -167,11 +169,13 @@ class ImageEncoder(nn.Module):
         return features
 
 
-def image_encoder(config: ImageEncoderConfig | None, seed: int) -> ImageEncoder | None:
-    """The configured image encoder, or None."""
+def image_encoder(
+    config: ImageEncoderConfig | None, seed: int, precision: torch.dtype = torch.float32
+) -> ImageEncoder | None:
+    """The configured image encoder, or None; a frozen one that is loaded, in `precision`."""
     if config is None:
         return None
-    return ImageEncoder(_encoder(config, "image_encoder", seed, "model.params.image_encoder_config", {}))
+    return ImageEncoder(_encoder(config, "image_encoder", seed, "model.params.image_encoder_config", {}, precision))
 
 
 _TEXT_ONLY = {"vocab_size", "max_position_embeddings"}
@@ -180,14 +184,21 @@ _VISION_ONLY = {"image_size", "patch_size"}
 
 def new_encoder(config: TextEncoderConfig) -> Any:
     """A text encoder of a configuration that names nothing to load, whatever its tokenizer."""
-    return _encoder(config, "text_encoder", 0, "model.params.text_config.encoders", {})
+    return _encoder(config, "text_encoder", 0, "model.params.text_config.encoders", {}, torch.float32)
 
 
 def _encoder(
-    config: TextEncoderConfig | ImageEncoderConfig, name: str, seed: int, field: str, special: dict[str, int]
+    config: TextEncoderConfig | ImageEncoderConfig,
+    name: str,
+    seed: int,
+    field: str,
+    special: dict[str, int],
+    precision: torch.dtype,
 ) -> Any:
     if config.pretrained is not None:
-        return sources.load(registry.MODULES[config.target], config, field)
+        return sources.load(
+            registry.MODULES[config.target], config, field, torch.float32 if config.train else precision
+        )
     params: TransformerParams = config.params
     unused = _VISION_ONLY if isinstance(config, TextEncoderConfig) else _TEXT_ONLY
     shape = registry.ENCODER_CONFIGS[config.target](**params.model_dump(exclude=unused), **special)

@@ -95,13 +95,16 @@ def _at_once(pixels: int) -> int:
     return max(PIXELS_AT_ONCE // pixels, 1)
 
 
-def first_stage(config: FirstStageConfig, channels: int, seed: int) -> Pixels | Autoencoder:
-    """The configured first stage for images of `channels` channels."""
+def first_stage(
+    config: FirstStageConfig, channels: int, seed: int, precision: torch.dtype = torch.float32
+) -> Pixels | Autoencoder:
+    """The configured first stage for images of `channels` channels; weights that are loaded, in float32 or `precision`."""
     field = "model.params.first_stage_config"
     if config.target == "Pixels":
         return Pixels(channels, config.patch_size)
     if config.pretrained is not None:
-        return Autoencoder(sources.load(registry.MODULES[config.target], config, field))
+        dtype = torch.float32 if config.params.force_upcast else precision
+        return Autoencoder(sources.load(registry.MODULES[config.target], config, field, dtype))
     blocks, params = len(config.params.block_out_channels), config.params.model_dump()
     vae = sources.build(
         "first_stage",

@@ -8,9 +8,9 @@ import torch
 
 from adapter_api.training import TrainingConfig
 from adapter_trainer import plan
-from adapter_trainer.compute import WEIGHT_TYPES
 from adapter_trainer.device_speed import GIB, Device, known_device, measured_flops
 from adapter_trainer.footprint import Footprint, footprint
+from adapter_trainer.registry import WEIGHT_TYPES
 
 EFFICIENCY = 0.4
 """Share of its peak that a GPU is taken to reach where nothing was measured: SDXL inference is published at 0.31 to 0.52."""

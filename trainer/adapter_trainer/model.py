@@ -56,6 +56,8 @@ class AdapterModel(nn.Module):
     def __init__(self, config: TrainingConfig) -> None:
         """Builds or loads every part of `config`, whose column widths must be known.
 
+        What is loaded and not trained has the precision that it is computed in from the start: half the room on the way.
+
         Raises:
             InvalidConfig: a part that cannot be built or loaded, or does not fit the others.
         """
@@ -64,9 +66,14 @@ class AdapterModel(nn.Module):
         self.params = params
         channels = {"RGB": 3, "L": 1}[config.data.params.image_mode]
         self.tokenizers: Tokenizers | None = tokenizers(params.text_config)
-        self.first_stage: Pixels | Autoencoder = first_stage(params.first_stage_config, channels, config.seed)
-        self.text_encoders: TextEncoders | None = text_encoders(params.text_config, config.seed, self.tokenizers)
-        self.image_encoder: ImageEncoder | None = image_encoder(params.image_encoder_config, config.seed)
+        precision = registry.WEIGHT_TYPES[config.optimization.mixed_precision]
+        self.first_stage: Pixels | Autoencoder = first_stage(
+            params.first_stage_config, channels, config.seed, precision
+        )
+        self.text_encoders: TextEncoders | None = text_encoders(
+            params.text_config, config.seed, self.tokenizers, precision
+        )
+        self.image_encoder: ImageEncoder | None = image_encoder(params.image_encoder_config, config.seed, precision)
         self.unet: UNet2DConditionModel = _unet(params, config, self.first_stage.factor)
         self.token_dim = int(self.unet.config.cross_attention_dim)
         self.columns = _columns(config)
@@ -338,7 +345,8 @@ def _columns(config: TrainingConfig) -> dict[str, ConditionColumn]:
 def _unet(params: ModelParams, config: TrainingConfig, factor: int) -> UNet2DConditionModel:
     settings, field = params.unet_config, "model.params.unet_config"
     if settings.pretrained is not None:
-        loaded: UNet2DConditionModel = sources.load(registry.MODULES[settings.target], settings, field)
+        dtype = torch.float32 if settings.train else registry.WEIGHT_TYPES[config.optimization.mixed_precision]
+        loaded: UNet2DConditionModel = sources.load(registry.MODULES[settings.target], settings, field, dtype)
         return loaded
     shape = settings.params.model_dump()
     shape["sample_size"] = shape["sample_size"] or config.data.params.resolution // factor

@@ -16,10 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from adapter_api.training import TrainingConfig
 from adapter_trainer import trial
 from adapter_trainer.assumptions import Known, known
-from adapter_trainer.compute import WEIGHT_TYPES
 from adapter_trainer.encoders import new_encoder
 from adapter_trainer.fakes import fake_tensors
 from adapter_trainer.model import AdapterModel
+from adapter_trainer.registry import WEIGHT_TYPES
 
 FORWARD_AND_BACKWARD = 3
 """Times the FLOPs of a forward pass: backward, each product is one for its input and one for its weights."""

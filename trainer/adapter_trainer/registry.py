@@ -23,6 +23,9 @@ ENCODER_CONFIGS: dict[str, Any] = {
     "CLIPVisionModelWithProjection": transformers.CLIPVisionConfig,
 }
 
+WEIGHT_TYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+"""Of frozen weights, by optimization.mixed_precision."""
+
 SCHEDULERS: dict[str, Any] = {
     "DDPMScheduler": diffusers.DDPMScheduler,
     "DDIMScheduler": diffusers.DDIMScheduler,

@@ -4,7 +4,7 @@ Those that a folder or hub name can give back leave memory altogether. Those tha
 stay in the host's, because checkpoints hold them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,7 @@ class _Part:
     module: nn.Module
     is_pretrained: bool
     dtype: torch.dtype
-    restore: Any
+    restore: Callable[[torch.dtype], Any]
     """Loads the weights anew: a module of the same structure."""
 
 
@@ -49,7 +49,7 @@ class Resting:
         for part in self.parts:
             if part.is_pretrained:
                 # Whole submodules: a state dict would not bring back buffers that are not saved.
-                for name, child in part.restore().to(part.dtype).named_children():
+                for name, child in part.restore(part.dtype).named_children():
                     setattr(part.module, name, child.requires_grad_(False).eval())
             part.module.to(self.device)
         try:
@@ -67,7 +67,7 @@ def _parts(model: AdapterModel, encodings: Encodings, seed: int) -> Iterator[_Pa
             model.first_stage,
             stage.pretrained is not None,
             model.first_stage.dtype,
-            lambda: first_stage.first_stage(stage, channels, seed),
+            lambda dtype: first_stage.first_stage(stage, channels, seed, dtype),
         )
     if encodings.has_text and model.text_encoders is not None:
         names = [encoder.pretrained for encoder in params.text_config.encoders]
@@ -75,7 +75,7 @@ def _parts(model: AdapterModel, encodings: Encodings, seed: int) -> Iterator[_Pa
             model.text_encoders,
             all(name is not None for name in names),
             next(model.text_encoders.parameters()).dtype,
-            lambda: encoders.text_encoders(params.text_config, seed, model.tokenizers),
+            lambda dtype: encoders.text_encoders(params.text_config, seed, model.tokenizers, dtype),
         )
     config = params.image_encoder_config
     if encodings.features and model.image_encoder is not None and config is not None:
@@ -83,5 +83,5 @@ def _parts(model: AdapterModel, encodings: Encodings, seed: int) -> Iterator[_Pa
             model.image_encoder,
             config.pretrained is not None,
             next(model.image_encoder.parameters()).dtype,
-            lambda: encoders.image_encoder(config, seed),
+            lambda dtype: encoders.image_encoder(config, seed, dtype),
         )

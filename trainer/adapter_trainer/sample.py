@@ -13,6 +13,7 @@ from adapter_api.columns import columns_of
 from adapter_api.document import InvalidDocument, read, validate
 from adapter_api.training import TrainingConfig
 from adapter_trainer import checkpoint, order, registry, sources, weights
+from adapter_trainer.building import cast_frozen
 from adapter_trainer.errors import DamagedCheckpoint, IncompatibleCheckpoint, InvalidData
 from adapter_trainer.images import reference_image
 from adapter_trainer.model import AdapterModel, Conditions
@@ -31,6 +32,7 @@ class Sampler:
         self.model = model
         self.config = config
         self.device = device
+        self.dtype = registry.WEIGHT_TYPES[config.optimization.mixed_precision]
 
     def draw(
         self,
@@ -94,7 +96,8 @@ class Sampler:
         for timestep in scheduler.timesteps:
             scaled = scheduler.scale_model_input(latents, timestep)
             doubled = torch.cat([scaled, scaled]) if scale != 1 else scaled
-            prediction = self.model(doubled, timestep.expand(len(doubled)), conditions)
+            with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+                prediction = self.model(doubled, timestep.expand(len(doubled)), conditions).float()
             if scale != 1:
                 conditional, null = prediction.chunk(2)
                 prediction = null + scale * (conditional - null)
@@ -162,7 +165,10 @@ def load(folder: Path, device: str | None = None, models: Path | None = None) ->
         config = validate(TrainingConfig, read(folder / "training.yaml"))
     except InvalidDocument as error:
         raise DamagedCheckpoint(f"{folder}: {error}") from None
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    config = _computable(config, chosen)
     model = AdapterModel(sources.with_local_models(config, models))
+    cast_frozen(model, registry.WEIGHT_TYPES[config.optimization.mixed_precision])
     try:
         parts, averages = weights.weights_in(model, stored(folder).part)
         for name, module in model.saved_parts().items():
@@ -174,8 +180,18 @@ def load(folder: Path, device: str | None = None, models: Path | None = None) ->
         raise DamagedCheckpoint(f"{folder}: {error}") from None
     except (RuntimeError, KeyError) as error:
         raise IncompatibleCheckpoint(f"{folder}: its weights do not fit its configuration: {error}") from None
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return Sampler(model.to(chosen).eval(), config, chosen)
+
+
+def _computable(config: TrainingConfig, device: torch.device) -> TrainingConfig:
+    """In the precision that it was trained in, where the device computes in it; else in float32."""
+    precision = config.optimization.mixed_precision
+    if device.type != "cpu" or precision == "no":
+        return config
+    if precision == "bf16" and torch.ops.mkldnn._is_mkldnn_bf16_supported():  # noqa: SLF001 - there is no public way to ask
+        return config
+    optimization = config.optimization.model_copy(update={"mixed_precision": "no"})
+    return config.model_copy(update={"optimization": optimization})
 
 
 def scheduler_settings(config: TrainingConfig, name: str) -> dict[str, Any]:

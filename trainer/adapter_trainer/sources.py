@@ -5,7 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import diffusers
 import torch
+import transformers
 from torch import nn
 
 from adapter_api.networks import Source
@@ -39,22 +41,28 @@ def with_local_models(config: TrainingConfig, models: Path | None) -> TrainingCo
     return config.model_copy(update={"model": local})
 
 
-def load(loader: Any, source: Source, field: str) -> Any:
-    """`from_pretrained` of a diffusers or transformers class; safetensors only.
+def load(loader: Any, source: Source, field: str, dtype: torch.dtype) -> Any:
+    """`from_pretrained` of a diffusers or transformers class; safetensors only, with weights of `dtype` however they are stored.
 
     Raises:
         InvalidConfig: the folder or hub name does not hold such a module.
     """
     options = {"subfolder": source.subfolder, "revision": source.revision, "variant": source.variant}
     given = {name: value for name, value in options.items() if value is not None}
+    transformers.utils.logging.disable_progress_bar()  # a log is no terminal
     try:
-        return loader.from_pretrained(source.pretrained, use_safetensors=True, **given)
+        return loader.from_pretrained(source.pretrained, use_safetensors=True, **{_dtype_of(loader): dtype}, **given)
     except (OSError, ValueError, KeyError) as error:
         where = source.pretrained if source.subfolder is None else f"{source.pretrained} (folder {source.subfolder})"
         raise InvalidConfig(
             f"{field}: {where} cannot be loaded as {loader.__name__}: {_first_line(error)}; name a local folder or hub "
             "name in the layout of diffusers or transformers, with safetensors weights"
         ) from error
+
+
+def _dtype_of(loader: Any) -> str:
+    """What diffusers and transformers call it."""
+    return "torch_dtype" if issubclass(loader, diffusers.ModelMixin) else "dtype"
 
 
 def build(name: str, seed: int, construct: Callable[[], Module], field: str) -> Module:
