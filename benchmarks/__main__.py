@@ -12,7 +12,7 @@ from benchmarks.page import Page
 ROOT = Path(__file__).parent.parent
 REPORT = ROOT / "docs" / "benchmarks.md"
 
-SECTIONS = ("step", "training_speed", "start", "stall", "transfer", "operator")
+SECTIONS = ("step", "training_speed", "encodings", "start", "stall", "transfer", "operator")
 """Modules of this package, in the page's order. Each has TITLE, and measure(), which returns the section's text."""
 
 

@@ -67,22 +67,25 @@ def compiled(scale: Scale) -> Scale:
     return replace(scale, params={**scale.params, "unet_config": unet})
 
 
-def sdxl(resolution: int, batch_size: int) -> Scale:
-    """The published shapes (the `config.json` files of stable-diffusion-xl-base-1.0 and CLIP-ViT-bigG-14), random weights."""
+VIT_BIG_G = _encoder(1664, 48, 104, intermediate_size=8192, projection=1280, image_size=224, patch_size=14)
+VIT_H = _encoder(1280, 32, 80, projection=1024, image_size=224, patch_size=14)
+
+
+def sdxl(resolution: int, batch_size: int, image: Settings = VIT_BIG_G) -> Scale:
+    """The published shapes (the `config.json` files of stable-diffusion-xl-base-1.0 and the CLIP models), random weights."""
     text = (
         _encoder(768, 12, vocab_size=49_408, max_position_embeddings=77),
         _encoder(1280, 32, vocab_size=49_408, max_position_embeddings=77),
     )
-    image = _encoder(1664, 48, 104, intermediate_size=8192, projection=1280, image_size=224, patch_size=14)
     unet = {"gradient_checkpointing": resolution > 512 and batch_size > 1}
     return Scale(resolution, batch_size, _params(text, image, {}, unet), "bf16", 77)
 
 
-def write_data(folder: Path, scale: Scale) -> None:
+def write_data(folder: Path, scale: Scale, pictures: int = PICTURES) -> None:
     """Photograph-like JPEGs of twice the resolution, a caption each, and a tokenizer of letters."""
     random = np.random.default_rng(0)
     lines = []
-    for index in range(PICTURES):
+    for index in range(pictures):
         coarse = Image.fromarray(random.integers(0, 256, (16, 16, 3), dtype=np.uint8))
         side = 2 * scale.resolution
         coarse.resize((side, side + 16), Image.Resampling.BICUBIC).save(folder / f"{index}.jpg", quality=92)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import shapes, training_speed
+from benchmarks import contestants, real_shapes, shapes
 from benchmarks.shapes import Scale
 
 
@@ -16,15 +16,18 @@ def smallest() -> Scale:
 
 
 @pytest.mark.parametrize("which", ["reference", "cached"])
-def test_a_contestant_is_measured_on_a_device(which: training_speed.Which, smallest: Scale) -> None:
-    figures = training_speed.on_device(smallest, which, torch.device("cpu"), steps=1)
+def test_a_contestant_is_measured_on_a_device(which: contestants.Which, smallest: Scale) -> None:
+    figures = contestants.on_device(smallest, which, torch.device("cpu"), steps=1)
     assert figures["speed"] > 0
     assert figures["flops"] > 1e6
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_it_says_so() -> None:
-    assert "there was no GPU on this machine" in training_speed.compare_on_gpu()
+def test_without_a_gpu_it_says_so_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(real_shapes, "GPU_SCALES", ((1024, 1),))
+    said = real_shapes.compare_on_gpu()
+    assert "there was no GPU on this machine" in said
+    assert "| 1024², batch 1 | 18." in said
 
 
 def test_sdxls_shapes_are_a_valid_configuration(tmp_path_factory: pytest.TempPathFactory) -> None:
