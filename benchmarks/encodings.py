@@ -14,8 +14,8 @@ from benchmarks.transfer import CREDENTIALS, serving_once
 from tests.agent.seaweed import BUCKET, Seaweed
 
 TITLE = "Making and exchanging encodings"
-PICTURES = 512
-ROUNDS = 3
+PICTURES = 3072
+ROUNDS = 2
 ALONE, APART, EXCHANGED, FOUND = (
     "one node",
     "two nodes, each for itself",

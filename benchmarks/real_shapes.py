@@ -18,7 +18,7 @@ from benchmarks.quickstart import ROOT
 
 REAL_BYTES = 23 * 2**30
 """That the plain script needs to hold the real SDXL."""
-REAL_RESOLUTION = 384
+REAL_RESOLUTION = 256
 REAL_STEPS = 4
 
 
@@ -88,7 +88,8 @@ def counted_memory() -> str:
         rows = config.sampling.model_copy(update={"rows": ({"caption": "a picture"},)})
         held = forecast(config.model_copy(update={"sampling": rows}), KNOWN["rtx4090"])
         sizes = [f"{(size + held.libraries) / 1e9:.1f} GB" for size in held.held.phases.values()]
-        lines.append(f"| {resolution}², batch {batch_size} | {' | '.join(sizes)} |")
+        checkpointing = ", gradient checkpointing" * config.model.params.unet_config.gradient_checkpointing
+        lines.append(f"| {resolution}², batch {batch_size}{checkpointing} | {' | '.join(sizes)} |")
     return "\n".join(lines)
 
 

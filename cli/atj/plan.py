@@ -122,6 +122,10 @@ def _speed_table(found: "Forecast", config: TrainingConfig, world_size: int, ste
         f"{_flops(work.forward_flops / work.batch)} forward, {_flops(work.backward_flops / work.batch)} backward, "
         f"{_flops((work.encode_flops + work.learning_flops) / work.batch)} encoders",
     )
+    if found.held.host:
+        table.add_row(
+            "host memory", f"{size(found.held.host)} for a checkpoint on its way to the disk, beside libraries and data"
+        )
     table.add_row("device", found.device)
     table.add_row("speed", found.basis)
     table.add_row("images a second", f"{_short(images / cached)} by {world_size} process{'es' * (world_size > 1)}")

@@ -101,6 +101,8 @@ def test_sdxl_at_1024_fits_24_gb_in_every_phase() -> None:
     assert set(found.held.phases) == {"training", "encoding", "drawing"}
     assert 18e9 < found.memory < 24e9
     assert all(held + found.libraries < 24e9 for held in found.held.phases.values())
+    parts = ("trained weights", "optimizer", "average of the weights")
+    assert found.held.host == sum(found.held.steps[name] for name in parts) > 5e9
 
 
 def test_large_pictures_are_encoded_in_the_room_of_one(
@@ -135,6 +137,7 @@ def test_gradient_checkpointing_keeps_a_fraction_of_the_activations(tmp_path: Pa
 
 def test_gpus_keep_more_than_processors_because_they_normalise_in_float32(tmp_path: Path) -> None:
     gpu, processor = (footprint.footprint(wide(tmp_path, "bf16"), device=device) for device in ("cuda", "cpu"))
+    assert processor.steps["checkpoint on its way to the disk"] == gpu.host > processor.host == 0
     assert 1.1 < gpu.steps["activations"] / processor.steps["activations"] < 1.6
 
 

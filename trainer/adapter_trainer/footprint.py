@@ -6,7 +6,7 @@ autocast, GPUs normalise in float32 (PyTorch's list of operators that autocast t
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,6 +28,9 @@ from adapter_trainer.registry import WEIGHT_TYPES
 OPTIMIZER_BYTES = {"AdamW": 8, "AdamW8bit": 2, "Prodigy": 16, "Adafactor": 0}
 """Of state, for each trained parameter. Adafactor keeps rows and columns only."""
 
+WHILE_BUILDING = {"frozen weights", "trained weights", "average of the weights", "gathered from other processes"}
+"""What is there before the first step; the optimizer's state comes with it."""
+
 Bytes = dict[str, int]
 """By what they are for."""
 
@@ -41,6 +44,8 @@ class Footprint:
     """While the cache is built; empty where steps run the encoders."""
     drawing: Bytes
     """While pictures are drawn or judged; empty where none are."""
+    host: int
+    """Of the host's memory, where the device has its own: a checkpoint on its way to the disk."""
 
     @property
     def phases(self) -> dict[str, int]:
@@ -60,50 +65,80 @@ def footprint(config: TrainingConfig, world_size: int = 1, device: str = "cuda")
     Raises:
         InvalidConfig: parts that do not fit together.
     """
-    given, precision = known(config), WEIGHT_TYPES[config.optimization.mixed_precision]
-    with fake_tensors(), torch.device(device), _fused_attention(device):
-        model, texts = _held(given, precision)
-        autocast = _Autocast(device, precision)
-        kept, peak = _activations(model, given, autocast, backward=device == "cpu")
-        encoding = _encoding_peak(model, given, texts, autocast, config.data.params.cache.batch_size)
-        encoding_steps = _encoding_peak(model, given, texts, autocast, config.optimization.train_batch_size)
-        drawing = _drawing_peak(model, given, autocast)
-        sizes = _sizes(model, texts)
-        is_sharded = config.optimization.parallelism == "FSDP" and world_size > 1
-        gathered = sharding.largest_gathered(model) if is_sharded else 0
-    if device != "cpu":
-        # Autograd refuses a device that is not there: how far the backward pass goes above what it is given is the processor's.
-        with fake_tensors():
-            there, autocast = _held(given, precision)[0], _Autocast("cpu", precision)
-            kept_there, peak_there = _activations(there, given, autocast, backward=True)
-        peak = max(peak, kept + peak_there - kept_there)
-    optimization = config.optimization
+    counted = _counted(config, device)
+    optimization, sizes = config.optimization, counted.sizes
+    is_sharded = optimization.parallelism == "FSDP" and world_size > 1
     share = -(-sizes.trained // world_size) if is_sharded else sizes.trained
-    copies = 0 if precision is torch.float32 else sizes.trained * precision.itemsize
-    standing = {
-        "frozen weights": sizes.frozen_bytes,
+    copies = 0 if counted.precision is torch.float32 else sizes.trained * counted.precision.itemsize
+    saved = {
         "trained weights": share * 4,
-        "their copies in lower precision": copies,
         "optimizer": share * OPTIMIZER_BYTES.get(optimization.optimizer.target, 8),
         "average of the weights": 0 if optimization.ema is None else share * 4,
-        "gathered from other processes": gathered * 4,
+    }
+    saving = sum(saved.values())
+    standing = {
+        "frozen weights": sizes.frozen_bytes,
+        **saved,
+        "their copies in lower precision": copies,
+        "gathered from other processes": counted.gathered * 4 if is_sharded else 0,
+        "checkpoint on its way to the disk": saving if device == "cpu" else 0,
     }
     encoders = {"encoders": sizes.encoder_bytes}
     keeps = config.data.params.cache.mode != "off" and sizes.encoder_bytes > 0
-    loop = {"activations": peak - copies, "gradients": share * 4}
+    steps = {**standing, "activations": counted.activations - copies, "gradients": share * 4}
     if not keeps:
-        loop = {**encoders, **loop, "activations": max(peak - copies, encoding_steps)}
+        steps = {**steps, **encoders, "activations": max(steps["activations"], counted.encoding_in_steps)}
+    building = {name: size for name, size in standing.items() if name in WHILE_BUILDING}
     draws = bool(config.sampling.rows) or config.evaluation is not None
-    build = {**standing, **encoders, "activations": encoding, "optimizer": 0, "their copies in lower precision": 0}
     return Footprint(
-        steps=_present({**standing, **loop}),
-        encoding=_present(build) if keeps else {},
-        drawing=_present({**standing, **encoders, "activations": drawing}) if draws else {},
+        steps=_present(steps),
+        encoding=_present({**building, **encoders, "activations": counted.encoding}) if keeps else {},
+        drawing=_present({**standing, **encoders, "activations": counted.drawing}) if draws else {},
+        host=0 if device == "cpu" else saving,
     )
 
 
 def _present(parts: Bytes) -> Bytes:
     return {name: size for name, size in parts.items() if size}
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """What the passes of one process held."""
+
+    precision: torch.dtype
+    sizes: "_Sizes"
+    activations: int
+    """Peak of a forward and backward pass, with copies of trained weights in lower precision."""
+    encoding: int
+    encoding_in_steps: int
+    drawing: int
+    gathered: int
+    """Numbers that a rank holds beside its rows where weights are sharded."""
+
+
+def _counted(config: TrainingConfig, device: str) -> _Counted:
+    given, precision = known(config), WEIGHT_TYPES[config.optimization.mixed_precision]
+    with fake_tensors(), torch.device(device), _fused_attention(device):
+        model, texts = _held(given, precision)
+        autocast = _Autocast(device, precision)
+        kept, peak = _activations(model, given, autocast, backward=device == "cpu")
+        found = _Counted(
+            precision=precision,
+            sizes=_sizes(model, texts),
+            activations=peak,
+            encoding=_encoding_peak(model, given, texts, autocast, config.data.params.cache.batch_size),
+            encoding_in_steps=_encoding_peak(model, given, texts, autocast, config.optimization.train_batch_size),
+            drawing=_drawing_peak(model, given, autocast),
+            gathered=sharding.largest_gathered(model),
+        )
+    if device == "cpu":
+        return found
+    # Autograd refuses a device that is not there: how far the backward pass goes above what it is given is the processor's.
+    with fake_tensors():
+        there = _held(given, precision)[0]
+        kept_there, peak_there = _activations(there, given, _Autocast("cpu", precision), backward=True)
+    return replace(found, activations=max(peak, kept + peak_there - kept_there))
 
 
 # --- what is held ---

@@ -4,6 +4,7 @@ import hashlib
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +101,8 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
     )
     ema = _average(config, optimizer)
     module: nn.Module
+    # Accelerate has no name yet for what is to take its place.
+    warnings.filterwarnings("ignore", message=".*broadcast_buffers.* is deprecated", category=FutureWarning)
     # Accelerate wraps a model that is only evaluated for mixed precision alone. That is all that a sharded one needs, and one
     # that no other process trains: torchrun's single process would else keep the gradients a second time.
     module = accelerator.prepare_model(model, evaluation_mode=is_sharded or processes.world_size == 1)
