@@ -92,13 +92,12 @@ def _steps(config: TrainingConfig, samples: int | None, world_size: int) -> int 
 
 def _memory_table(found: "Forecast") -> Table:
     held = found.held
-    phases = {"training": held.steps, "encoding": held.encoding, "drawing": held.drawing}
-    columns = {name: {**parts, "libraries": found.libraries} for name, parts in phases.items() if parts}
+    columns = {name: {**parts, "libraries": found.libraries} for name, parts in held.parts.items()}
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("MEMORY OF ONE PROCESS WHILE", no_wrap=True)
     for phase in columns:
         table.add_column(phase, justify="right", no_wrap=True)
-    for name in dict.fromkeys(name for parts in phases.values() for name in parts):
+    for name in dict.fromkeys(name for parts in held.parts.values() for name in parts):
         table.add_row(name, *(size(parts[name]) if name in parts else "" for parts in columns.values()))
     table.add_row("libraries", *(size(found.libraries) for _ in columns))
     together = [size(sum(parts.values())) for parts in columns.values()]

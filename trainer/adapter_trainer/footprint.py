@@ -4,8 +4,9 @@ As in `plan`, everything is run once with fake tensors. What the UNet keeps for 
 autocast, GPUs normalise in float32 (PyTorch's list of operators that autocast to float32), and processors do not.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,6 +32,8 @@ OPTIMIZER_BYTES = {"AdamW": 8, "AdamW8bit": 2, "Prodigy": 16, "Adafactor": 0}
 WHILE_BUILDING = {"frozen weights", "trained weights", "average of the weights", "gathered from other processes"}
 """What is there before the first step; the optimizer's state comes with it."""
 
+Autocast = Callable[[], AbstractContextManager[None]]
+
 Bytes = dict[str, int]
 """By what they are for."""
 
@@ -48,10 +51,15 @@ class Footprint:
     """Of the host's memory, where the device has its own: a checkpoint on its way to the disk."""
 
     @property
+    def parts(self) -> dict[str, Bytes]:
+        """Those of each phase that there is, by its name."""
+        named = {"training": self.steps, "encoding": self.encoding, "drawing": self.drawing}
+        return {name: parts for name, parts in named.items() if parts}
+
+    @property
     def phases(self) -> dict[str, int]:
         """Bytes of each phase that there is."""
-        named = {"training": self.steps, "encoding": self.encoding, "drawing": self.drawing}
-        return {name: sum(parts.values()) for name, parts in named.items() if parts}
+        return {name: sum(parts.values()) for name, parts in self.parts.items()}
 
     @property
     def bytes(self) -> int:
@@ -84,15 +92,14 @@ def footprint(config: TrainingConfig, world_size: int = 1, device: str = "cuda")
         "checkpoint on its way to the disk": saving if device == "cpu" else 0,
     }
     encoders = {"encoders": sizes.encoder_bytes}
-    keeps = config.data.params.cache.mode != "off" and sizes.encoder_bytes > 0
     steps = {**standing, "activations": counted.activations - copies, "gradients": share * 4}
-    if not keeps:
-        steps = {**steps, **encoders, "activations": max(steps["activations"], counted.encoding_in_steps)}
+    if not counted.keeps:
+        steps = {**steps, **encoders, "activations": max(steps["activations"], counted.encoding)}
     building = {name: size for name, size in standing.items() if name in WHILE_BUILDING}
     draws = bool(config.sampling.rows) or config.evaluation is not None
     return Footprint(
         steps=_present(steps),
-        encoding=_present({**building, **encoders, "activations": counted.encoding}) if keeps else {},
+        encoding=_present({**building, **encoders, "activations": counted.encoding}) if counted.keeps else {},
         drawing=_present({**standing, **encoders, "activations": counted.drawing}) if draws else {},
         host=0 if device == "cpu" else saving,
     )
@@ -108,10 +115,12 @@ class _Counted:
 
     precision: torch.dtype
     sizes: "_Sizes"
+    keeps: bool
+    """Whether a cache keeps what encoders make."""
     activations: int
     """Peak of a forward and backward pass, with copies of trained weights in lower precision."""
     encoding: int
-    encoding_in_steps: int
+    """Of the encoders: on as many samples as the cache's build gives them, or on those of a step where nothing is kept."""
     drawing: int
     gathered: int
     """Numbers that a rank holds beside its rows where weights are sharded."""
@@ -119,16 +128,20 @@ class _Counted:
 
 def _counted(config: TrainingConfig, device: str) -> _Counted:
     given, precision = known(config), WEIGHT_TYPES[config.optimization.mixed_precision]
+    cache = config.data.params.cache
     with fake_tensors(), torch.device(device), _fused_attention(device):
         model, texts = _held(given, precision)
-        autocast = _Autocast(device, precision)
+        autocast = functools.partial(_autocast, device, precision)
         kept, peak = _activations(model, given, autocast, backward=device == "cpu")
+        sizes = _sizes(model, texts)
+        keeps = cache.mode != "off" and sizes.encoder_bytes > 0
+        encoded = cache.batch_size if keeps else config.optimization.train_batch_size
         found = _Counted(
             precision=precision,
-            sizes=_sizes(model, texts),
+            sizes=sizes,
+            keeps=keeps,
             activations=peak,
-            encoding=_encoding_peak(model, given, texts, autocast, config.data.params.cache.batch_size),
-            encoding_in_steps=_encoding_peak(model, given, texts, autocast, config.optimization.train_batch_size),
+            encoding=_encoding_peak(model, given, texts, autocast, encoded),
             drawing=_drawing_peak(model, given, autocast),
             gathered=sharding.largest_gathered(model),
         )
@@ -137,7 +150,9 @@ def _counted(config: TrainingConfig, device: str) -> _Counted:
     # Autograd refuses a device that is not there: how far the backward pass goes above what it is given is the processor's.
     with fake_tensors():
         there = _held(given, precision)[0]
-        kept_there, peak_there = _activations(there, given, _Autocast("cpu", precision), backward=True)
+        kept_there, peak_there = _activations(
+            there, given, functools.partial(_autocast, "cpu", precision), backward=True
+        )
     return replace(found, activations=max(peak, kept + peak_there - kept_there))
 
 
@@ -181,7 +196,7 @@ def _bytes(parameters: Any) -> int:
 # --- what comes and goes ---
 
 
-def _activations(model: AdapterModel, given: Known, autocast: "_Autocast", *, backward: bool) -> tuple[int, int]:
+def _activations(model: AdapterModel, given: Known, autocast: Autocast, *, backward: bool) -> tuple[int, int]:
     """What one forward pass leaves for the backward pass, and the most that was there, gradients of weights apart."""
 
     def forget(parameter: Tensor) -> None:
@@ -192,7 +207,7 @@ def _activations(model: AdapterModel, given: Known, autocast: "_Autocast", *, ba
             parameter.register_post_accumulate_grad_hook(forget)
     live = LiveBytes(model.parameters())
     with live:
-        with autocast.entered():
+        with autocast():
             prediction = trial.predict(model, given, given.config.optimization.train_batch_size)
         kept = live.now
         if backward:
@@ -202,19 +217,19 @@ def _activations(model: AdapterModel, given: Known, autocast: "_Autocast", *, ba
 
 @torch.no_grad()
 def _encoding_peak(
-    model: AdapterModel, given: Known, texts: Sequence[nn.Module], autocast: "_Autocast", batch: int
+    model: AdapterModel, given: Known, texts: Sequence[nn.Module], autocast: Autocast, batch: int
 ) -> int:
     peaks = [0]
     for encoder, encode in trial.encoders(model, given, texts, batch):
         live = LiveBytes(encoder.parameters())
-        with live, autocast.entered():
+        with live, autocast():
             encode()
         peaks.append(live.peak)
     return max(peaks)
 
 
 @torch.no_grad()
-def _drawing_peak(model: AdapterModel, given: Known, autocast: "_Autocast") -> int:
+def _drawing_peak(model: AdapterModel, given: Known, autocast: Autocast) -> int:
     config = given.config
     rows = config.sampling.images_per_row if config.sampling.rows else 0
     judged = min(config.optimization.train_batch_size, MAX_BATCH) if config.evaluation is not None else 0
@@ -223,7 +238,7 @@ def _drawing_peak(model: AdapterModel, given: Known, autocast: "_Autocast") -> i
         return 0
     guided = 2 if config.sampling.guidance_scale != 1 else 1
     live = LiveBytes(model.parameters())
-    with live, autocast.entered():
+    with live, autocast():
         trial.predict(model, given, guided * batch)
     if not isinstance(model.first_stage, Autoencoder):
         return live.peak
@@ -233,38 +248,30 @@ def _drawing_peak(model: AdapterModel, given: Known, autocast: "_Autocast") -> i
     return max(live.peak, decoding.peak)
 
 
-class _Autocast:
-    """Autocast as a device has it, whether that device is there or not."""
-
-    def __init__(self, device: str, precision: torch.dtype) -> None:
-        self._device = device
-        self._precision = precision
-
-    @contextmanager
-    def entered(self) -> Iterator[None]:
-        """`torch.autocast` itself turns off for a device that is not there."""
-        if self._precision is torch.float32:
-            yield
-            return
-        before = torch.is_autocast_enabled(self._device), torch.get_autocast_dtype(self._device)
-        torch.set_autocast_enabled(self._device, True)
-        torch.set_autocast_dtype(self._device, self._precision)
-        torch.autocast_increment_nesting()
-        try:
-            yield
-        finally:
-            if torch.autocast_decrement_nesting() == 0:
-                torch.clear_autocast_cache()
-            torch.set_autocast_enabled(self._device, before[0])
-            torch.set_autocast_dtype(self._device, before[1])
+@contextmanager
+def _autocast(device: str, precision: torch.dtype) -> Iterator[None]:
+    """As a device has it, there or not: `torch.autocast` itself turns off for one that is not."""
+    if precision is torch.float32:
+        yield
+        return
+    before = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+    torch.set_autocast_enabled(device, True)
+    torch.set_autocast_dtype(device, precision)
+    torch.autocast_increment_nesting()
+    try:
+        yield
+    finally:
+        if torch.autocast_decrement_nesting() == 0:
+            torch.clear_autocast_cache()
+        torch.set_autocast_enabled(device, before[0])
+        torch.set_autocast_dtype(device, before[1])
 
 
 @contextmanager
 def _fused_attention(device: str) -> Iterator[None]:
     """GPUs never write the matrix of attention out; where there is none, PyTorch would count it."""
     if device == "cpu":
-        with nullcontext():
-            yield
+        yield
         return
     before = F.scaled_dot_product_attention
 

@@ -242,9 +242,21 @@ class AdapterModel(nn.Module):
             like=latents,
         )
         tokens = {name: self._adapter_tokens(name, conditions) for name in self.adapters}
+        return self.denoise(latents, timesteps, sequence, tokens, pooled, conditions.time_ids)
+
+    def denoise(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        sequence: Tensor,
+        tokens: dict[str, Tensor],
+        pooled: Tensor,
+        time_ids: Tensor,
+    ) -> Tensor:
+        """The UNet on conditions as it reads them: sequence [B, L, token_dim], tokens by adapter, pooled text [B, P]."""
         micro = None
         if self.unet.config.addition_embed_type == "text_time":
-            micro = {"text_embeds": pooled, "time_ids": conditions.time_ids}
+            micro = {"text_embeds": pooled, "time_ids": time_ids}
         prediction: Tensor = self.unet(
             latents,
             timesteps,

@@ -30,19 +30,9 @@ def predict(model: AdapterModel, given: Known, batch: int) -> Tensor:
         name: adapter.tokens(_features(model, config, name, batch), dropped)  # type: ignore[operator]
         for name, adapter in model.adapters.items()
     }
-    micro = None
-    if model.unet.config.addition_embed_type == "text_time":
-        pooled = model.params.unet_config.params.pooled_dim
-        micro = {"text_embeds": torch.randn(batch, pooled), "time_ids": torch.randn(batch, 6)}
-    prediction: Tensor = model.unet(
-        latents,
-        torch.zeros(batch, dtype=torch.int64),
-        encoder_hidden_states=sequence,
-        added_cond_kwargs=micro,
-        cross_attention_kwargs={"ip_hidden_states": tokens} if tokens else None,
-        return_dict=False,
-    )[0]
-    return prediction
+    pooled = torch.randn(batch, max(model.params.unet_config.params.pooled_dim, 0))
+    timesteps, time_ids = torch.zeros(batch, dtype=torch.int64), torch.randn(batch, 6)
+    return model.denoise(latents, timesteps, sequence, tokens, pooled, time_ids)
 
 
 def _features(model: AdapterModel, config: TrainingConfig, name: str, batch: int) -> Tensor:
