@@ -171,13 +171,15 @@ class World:
             time.sleep(0.5)
 
     def wait_step(self, name: str, step: int, attempt: int = 1) -> None:
-        """Until a job's attempt has made some steps."""
+        """Until a job's attempt has made some steps; not longer than it may still make any."""
 
         def reached() -> bool:
             status = self.status(name)
-            assert status.get("state") not in {"Failed", "Invalid"}, status
             now: int = (status.get("progress") or {}).get("step", 0)
-            return bool(status.get("attempt", 0) >= attempt and now >= step)
+            if status.get("attempt", 0) >= attempt and now >= step:
+                return True
+            assert status.get("state") not in {"Complete", "Failed", "Invalid"}, f"ended before step {step}: {status}"
+            return False
 
         self.wait(f"{name} at step {step} of attempt {attempt}", reached)
 
