@@ -18,6 +18,7 @@ def inconsistencies(config: TrainingConfig) -> list[Fault]:
         _columns,
         _modules,
         _trained,
+        _pipeline,
         _first_stage,
         _resolution,
         _cache,
@@ -113,6 +114,16 @@ def _trained(config: TrainingConfig) -> Iterator[Fault]:
         )
     if not any(module.train for module in modules.values()):
         yield ("model", "params"), "nothing is trained; set train: true for the UNet or add an adapter or conditioner"
+
+
+def _pipeline(config: TrainingConfig) -> Iterator[Fault]:
+    params = config.model.params
+    for name in ("revision", "variant"):
+        if getattr(params, name) is not None and params.pretrained_model_name_or_path is None:
+            yield (
+                ("model", "params", name),
+                "is of pretrained_model_name_or_path, which is not set; set it or remove this",
+            )
 
 
 def _first_stage(config: TrainingConfig) -> Iterator[Fault]:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from adapter_api.base import ConfigModel, Count, Flag, ModelName, Name, PositiveCount, PositiveReal
+from adapter_api.base import ConfigModel, Count, Flag, ModelName, Name, PositiveCount, PositiveReal, Text
 from adapter_api.conditions import AdapterConfig, Conditioned, TextConfig, TokenConditionersConfig
 from adapter_api.networks import FirstStageConfig, ImageEncoderConfig, UNetConfig
 
@@ -44,6 +44,10 @@ class ModelParams(ConfigModel):
     pretrained_model_name_or_path: ModelName | None = None
     """A whole SDXL pipeline, as a local folder, a hub name or s3://bucket/prefix, for every part that names no source of its
     own. What is in object storage is fetched before training starts, with the access that spec.models describes."""
+    revision: Text | None = None
+    """Branch, tag or commit of the pipeline's hub repository; a part may name its own."""
+    variant: Text | None = None
+    """Variant of the pipeline's weight files, such as fp16; a part may name its own."""
     unet_config: UNetConfig = UNetConfig()
     first_stage_config: FirstStageConfig = FirstStageConfig()
     text_config: TextConfig = TextConfig()

@@ -30,7 +30,8 @@ def with_pipeline_sources(params: ModelParams) -> ModelParams:
     def source(part: SourceConfig, subfolder: str, **more: Any) -> SourceConfig:
         if part.pretrained is not None:
             return part
-        return part.model_copy(update={"pretrained": pipeline, "subfolder": subfolder, **more})
+        state = {"revision": part.revision or params.revision, "variant": part.variant or params.variant}
+        return part.model_copy(update={"pretrained": pipeline, "subfolder": subfolder, **state, **more})
 
     encoders = params.text_config.encoders or PIPELINE_ENCODERS
     text = TextConfig(

@@ -319,3 +319,11 @@ def test_a_pipeline_has_two_text_encoders() -> None:
     model = {"pretrained_model_name_or_path": "sdxl", "unet_config": {"train": True}}
     (fault,) = faults({**model, "text_config": {"encoders": [{}, {}, {"pretrained": "third"}]}})
     assert fault.startswith("text_config.encoders: an SDXL pipeline has two text encoders; remove the others")
+
+
+@pytest.mark.parametrize("name", ["revision", "variant"])
+def test_a_revision_or_variant_is_of_a_pipeline(name: str) -> None:
+    pipeline = {"pretrained_model_name_or_path": "sdxl", "unet_config": {"train": True}}
+    assert not faults({**pipeline, name: "fp16"})
+    (fault,) = faults({"unet_config": TINY_UNET, "token_conditioners": LABEL, name: "fp16"})
+    assert fault.startswith(f"{name}: is of pretrained_model_name_or_path, which is not set")

@@ -3,12 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
+import transformers
 from diffusers import UNet2DConditionModel
 
+from adapter_api.conditions import TextConfig
 from adapter_api.model import ModelParams
 from adapter_api.sources import staged_name, with_pipeline_sources
+from adapter_trainer.encoders import text_encoders, tokenizers
 from adapter_trainer.errors import InvalidConfig
 from adapter_trainer.model import AdapterModel
 from adapter_trainer.sources import build, with_local_models
@@ -106,6 +110,50 @@ def test_a_pipeline_gives_every_part_without_a_source_its_folder() -> None:
     assert (filled.first_stage_config.pretrained, filled.first_stage_config.subfolder) == ("better-vae", None)
     folders = [(each.subfolder, each.tokenizer, each.tokenizer_subfolder) for each in filled.text_config.encoders]
     assert folders == [("text_encoder", "sdxl", "tokenizer"), ("text_encoder_2", "sdxl", "tokenizer_2")]
+
+
+def test_a_pipelines_revision_and_variant_are_those_of_its_parts_that_name_none() -> None:
+    params = ModelParams.model_validate(
+        {
+            "pretrained_model_name_or_path": "sdxl", "revision": "462165", "variant": "fp16",
+            "first_stage_config": {"pretrained": "better-vae"}, "unet_config": {"variant": "bf16"},
+        }
+    )  # fmt: skip
+    filled = with_pipeline_sources(params)
+    parts = (filled.unet_config, filled.first_stage_config, *filled.text_config.encoders)
+    named = [(part.revision, part.variant) for part in parts]
+    assert named == [("462165", "bf16"), (None, None), ("462165", "fp16"), ("462165", "fp16")]
+
+
+def test_what_a_hub_repository_held_at_a_revision_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two commits, as a node keeps them that has loaded both; encoder and tokenizer come from the same."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--us--clip"
+    shape = tiny.text_encoder(tmp_path)["params"]
+    for commit, positions, names in (("a" * 40, 12, ("main",)), ("b" * 40, 8, ("old",))):
+        folder = repository / "snapshots" / commit
+        tiny.write_tokenizer(folder)
+        text = (folder / "tokenizer_config.json").read_text()
+        (folder / "tokenizer_config.json").write_text(
+            text.replace('"model_max_length": 12', f'"model_max_length": {positions}')
+        )
+        configuration = transformers.CLIPTextConfig(**{**shape, "max_position_embeddings": positions})
+        transformers.CLIPTextModel(configuration).save_pretrained(folder)
+        for name in names:
+            (repository / "refs").mkdir(exist_ok=True)
+            (repository / "refs" / name).write_text(commit)
+    lengths = {}
+    for revision in (None, "old", "b" * 40):
+        encoder = {"pretrained": "us/clip", **({} if revision is None else {"revision": revision})}
+        config = TextConfig.model_validate({"encoders": [encoder]})
+        texts = tokenizers(config)
+        assert texts is not None
+        read = texts.tokenizers[0].model_max_length
+        encoders = text_encoders(config, 0, texts)
+        assert encoders is not None
+        encoder_config: Any = encoders.encoders[0].config
+        lengths[revision] = (read, encoder_config.max_position_embeddings)
+    assert lengths == {None: (12, 12), "old": (8, 8), "b" * 40: (8, 8)}
 
 
 def test_an_address_in_object_storage_is_read_from_the_folder_that_it_was_fetched_to(unet: Any, tmp_path: Path) -> None:

@@ -91,9 +91,12 @@ def tokenizers(config: TextConfig) -> Tokenizers | None:
     loaded = []
     for index, encoder in enumerate(config.encoders):
         name = encoder.tokenizer or encoder.pretrained
-        folder = encoder.tokenizer_subfolder
+        options = {
+            "subfolder": encoder.tokenizer_subfolder,
+            "revision": encoder.revision if name == encoder.pretrained else None,
+        }
         try:
-            tokenizer = AutoTokenizer.from_pretrained(name, **({"subfolder": folder} if folder else {}))
+            tokenizer = AutoTokenizer.from_pretrained(name, **{key: value for key, value in options.items() if value})
         except (OSError, ValueError, KeyError) as error:
             raise InvalidConfig(
                 f"model.params.text_config.encoders[{index}].tokenizer: {name} cannot be loaded: {error}"
