@@ -4,13 +4,12 @@ import hashlib
 import math
 import os
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import nn
@@ -18,7 +17,7 @@ from torch import nn
 from adapter_api.columns import columns_of
 from adapter_api.retention import Policy
 from adapter_api.training import TrainingConfig
-from adapter_trainer import building, checkpoint, optimizers, randomness, sharding
+from adapter_trainer import building, checkpoint, loaded, optimizers, randomness, replicas, sharding
 from adapter_trainer.caching import Cache, layout_of, wants_contents
 from adapter_trainer.card import DataRecord
 from adapter_trainer.contents import Content, contents_of
@@ -71,13 +70,6 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
         gradient_accumulation_steps=optimization.gradient_accumulation_steps,
         log_with=list(config.logging.report_to) or None,
         project_dir=str(options.output / "logs"),
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(
-                broadcast_buffers=False,  # no module here has buffers that training changes
-                gradient_as_bucket_view=True,
-                find_unused_parameters=_has_unused(config),
-            )
-        ],
     )
     _check_joined(accelerator.num_processes)
     processes = Processes.of_this_run(options.output)
@@ -89,6 +81,8 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
     contents = _contents(config, rows, processes)
     layout = layout_of(config, rows, contents)
     model = building.model_of(config, options.models, rows, accelerator.device, processes, show)
+    replicas.make_alike(model, processes)
+    base = loaded.base_digests(model)
     if is_sharded := optimization.parallelism == "FSDP" and processes.world_size > 1:
         sharding.shard(model, accelerator.device.type, processes.world_size)
     optimizer = _optimizer(config, model)
@@ -100,16 +94,15 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
         num_training_steps=total_steps,
     )
     ema = _average(config, optimizer)
-    module: nn.Module
-    # Accelerate has no name yet for what is to take its place.
-    warnings.filterwarnings("ignore", message=".*broadcast_buffers.* is deprecated", category=FutureWarning)
-    # Accelerate wraps a model that is only evaluated for mixed precision alone. That is all that a sharded one needs, and one
-    # that no other process trains: torchrun's single process would else keep the gradients a second time.
-    module = accelerator.prepare_model(model, evaluation_mode=is_sharded or processes.world_size == 1)
+    # What is only evaluated, Accelerate wraps for mixed precision alone, and leaves the processes to us.
+    module: nn.Module = accelerator.prepare_model(model, evaluation_mode=True)
+    # One process shares no gradients, and would keep them a second time.
+    if processes.world_size > 1 and not is_sharded:
+        module = replicas.with_shared_gradients(module, accelerator.device, some_unused=_has_unused(config))
     prepared_optimizer = accelerator.prepare_optimizer(optimizer)
     state = TrainingState(
         config, model, prepared_optimizer, scheduler, ema, accelerator, _data_record(config, rows, contents),
-        options.output / METRICS_FILE,
+        options.output / METRICS_FILE, base=base,
     )  # fmt: skip
     report = Report(options.output, accelerator, processes, total_steps, options.clock, show)
     randomness.seed(config.seed, 0, processes.rank)

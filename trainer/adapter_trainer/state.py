@@ -50,6 +50,8 @@ class TrainingState:
     """Optimizer steps taken."""
     seen: int = 0
     """Samples that all processes have read: with the seed, the whole state of the data."""
+    base: dict[str, str] = field(default_factory=dict)
+    """Digests of the loaded weights that training leaves as they are, by part."""
     metrics: dict[str, float] = field(default_factory=dict)
     """The newest figures, kept with the checkpoint."""
 
@@ -113,6 +115,7 @@ class TrainingState:
                 "step": self.step,
                 "samples_seen": self.seen,
                 "ema_step": 0 if self.ema is None else self.ema.optimization_step,
+                "base": self.base,
             },
         }
         for name, values in records.items():
@@ -175,7 +178,7 @@ class TrainingState:
                 _check(folder, names)
             if processes.rank == source or all(holders):
                 records = _records(folder)
-                self._check_compatible(folder, is_own=is_own)
+                self._check_compatible(folder, records["trainer_state"], is_own=is_own)
         except (DamagedCheckpoint, IncompatibleCheckpoint) as found:
             error = found
         if (error := processes.first_error(error)) is not None:
@@ -188,16 +191,24 @@ class TrainingState:
         else:
             randomness.seed(self.config.seed, self.step, processes.rank)
 
-    def _check_compatible(self, folder: Path, *, is_own: bool) -> None:
+    def _check_compatible(self, folder: Path, progress: dict[str, Any], *, is_own: bool) -> None:
         try:
             saved = validate(TrainingConfig, read(folder / "training.yaml"))
         except InvalidDocument as error:
             raise DamagedCheckpoint(f"{folder}: {error}") from None
-        if is_own and (found := differences(saved, self.config)):
+        if not is_own:
+            return
+        if found := differences(saved, self.config):
             raise IncompatibleCheckpoint(
                 f"{folder} was made with another configuration and must not be continued with this one:\n"
                 + "\n".join(f"  {line}" for line in found)
                 + "\nUse the old configuration, or another output folder"
+            )
+        begun = progress.get("base", {})
+        if changed := sorted(part for part, digest in begun.items() if self.base.get(part, digest) != digest):
+            raise IncompatibleCheckpoint(
+                f"{folder} was trained beside other weights of {', '.join(changed)} than what is loaded now from the same "
+                "place; restore what lay there (on the hub: the commit, as `revision`), or use another output folder"
             )
 
     def _apply(self, tensors: StoredTensors, records: dict[str, Any], folder: Path) -> None:
