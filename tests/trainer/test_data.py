@@ -68,7 +68,14 @@ def test_every_epoch_draws_anew(data: Path) -> None:
     first, second = ([source[Place(epoch, position)] for position in range(tiny.SAMPLES)] for epoch in (0, 1))
     assert sorted(sample.caption for sample in first) == sorted(sample.caption for sample in second)
     assert len({sample.noise.tobytes() for sample in (*first, *second)}) == 2 * tiny.SAMPLES
-    assert not np.array_equal(first[0].noise, first[0].posterior_noise)
+    assert not np.array_equal(*first[0].noise)
+
+
+def test_tensors_of_a_batch_are_contiguous_so_that_devices_copy_them_without_waiting(data: Path) -> None:
+    batch = read(data)[0]
+    assert batch.noise.is_contiguous()
+    assert batch.posterior_noise.is_contiguous()
+    assert not torch.equal(batch.noise, batch.posterior_noise)
 
 
 def test_conditions_are_dropped_as_often_as_configured(data: Path) -> None:

@@ -98,7 +98,7 @@ class _Sample:
     index: int
     pixels: Pixels | None
     noise: Floats
-    posterior_noise: Floats
+    """[2, *latents]: what the objective adds, and what samples the first stage's posterior."""
     timestep: int
     time_ids: tuple[int, ...]
     columns: dict[str, Floats]
@@ -143,11 +143,10 @@ class Samples(Dataset[_Sample]):
         channels, side, _ = self.shape.latents
         factor = self.params.resolution // side
         latents = (channels, size[0] // factor, size[1] // factor)
-        noise = random.standard_normal(latents, dtype=np.float32)
-        posterior = random.standard_normal(latents, dtype=np.float32)
+        noise = random.standard_normal((2, *latents), dtype=np.float32)
         if self.shape.offset_noise:
             levels = order.generator_at(self.seed, at, "offset").standard_normal(channels, dtype=np.float32)
-            noise = with_offset(noise, levels, self.shape.offset_noise)
+            noise[0] = with_offset(noise[0], levels, self.shape.offset_noise)
         timestep = int(random.integers(self.shape.timesteps))
         draws = random.random(len(self.shape.dropouts))
         dropped = {
@@ -157,7 +156,7 @@ class Samples(Dataset[_Sample]):
         columns = {name: self._column(row, name) for name in row.values if name not in self.encoded_columns}
         if self.shape.reference_size is not None and "image" not in self.encoded_columns:
             columns["image"] = reference_image(Image.fromarray(self.pixels(row.image)), self.shape.reference_size)
-        return _Sample(index, pixels, noise, posterior, timestep, time_ids, columns, dropped, row.caption, encoded)
+        return _Sample(index, pixels, noise, timestep, time_ids, columns, dropped, row.caption, encoded)
 
     def _picture(
         self, row: Row, size: Size, random: np.random.Generator
@@ -221,10 +220,11 @@ class Collate:
         """Stacks samples."""
         first = samples[0]
         pictures = [sample.pixels for sample in samples if sample.pixels is not None]
+        noise, posterior_noise = torch.from_numpy(np.stack([sample.noise for sample in samples], axis=1))
         return Batch(
             images=torch.from_numpy(stacked(pictures)) if pictures else None,
-            noise=_stacked([sample.noise for sample in samples]),
-            posterior_noise=_stacked([sample.posterior_noise for sample in samples]),
+            noise=noise,
+            posterior_noise=posterior_noise,
             timesteps=torch.tensor([sample.timestep for sample in samples]),
             time_ids=torch.tensor([sample.time_ids for sample in samples], dtype=torch.float32),
             columns={name: _stacked([sample.columns[name] for sample in samples]) for name in first.columns},

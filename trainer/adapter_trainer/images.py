@@ -1,5 +1,6 @@
 """Pictures as arrays: where they are cut, how they are scaled, and what encoders of reference images read."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -50,14 +51,21 @@ def place(original: Size, size: Size, params: DataParams, random: np.random.Gene
         params: say whether crop and flip are random.
         random: draws crop and flip where the configuration asks for them; None crops at the centre.
     """
+    centred = _centred(original, size)
+    if random is None or not (params.random_crop or params.random_flip):
+        return centred
+    top, left = centred.top, centred.left
+    if params.random_crop:
+        spare = (centred.scaled[0] - size[0], centred.scaled[1] - size[1])
+        top, left = int(random.integers(spare[0] + 1)), int(random.integers(spare[1] + 1))
+    return centred._replace(top=top, left=left, flip=params.random_flip and bool(random.integers(2)))
+
+
+@lru_cache(maxsize=4096)
+def _centred(original: Size, size: Size) -> Placement:
     scale = max(size[0] / original[0], size[1] / original[1])
     scaled = max(round(original[0] * scale), size[0]), max(round(original[1] * scale), size[1])
-    spare = (scaled[0] - size[0], scaled[1] - size[1])
-    top, left = spare[0] // 2, spare[1] // 2
-    if random is not None and params.random_crop:
-        top, left = int(random.integers(spare[0] + 1)), int(random.integers(spare[1] + 1))
-    flip = random is not None and params.random_flip and bool(random.integers(2))
-    return Placement(original, scaled, top, left, size, flip)
+    return Placement(original, scaled, (scaled[0] - size[0]) // 2, (scaled[1] - size[1]) // 2, size, flip=False)
 
 
 def cut(source: Pixels, placement: Placement) -> Pixels:

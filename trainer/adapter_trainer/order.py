@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
 from numpy.typing import NDArray
 
 
@@ -87,14 +88,14 @@ class Bucketed:
             members = shuffled[own == bucket]
             runs.append(np.resize(members, -(-len(members) // self.run) * self.run).reshape(-1, self.run))
         together = np.concatenate(runs)
-        generator = np.random.Generator(np.random.Philox(key=_key(self.seed, "runs"), counter=[0, 0, 0, epoch]))
+        generator = _philox(self.seed, "runs", (0, 0, 0, epoch))
         return together[generator.permutation(len(together))].reshape(-1)
 
 
 @lru_cache(maxsize=4)
 def permutation(seed: int, epoch: int, samples: int) -> NDArray[np.int64]:
     """The order of the sample indices in one epoch, shape [samples]."""
-    return np.random.Generator(np.random.Philox(key=_key(seed, "order"), counter=[0, 0, 0, epoch])).permutation(samples)
+    return _philox(seed, "order", (0, 0, 0, epoch)).permutation(samples)
 
 
 def place_of(seen: int, samples: int) -> Place:
@@ -118,11 +119,25 @@ def generator_at(seed: int, place: Place, purpose: str) -> np.random.Generator:
 
     Philox (Salmon et al., SC'11) is counter-based, so a stream costs nothing to reach.
     """
-    counter = [0, 0, place.position, place.epoch]
-    return np.random.Generator(np.random.Philox(key=_key(seed, purpose), counter=counter))
+    return _philox(seed, purpose, (0, 0, place.position, place.epoch))
+
+
+def _philox(seed: int, purpose: str, counter: tuple[int, int, int, int]) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(_key(seed, purpose), counter=counter))  # type: ignore[arg-type]  # ISeedSequence is missing in the stubs
+
+
+class _Key(ISeedSequence):
+    """A generator's key as it is: told a bare key, NumPy still asks the system for entropy, which takes longer than all draws."""
+
+    def __init__(self, words: NDArray[np.uint64]) -> None:
+        self.words = words
+
+    def generate_state(self, n_words: int, dtype: object = np.uint32) -> NDArray[np.uint64]:  # noqa: ARG002 - NumPy's signature
+        """Philox asks for its two words of 64 bits, and for nothing else."""
+        return self.words
 
 
 @lru_cache(maxsize=64)
-def _key(seed: int, purpose: str) -> NDArray[np.uint64]:
+def _key(seed: int, purpose: str) -> _Key:
     digest = hashlib.blake2b(purpose.encode(), digest_size=8).digest()
-    return np.array([seed, int.from_bytes(digest, "big")], dtype=np.uint64)
+    return _Key(np.array([seed, int.from_bytes(digest, "big")], dtype=np.uint64))
