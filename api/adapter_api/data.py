@@ -55,9 +55,10 @@ class DataParams(ConfigModel):
     data_root_path: PathText = "/data"
     """Folder that every path in the pairs file is relative to and must stay inside."""
     pairs_file_path: PathText = "train.txt"
-    """Relative to data_root_path, or absolute."""
+    """Relative to data_root_path, or absolute. A folder stands for its pictures, with captions in .txt files beside them."""
     format: Literal["auto", "pairs", "csv", "jsonl"] = "auto"
-    """pairs: image, tab, caption, tab, further columns. auto: by the file's ending; pairs unless .csv or .jsonl."""
+    """pairs: image, tab, caption, tab, further columns. csv, jsonl: named fields, file_name and text as good as image and
+    caption. auto: by the file's ending; pairs unless .csv or .jsonl."""
     columns: tuple[Column, ...] | None = None
     """By default a label for label_to_token, then an embedding for embed_to_token."""
     image_mode: Literal["RGB", "L"] = "RGB"

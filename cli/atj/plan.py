@@ -78,15 +78,19 @@ def _parsed(document: Document) -> tuple[TrainingConfig, int]:
 
 def _steps(config: TrainingConfig, samples: int | None, world_size: int) -> int | None:
     """Optimizer steps of the whole run, if they can be known."""
+    from adapter_trainer.picture_folder import pictures
     from adapter_trainer.setup import total_steps_of
 
     if samples is None and config.optimization.max_train_steps is None:
         params = config.data.params
         table = Path(params.data_root_path) / params.pairs_file_path
-        if not table.is_file():
+        if table.is_dir():
+            samples = len(pictures(table))
+        elif table.is_file():
+            with table.open("rb") as lines:
+                samples = sum(1 for line in lines if line.strip())
+        else:
             return None
-        with table.open("rb") as lines:
-            samples = sum(1 for line in lines if line.strip())
     return total_steps_of(config, samples or 1, world_size)
 
 

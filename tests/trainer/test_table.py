@@ -56,6 +56,12 @@ def test_a_row_is_image_caption_and_columns(root: Path) -> None:
             "a.jsonl",
             id="JSONL with CRLF",
         ),
+        pytest.param("file_name,text,digit\na.png,a cat,3\na.png,dog,4\n", "metadata.csv", id="Hugging Face's CSV"),
+        pytest.param(
+            '{"file_name": "a.png", "text": "a cat", "digit": 3}\n{"file_name": "a.png", "text": "dog", "digit": 4}\n',
+            "metadata.jsonl",
+            id="Hugging Face's JSONL",
+        ),
     ],
 )
 def test_formats_line_ends_and_bom_do_not_matter(root: Path, text: str, name: str) -> None:

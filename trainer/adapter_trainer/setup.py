@@ -17,7 +17,7 @@ from torch import nn
 from adapter_api.columns import columns_of
 from adapter_api.retention import Policy
 from adapter_api.training import TrainingConfig
-from adapter_trainer import building, checkpoint, loaded, optimizers, randomness, replicas, sharding
+from adapter_trainer import building, checkpoint, loaded, optimizers, picture_folder, randomness, replicas, sharding
 from adapter_trainer.caching import Cache, layout_of, wants_contents
 from adapter_trainer.card import DataRecord
 from adapter_trainer.contents import Content, contents_of
@@ -204,11 +204,14 @@ def _rows(config: TrainingConfig, processes: Processes) -> tuple[list[Row], Trai
 
 
 def _data_record(config: TrainingConfig, rows: list[Row], contents: dict[Path, Content]) -> DataRecord:
-    table = Path(config.data.params.data_root_path) / config.data.params.pairs_file_path
+    root = Path(config.data.params.data_root_path)
+    table = root / config.data.params.pairs_file_path
+    pairs = ((row.image, row.caption) for row in rows)
+    content = table.read_bytes() if table.is_file() else picture_folder.text_of(pairs, root.resolve()).encode()
     digests = sorted(content.digest for content in contents.values())
     return DataRecord(
         table=table.name,
-        sha256=hashlib.sha256(table.read_bytes()).hexdigest(),
+        sha256=hashlib.sha256(content).hexdigest(),
         samples=len(rows),
         pictures=hashlib.sha256("\n".join(digests).encode()).hexdigest() if digests else None,
     )

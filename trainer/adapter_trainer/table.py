@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adapter_api.data import Column, DataParams
+from adapter_trainer import picture_folder
 from adapter_trainer.errors import InvalidData
 
 MAX_FAULTS = 20
@@ -16,6 +17,9 @@ MAX_FAULTS = 20
 
 LARGEST_NUMBER = 3.4e38
 """What a 32-bit float holds."""
+
+ALSO = {"image": "file_name", "caption": "text"}
+"""What data sets in Hugging Face's folder layout call them in their metadata.csv or metadata.jsonl."""
 
 Value = int | tuple[float, ...] | Path
 """A label, a vector, or the path of an embedding or reference image."""
@@ -26,7 +30,7 @@ class Row:
     """One sample as the table gives it."""
 
     line: int
-    """In the pairs file, from 1."""
+    """In the pairs file, from 1; of a folder, the picture's place in it."""
     image: Path
     caption: str
     values: dict[str, Value]
@@ -55,7 +59,7 @@ class Faults:
 
 
 def read_table(params: DataParams, columns: tuple[Column, ...]) -> list[Row]:
-    """Every row of the pairs file.
+    """Every row of the pairs file, or of the folder of pictures in its place.
 
     Raises:
         InvalidData: the file or a line of it cannot be used; names file and line.
@@ -64,23 +68,30 @@ def read_table(params: DataParams, columns: tuple[Column, ...]) -> list[Row]:
     if not root.is_dir():
         raise InvalidData(f"data.params.data_root_path: {root} is not a folder")
     path = root / params.pairs_file_path
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InvalidData(f"data.params.pairs_file_path: {path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise InvalidData(f"{path}:{line}: is not UTF-8 text; save the file as UTF-8") from None
+    if path.is_dir():
+        text, kind = picture_folder.pairs_of(path, root, columns), "pairs"
+    else:
+        text, kind = _text_of(path), _format(params)
     faults = Faults(path)
     rows = []
     reader = _Row(root.resolve(), columns, faults)
-    for line, fields in _READERS[_format(params)](text, columns, faults):
+    for line, fields in _READERS[kind](text, columns, faults):
         if (row := reader.read(line, fields)) is not None:
             rows.append(row)
     faults.raise_if_any()
     if not rows:
         raise InvalidData(f"{path}: holds no sample")
     return rows
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InvalidData(f"data.params.pairs_file_path: {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise InvalidData(f"{path}:{line}: is not UTF-8 text; save the file as UTF-8") from None
 
 
 def _format(params: DataParams) -> str:
@@ -115,7 +126,7 @@ def _csv(text: str, columns: tuple[Column, ...], faults: Faults) -> Lines:
     reader = csv.reader(io.StringIO(text), strict=True)
     wanted = ("image", "caption", *(column.name for column in columns))
     try:
-        header = next(reader, [])
+        header = _as_ours(next(reader, []), wanted)
         if missing := [name for name in wanted if name not in header]:
             faults.add(1, f"the header has no column {', '.join(missing)}")
             return
@@ -131,6 +142,11 @@ def _csv(text: str, columns: tuple[Column, ...], faults: Faults) -> Lines:
         faults.add(reader.line_num, f"is not CSV: {error}")
 
 
+def _as_ours(names: list[str], wanted: tuple[str, ...]) -> list[str]:
+    ours = {other: name for name, other in ALSO.items() if name not in names and other not in wanted}
+    return [ours.get(name, name) for name in names]
+
+
 def _jsonl(text: str, columns: tuple[Column, ...], faults: Faults) -> Lines:
     wanted = ("image", "caption", *(column.name for column in columns))
     for line, content in enumerate(_lines(text), start=1):
@@ -144,7 +160,9 @@ def _jsonl(text: str, columns: tuple[Column, ...], faults: Faults) -> Lines:
             continue
         if not isinstance(fields, dict):
             faults.add(line, "is not a JSON object")
-        elif missing := [name for name in wanted if name not in fields]:
+            continue
+        fields = dict(zip(_as_ours(list(fields), wanted), fields.values(), strict=True))
+        if missing := [name for name in wanted if name not in fields]:
             faults.add(line, f"has no {', '.join(missing)}")
         else:
             yield line, {name: fields[name] for name in wanted}
