@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: its threads would fight over the cores
-os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
