@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-from adapter_trainer import replicas
+from adapter_trainer import loaded, replicas
 from adapter_trainer.errors import InvalidConfig
 from adapter_trainer.model import AdapterModel
 from adapter_trainer.processes import Processes
@@ -32,7 +32,7 @@ def began(rank: int, folder: Path, given: tiny.Settings) -> None:
     processes.broadcast = broadcast  # type: ignore[method-assign]
     refused = ""
     try:
-        replicas.make_alike(model, processes)
+        replicas.make_alike(model, loaded.digests((*model.parameters(), *model.buffers())), processes)
     except InvalidConfig as error:
         refused = str(error)
     alike = {name: value.clone() for name, value in model.state_dict().items()}
@@ -64,7 +64,7 @@ def stored(folder: Path, seed: int) -> Path:
     return folder
 
 
-def loaded(folder: Path) -> tiny.Settings:
+def reads(folder: Path) -> tiny.Settings:
     return tiny.settings(changes={"model": {"params": {"unet_config": {"pretrained": str(folder), "train": False}}}})
 
 
@@ -83,7 +83,7 @@ def test_what_a_rank_has_built_differently_becomes_what_rank_0_has(tmp_path: Pat
 
 def test_ranks_that_loaded_other_files_than_rank_0_end_the_run_on_every_rank(tmp_path: Path) -> None:
     folders = [stored(tmp_path / f"unet-{seed}", seed) for seed in (1, 2)]
-    ends = all_begin(tmp_path, [loaded(folder) for folder in folders])
+    ends = all_begin(tmp_path, [reads(folder) for folder in folders])
     for end, folder in zip(ends, folders, strict=True):
         assert end["refused"] == (
             f"unet: {folder} gave rank 1 other weights than rank 0; name a commit as its `revision`, or give every node the "
@@ -93,4 +93,4 @@ def test_ranks_that_loaded_other_files_than_rank_0_end_the_run_on_every_rank(tmp
 
 def test_equal_files_in_different_folders_are_no_difference(tmp_path: Path) -> None:
     folders = [stored(tmp_path / name, 1) for name in ("here", "there")]
-    assert [end["refused"] for end in all_begin(tmp_path, [loaded(folder) for folder in folders])] == ["", ""]
+    assert [end["refused"] for end in all_begin(tmp_path, [reads(folder) for folder in folders])] == ["", ""]

@@ -1,6 +1,6 @@
 """Weights that a folder or hub name gave: which parts of a model have them, and digests that tell them from others."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import reduce
 from operator import xor
 
@@ -24,19 +24,25 @@ def parts(model: AdapterModel) -> Iterator[tuple[str, str, list[nn.Parameter]]]:
             yield name, source, [parameter for parameter in module.parameters() if parameter not in built]
 
 
-def digests(tensors: Iterable[Tensor]) -> list[int]:
+def digests(tensors: Iterable[Tensor]) -> dict[Tensor, int]:
     """64 bits for each tensor: of its values, in whatever order they lie. Of SDXL's UNet on a processor, two seconds."""
+    some = [tensor for tensor in tensors if tensor.numel()]
     with torch.no_grad():
-        return torch.stack([torch.hash_tensor(tensor) for tensor in tensors]).tolist()
+        found = torch.stack([torch.hash_tensor(tensor) for tensor in some]).tolist()
+    return dict(zip(some, found, strict=True))
 
 
-def base_digests(model: AdapterModel) -> dict[str, str]:
+def base_digests(model: AdapterModel, known: Mapping[Tensor, int]) -> dict[str, str]:
     """A digest of each part that was loaded and stays as it is: the base that everything else is trained beside.
 
     It depends neither on the names nor on the order of parameters, which differ between versions of libraries.
+
+    Args:
+        model: As it was built or loaded.
+        known: `digests` of its parameters.
     """
     return {
-        name: f"{reduce(xor, digests(parameters)):016x}"
+        name: f"{reduce(xor, (known.get(parameter, 0) for parameter in parameters)):016x}"
         for name, _, parameters in parts(model)
         if not any(parameter.requires_grad for parameter in parameters)
     }

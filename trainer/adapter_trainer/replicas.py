@@ -5,8 +5,10 @@ precision at every start, where every rank has loaded them already. It would als
 the rest, from which its encoders come back when samples are drawn. Here digests are compared, and only what differs is sent.
 """
 
+from collections.abc import Mapping
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from adapter_trainer import loaded
@@ -15,11 +17,16 @@ from adapter_trainer.model import AdapterModel
 from adapter_trainer.processes import Processes
 
 
-def make_alike(model: AdapterModel, processes: Processes) -> None:
+def make_alike(model: AdapterModel, known: Mapping[Tensor, int], processes: Processes) -> None:
     """Gives every rank rank 0's weights; collective, before the model is wrapped or sharded.
 
     What was loaded has to be the same on all ranks. What was built from the seed may differ in its last bits, because
     processors of different kinds draw random numbers with different instructions; rank 0's is sent.
+
+    Args:
+        model: As this rank has built or loaded it.
+        known: `loaded.digests` of its parameters and buffers.
+        processes: Of this run.
 
     Raises:
         InvalidConfig: on every rank, that some have loaded other weights than rank 0.
@@ -27,8 +34,8 @@ def make_alike(model: AdapterModel, processes: Processes) -> None:
     if processes.world_size == 1:
         return
     named = (*model.named_parameters(), *model.named_buffers())
-    tensors = {name: tensor for name, tensor in named if tensor.numel()}
-    digests = processes.gather(loaded.digests(tensors.values()))
+    tensors = {name: tensor for name, tensor in named if tensor in known}
+    digests = processes.gather([known[tensor] for tensor in tensors.values()])
     unlike = {
         name: ranks
         for index, name in enumerate(tensors)

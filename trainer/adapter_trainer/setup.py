@@ -81,8 +81,7 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
     contents = _contents(config, rows, processes)
     layout = layout_of(config, rows, contents)
     model = building.model_of(config, options.models, rows, accelerator.device, processes, show)
-    replicas.make_alike(model, processes)
-    base = loaded.base_digests(model)
+    base = _agreed_base(model, processes)
     if is_sharded := optimization.parallelism == "FSDP" and processes.world_size > 1:
         sharding.shard(model, accelerator.device.type, processes.world_size)
     optimizer = _optimizer(config, model)
@@ -230,6 +229,13 @@ def _held_out(config: TrainingConfig, processes: Processes) -> list[Row]:
     if (error := processes.first_error(error)) is not None:
         raise error
     return rows
+
+
+def _agreed_base(model: AdapterModel, processes: Processes) -> dict[str, str]:
+    """Digests of the loaded weights that stay as they are, once all ranks have the same; collective."""
+    digests = loaded.digests((*model.parameters(), *model.buffers()))
+    replicas.make_alike(model, digests, processes)
+    return loaded.base_digests(model, digests)
 
 
 def _optimizer(config: TrainingConfig, model: AdapterModel) -> torch.optim.Optimizer:
