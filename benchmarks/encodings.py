@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks import shapes
 from benchmarks.start import first_step
 from benchmarks.transfer import CREDENTIALS, serving_once
-from tests.agent.seaweed import BUCKET, Seaweed
+from tests.agent.support.seaweed import BUCKET, Seaweed
 
 TITLE = "Making and exchanging encodings"
 PICTURES = 3072

@@ -16,8 +16,8 @@ from adapter_agent.store import Store
 from benchmarks.quickstart import ROOT
 from benchmarks.stall_loop import EVERY, PARAMETERS, SAVES, WARM_UP
 from benchmarks.transfer import CREDENTIALS, serving_once
-from tests.agent.node import committed_steps
-from tests.agent.seaweed import BUCKET, Seaweed
+from tests.agent.support.node import committed_steps
+from tests.agent.support.seaweed import BUCKET, Seaweed
 
 TITLE = "What a save costs training"
 NAMES = {

@@ -19,14 +19,14 @@ from adapter_agent.local import Folders
 from adapter_agent.store import Store
 from benchmarks.quickstart import ROOT
 from benchmarks.transfer_client import FILE_BYTES, FILES
-from tests.agent.faulty_proxy import Proxy, Request
-from tests.agent.node import Node, end, safetensors, stop, write_checkpoint
-from tests.agent.seaweed import BUCKET, KEY, SECRET, Seaweed
-from tests.agent.servers import Kind
-from tests.agent.store_process import Server, serving
-from tests.agent.versity import PROGRAM, Versity
-from tests.agent.waiting import wait_until
+from tests.agent.support.faulty_proxy import Proxy, Request
+from tests.agent.support.node import Node, end, safetensors, stop, write_checkpoint
+from tests.agent.support.seaweed import BUCKET, KEY, SECRET, Seaweed
+from tests.agent.support.servers import Kind
+from tests.agent.support.store_process import Server, serving
+from tests.agent.support.versity import PROGRAM, Versity
 from tests.cluster.tools import Tools, default_cache
+from tests.support.waiting import wait_until
 
 TITLE = "Upload and restore"
 ROUNDS = 2
@@ -189,7 +189,7 @@ def sent_again(folder: Path, url: str) -> tuple[float, float, float]:
         with counting(url) as (proxy, sent):
             command = [sys.executable, "-m", "benchmarks.transfer_client", name, str(folder), proxy.url, BUCKET, "0"]
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=ROOT)
-            wait_until(lambda sent=sent: sent() >= FILE_BYTES // 2, 300)  # type: ignore[misc]
+            wait_until("half of the file is sent", lambda sent=sent: sent() >= FILE_BYTES // 2, 300)  # type: ignore[misc]
             process.kill()
             process.wait()
             subprocess.run(command, stdout=subprocess.DEVNULL, check=True, cwd=ROOT)
@@ -223,7 +223,7 @@ def ten_saves(folder: Path, url: str) -> Saves:
             trained = os.urandom(TRAINED_BYTES)
             unique += TRAINED_BYTES
             write_checkpoint(node.output, step, values=trained, more={"model/frozen.safetensors": frozen})
-            wait_until(lambda step=step: _newest(store) == step, 300)  # type: ignore[misc]
+            wait_until(f"checkpoint {step} is committed", lambda step=step: _newest(store) == step, 300)  # type: ignore[misc]
     whole = SAVES * (len(frozen) + TRAINED_BYTES)
     return Saves(sent() / unique, whole / unique)
 

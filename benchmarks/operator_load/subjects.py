@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from adapter_api.document import read
 from adapter_api.job import GROUP, PLURAL, VERSION
 from tests.cluster.control_plane import ControlPlane
-from tests.trainer.runs import free_port
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 Plain = dict[str, Any]

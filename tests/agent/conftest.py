@@ -11,10 +11,10 @@ from adapter_agent import index
 from adapter_agent.index import Claim
 from adapter_agent.local import Folders
 from adapter_agent.store import Store
-from tests.agent.faulty_proxy import Proxy
-from tests.agent.node import Node
-from tests.agent.seaweed import BUCKET, KEY, SECRET
-from tests.agent.servers import SERVERS, built
+from tests.agent.support.faulty_proxy import Proxy
+from tests.agent.support.node import Node
+from tests.agent.support.seaweed import BUCKET, KEY, SECRET
+from tests.agent.support.servers import SERVERS, built
 
 ON_BOTH = {
     "test_store", "test_index", "test_commit", "test_retention", "test_multipart", "test_download",

@@ -16,9 +16,9 @@ from adapter_agent.retention import retire
 from adapter_agent.store import Store
 from adapter_api.checkpoint import CheckpointManifest, IndexEntry, Receipt
 from adapter_api.retention import Policy
-from tests.agent.faulty_proxy import Proxy, Request
-from tests.agent.node import Claims, committed_steps, safetensors, upload_and_commit, write_checkpoint
-from tests.agent.waiting import wait_until
+from tests.agent.support.faulty_proxy import Proxy, Request
+from tests.agent.support.node import Claims, committed_steps, safetensors, upload_and_commit, write_checkpoint
+from tests.support.waiting import wait_until
 
 Save = Callable[..., IndexEntry]
 
@@ -74,7 +74,7 @@ def test_reader_never_sees_a_partial_checkpoint(store: Store, claimed: Claims, s
     reader.start()
     for step in range(1, 6):
         save(store, claim, step)
-    wait_until(lambda: 5 in seen or faults)
+    wait_until("checkpoint 5 is seen", lambda: 5 in seen or faults)
     ended.set()
     reader.join()
     assert not faults

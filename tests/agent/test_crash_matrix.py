@@ -18,11 +18,11 @@ from boto3.session import Session
 
 from adapter_agent.store import Store
 from adapter_api.progress import ExitCode
-from tests.agent.crash_matrix import NOTHING, Crash, Recovery, Run, Victim
-from tests.agent.fencing import Fencing
-from tests.agent.seaweed import BUCKET, Seaweed
-from tests.agent.servers import SERVERS, Kind, built
-from tests.agent.versity import Versity
+from tests.agent.support.crash_matrix import NOTHING, Crash, Recovery, Run, Victim
+from tests.agent.support.fencing import Fencing
+from tests.agent.support.seaweed import BUCKET, Seaweed
+from tests.agent.support.servers import SERVERS, Kind, built
+from tests.agent.support.versity import Versity
 
 RUNS, FIRST = int(os.environ.get("CRASH_RUNS", "5")), int(os.environ.get("CRASH_FROM", "0"))
 FENCING_RUNS = int(os.environ.get("FENCING_RUNS", "1"))

@@ -15,8 +15,8 @@ from adapter_agent.download import partial_of, receive
 from adapter_agent.errors import Damaged, PreconditionFailed, StorageError, UnreliableConnection
 from adapter_agent.ranges import Expected
 from adapter_agent.store import Store
-from tests.agent import faulty_proxy
-from tests.agent.faulty_proxy import Proxy, Request
+from tests.agent.support import faulty_proxy
+from tests.agent.support.faulty_proxy import Proxy, Request
 
 MIB = 2**20
 

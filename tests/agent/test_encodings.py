@@ -10,9 +10,9 @@ from adapter_agent.encodings import Exchange, stage
 from adapter_agent.errors import BucketMissing, StorageFull
 from adapter_agent.store import Store
 from adapter_api.progress import PROGRESS_FILE, Progress
-from tests.agent.faulty_proxy import Proxy
-from tests.agent.node import MakeNode, safetensors
-from tests.agent.waiting import wait_until
+from tests.agent.support.faulty_proxy import Proxy
+from tests.agent.support.node import MakeNode, safetensors
+from tests.support.waiting import wait_until
 
 LATENTS = f"latents-{'0' * 16}/{'a' * 32}.safetensors"
 TEXT = f"text-{'1' * 16}/{'b' * 32}.safetensors"
@@ -89,7 +89,9 @@ def test_nodes_get_from_each_other_what_they_encode_at_the_same_time(
     caches = [node.folders.cache for node in nodes]
     write(caches[0], LATENTS, b"of node 0")
     write(caches[1], TEXT, b"of node 1")
-    wait_until(lambda: (caches[0] / TEXT).exists() and (caches[1] / LATENTS).exists())
+    wait_until(
+        "each node has the other's shard", lambda: (caches[0] / TEXT).exists() and (caches[1] / LATENTS).exists()
+    )
     assert (caches[0] / TEXT).read_bytes() == (caches[1] / TEXT).read_bytes()
     assert (caches[0] / LATENTS).read_bytes() == (caches[1] / LATENTS).read_bytes()
 

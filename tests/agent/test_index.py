@@ -11,8 +11,8 @@ from adapter_agent.errors import ConditionalWritesIgnored, Damaged, Fenced, Wait
 from adapter_agent.index import Claim
 from adapter_agent.store import Store
 from adapter_api.checkpoint import INDEX_KEY, CheckpointIndex, IndexEntry
-from tests.agent.faulty_proxy import Proxy, Request
-from tests.agent.node import Claims, committed_steps
+from tests.agent.support.faulty_proxy import Proxy, Request
+from tests.agent.support.node import Claims, committed_steps
 
 
 def entry(step: int) -> IndexEntry:

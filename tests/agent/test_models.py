@@ -10,8 +10,8 @@ from adapter_agent.errors import BucketMissing, CredentialsRefused, Damaged, End
 from adapter_agent.store import ObjectFacts, Store
 from adapter_api.model import ModelParams
 from adapter_api.sources import StoredModel, staged_name, stored_models
-from tests.agent.faulty_proxy import Proxy
-from tests.agent.node import safetensors
+from tests.agent.support.faulty_proxy import Proxy
+from tests.agent.support.node import safetensors
 
 SDXL = [
     "model_index.json", "sd_xl_base_1.0.safetensors", "README.md", "scheduler/scheduler_config.json",

@@ -12,8 +12,8 @@ from adapter_agent.multipart import Origin
 from adapter_agent.ranges import Expected
 from adapter_agent.store import Store
 from adapter_agent.upload import upload_checkpoint
-from tests.agent.faulty_proxy import Proxy, Request
-from tests.agent.node import Claims, safetensors
+from tests.agent.support.faulty_proxy import Proxy, Request
+from tests.agent.support.node import Claims, safetensors
 
 MIB = 2**20
 

@@ -17,10 +17,10 @@ from adapter_agent.multipart import ignore_bytes
 from adapter_agent.report import Report
 from adapter_agent.store import Store
 from adapter_api.progress import ExitCode
-from tests.agent.faulty_proxy import Proxy, Request
-from tests.agent.node import MakeNode, committed_steps, end, stop, write_checkpoint
-from tests.agent.seaweed import KEY, SECRET
-from tests.agent.waiting import wait_until
+from tests.agent.support.faulty_proxy import Proxy, Request
+from tests.agent.support.node import MakeNode, committed_steps, end, stop, write_checkpoint
+from tests.agent.support.seaweed import KEY, SECRET
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -70,11 +70,13 @@ def test_killed_in_the_middle_of_an_upload_the_next_attempt_sweeps_and_goes_on(
     assert node.restore()[0] == 0
     agent = node.sync()
     write_checkpoint(node.output, 10)
-    wait_until(lambda: committed_steps(store) == [10])
+    wait_until("checkpoint 10 is committed", lambda: committed_steps(store) == [10])
     proxy.rule = hang_at_the_weights
     write_checkpoint(node.output, 20)
-    wait_until(proxy.hanging.is_set)
-    wait_until(lambda: any("checkpoint-20/" in facts.key for facts in store.list()))
+    wait_until("an upload hangs", proxy.hanging.is_set)
+    wait_until(
+        "a part of checkpoint 20 is stored", lambda: any("checkpoint-20/" in facts.key for facts in store.list())
+    )
     agent.kill()
     end(agent)
     assert committed_steps(store) == [10]
@@ -131,10 +133,10 @@ def test_a_store_that_goes_away_is_reported_and_tried_again_until_it_is_back(
     agent = node.sync()
     proxy.rule = lambda _: "lose"
     write_checkpoint(node.output, 10)
-    wait_until(lambda: json.loads(node.get("/progress"))["uploadError"] is not None)
+    wait_until("an error is reported", lambda: json.loads(node.get("/progress"))["uploadError"] is not None)
     assert "the endpoint cannot be reached" in json.loads(node.get("/progress"))["uploadError"]
     proxy.rule = lambda _: "pass"
-    wait_until(lambda: json.loads(node.get("/progress"))["uploadError"] is None)
+    wait_until("the error is withdrawn", lambda: json.loads(node.get("/progress"))["uploadError"] is None)
     assert json.loads(node.get("/progress"))["checkpoint"]["step"] == 10
     assert stop(agent)[0] == 0
 
@@ -161,7 +163,7 @@ def test_through_a_network_with_every_fault_what_is_committed_and_restored_is_ex
     proxy.rule = rule
     for step in (10, 20, 30):
         write_checkpoint(node.output, step, values=os.urandom(100_000))
-        wait_until(lambda step=step: committed_steps(store)[-1:] == [step], 90)  # type: ignore[misc]
+        wait_until(f"checkpoint {step} is committed", lambda step=step: committed_steps(store)[-1:] == [step])  # type: ignore[misc]
     weights = (node.folders.checkpoint(30) / "unet/model.safetensors").read_bytes()
     proxy.rule = lambda _: "pass"
     assert stop(agent)[0] == 0
@@ -182,11 +184,14 @@ def test_expired_credentials_are_told_before_anything_is_to_be_uploaded_and_uplo
     assert node.restore()[0] == 0
     agent = node.sync()
     proxy.rule = lambda _: "expired"
-    wait_until(lambda: "renew them (ExpiredToken" in (json.loads(node.get("/progress"))["uploadError"] or ""), 60)
+    wait_until(
+        "expiry is reported",
+        lambda: "renew them (ExpiredToken" in (json.loads(node.get("/progress"))["uploadError"] or ""),
+    )
     write_checkpoint(node.output, 10)
     proxy.rule = lambda _: "pass"
-    wait_until(lambda: committed_steps(store) == [10])
-    wait_until(lambda: json.loads(node.get("/progress"))["uploadError"] is None)
+    wait_until("checkpoint 10 is committed", lambda: committed_steps(store) == [10])
+    wait_until("the error is withdrawn", lambda: json.loads(node.get("/progress"))["uploadError"] is None)
     assert stop(agent)[0] == 0
 
 
@@ -204,9 +209,12 @@ def test_credentials_in_a_file_that_is_replaced_are_read_again(
     file.write_text(good.replace(KEY, "revoked"))
     agent = node.sync()
     write_checkpoint(node.output, 10)
-    wait_until(lambda: "check AWS_ACCESS_KEY_ID" in (json.loads(node.get("/progress"))["uploadError"] or ""))
+    wait_until(
+        "the key is named",
+        lambda: "check AWS_ACCESS_KEY_ID" in (json.loads(node.get("/progress"))["uploadError"] or ""),
+    )
     file.write_text(good)
-    wait_until(lambda: committed_steps(store) == [10])
+    wait_until("checkpoint 10 is committed", lambda: committed_steps(store) == [10])
     assert stop(agent)[0] == 0
 
 
@@ -237,7 +245,7 @@ def test_an_agent_that_is_started_again_in_its_attempt_goes_on(make_node: MakeNo
     assert node.restore()[0] == 0
     agent = node.sync()
     write_checkpoint(node.output, 10)
-    wait_until(lambda: committed_steps(store) == [10])
+    wait_until("checkpoint 10 is committed", lambda: committed_steps(store) == [10])
     agent.kill()
     end(agent)
     write_checkpoint(node.output, 20)

@@ -18,8 +18,16 @@ from adapter_agent.store import Store
 from adapter_agent.upload import upload_checkpoint
 from adapter_api.checkpoint import INDEX_KEY
 from adapter_api.progress import ExitCode
-from tests.agent.faulty_proxy import Proxy
-from tests.agent.node import Claims, MakeNode, Node, committed_steps, safetensors, upload_and_commit, write_checkpoint
+from tests.agent.support.faulty_proxy import Proxy
+from tests.agent.support.node import (
+    Claims,
+    MakeNode,
+    Node,
+    committed_steps,
+    safetensors,
+    upload_and_commit,
+    write_checkpoint,
+)
 
 
 @pytest.fixture(autouse=True)

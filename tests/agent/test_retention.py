@@ -11,8 +11,8 @@ from adapter_agent.store import Store
 from adapter_api.checkpoint import CheckpointIndex, IndexEntry
 from adapter_api.retention import Policy
 from adapter_api.training import KeepBest
-from tests.agent.faulty_proxy import Proxy
-from tests.agent.node import Claims, committed_steps
+from tests.agent.support.faulty_proxy import Proxy
+from tests.agent.support.node import Claims, committed_steps
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from adapter_agent.store import Store
-from tests.agent.seaweed import KEY, SECRET
+from tests.agent.support.seaweed import KEY, SECRET
 
 ROLE = "trainer"
 INSTANCE = "/latest/meta-data/iam/security-credentials/"

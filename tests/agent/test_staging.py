@@ -7,7 +7,7 @@ import pytest
 from adapter_agent import staging
 from adapter_agent.errors import Damaged, NothingThere
 from adapter_agent.store import ObjectFacts, Store
-from tests.agent.faulty_proxy import Proxy
+from tests.agent.support.faulty_proxy import Proxy
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from adapter_agent import stopping
 from adapter_agent.stopping import next_upload
 from adapter_agent.store import Store
 from adapter_api.progress import Ending, ExitCode, Outcome
-from tests.agent.faulty_proxy import Proxy
-from tests.agent.node import MakeNode, Node, committed_steps, stop, write_checkpoint
-from tests.agent.waiting import wait_until
+from tests.agent.support.faulty_proxy import Proxy
+from tests.agent.support.node import MakeNode, Node, committed_steps, stop, write_checkpoint
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -70,7 +70,7 @@ def start_train(node: Node, behaviour: str, grace_seconds: float) -> subprocess.
     ]  # fmt: skip
     process = subprocess.Popen(argv, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ})
     node.processes.append(process)
-    wait_until((node.output / "ready").exists)
+    wait_until("the trainer runs", (node.output / "ready").exists)
     return process
 
 
@@ -91,7 +91,7 @@ def test_what_is_saved_but_not_committed_in_time_is_said_and_the_commit_before_i
     prepared(node)
     agent = node.sync()
     write_checkpoint(node.output, 10)
-    wait_until(lambda: json.loads(node.get("/progress"))["checkpoint"] is not None)
+    wait_until("a checkpoint is reported", lambda: json.loads(node.get("/progress"))["checkpoint"] is not None)
     told = json.loads(node.get("/progress"))
     assert told["commitSeconds"] > 0
     assert told["uploadBytesPerSecond"] > 0
@@ -100,7 +100,7 @@ def test_what_is_saved_but_not_committed_in_time_is_said_and_the_commit_before_i
         "hang" if request.method == "PUT" and request.key.endswith("checkpoint-20/unet/model.safetensors") else "pass"
     )
     process.send_signal(signal.SIGTERM)
-    wait_until(proxy.hanging.is_set)
+    wait_until("an upload hangs", proxy.hanging.is_set)
     assert json.loads(node.get("/progress"))["pendingBytes"] > 0
     assert process.wait(30) == ExitCode.STOPPED
     word = last_word(node)
@@ -129,7 +129,7 @@ def test_a_stop_with_a_backlog_commits_the_newest_checkpoint_first(make_node: Ma
     assert node.restore()[0] == 0
     agent = node.sync()
     write_checkpoint(node.output, 10)
-    wait_until(lambda: committed_steps(store) == [10])
+    wait_until("checkpoint 10 is committed", lambda: committed_steps(store) == [10])
     agent.send_signal(signal.SIGSTOP)  # uploads are slower than saves
     for step in (20, 30, 40):
         write_checkpoint(node.output, step)

@@ -24,7 +24,7 @@ from adapter_agent.errors import (
 )
 from adapter_agent.ranges import Expected
 from adapter_agent.store import Store
-from tests.agent.seaweed import KEY, SECRET
+from tests.agent.support.seaweed import KEY, SECRET
 
 
 def test_an_object_is_created_once(store: Store) -> None:

@@ -17,7 +17,7 @@ from adapter_agent.serve import serving
 from adapter_api.checkpoint import IndexEntry
 from adapter_api.launch import resolved
 from adapter_api.progress import Ending, Outcome
-from tests.agent.waiting import wait_until
+from tests.support.waiting import wait_until
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 ENDS = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text(sys.argv[2]); sys.exit(int(sys.argv[3]))"
@@ -77,7 +77,7 @@ def test_a_complete_training_ends_only_when_its_checkpoint_is_committed(work: Pa
     with serving("127.0.0.1", 0, report) as url:
         (work / "agent" / "address.json").write_text(json.dumps({"url": url}))
         process = start(work, ENDS, str(work / "output" / "outcome.json"), outcome("Complete", 0), "0")
-        wait_until((work / "output" / "outcome.json").exists)
+        wait_until("the trainer has left its outcome", (work / "output" / "outcome.json").exists)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(2)
         process.send_signal(signal.SIGTERM)  # the kubelet's, while the upload is under way

@@ -22,9 +22,9 @@ from adapter_agent.errors import ConditionalWritesIgnored, Fenced, ObjectMissing
 from adapter_agent.index import Claim
 from adapter_agent.store import Store
 from adapter_api.retention import Policy
-from tests.agent.faulty_proxy import Proxy
-from tests.agent.node import MakeNode, committed_steps, stop, upload_and_commit, write_checkpoint
-from tests.agent.seaweed import KEY, SECRET
+from tests.agent.support.faulty_proxy import Proxy
+from tests.agent.support.node import MakeNode, committed_steps, stop, upload_and_commit, write_checkpoint
+from tests.agent.support.seaweed import KEY, SECRET
 
 Open = Callable[..., Store]
 

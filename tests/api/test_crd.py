@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from adapter_api.crd import FILES, crd, text
-
-REPOSITORY = Path(__file__).parents[2]
+from tests.support.repository import REPOSITORY
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)

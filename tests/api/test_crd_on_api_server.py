@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from adapter_api.crd import FILES
-from adapter_api.document import read
 from adapter_api.job import AdapterTrainingJob
-from tests.api.test_crd import REPOSITORY
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.errors import ClusterError
+from tests.support.jobs import quickstart
+from tests.support.repository import QUICKSTART, REPOSITORY
 
 pytestmark = pytest.mark.cluster
 
@@ -26,19 +26,12 @@ def plane(control_plane: ControlPlane) -> ControlPlane:
     return control_plane
 
 
-def quickstart(name: str, **spec: Any) -> Plain:
-    job: Plain = json.loads(json.dumps(read(REPOSITORY / "configs" / "quickstart.yaml").data))
-    job["metadata"]["name"] = name
-    job["spec"] |= spec
-    return job
-
-
 def apply(plane: ControlPlane, job: Plain) -> str:
     return plane.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=json.dumps(job))
 
 
 def test_the_quickstart_is_accepted_as_it_stands_in_its_file(plane: ControlPlane) -> None:
-    plane.kubectl("apply", "-n", NAMESPACE, "-f", str(REPOSITORY / "configs" / "quickstart.yaml"))
+    plane.kubectl("apply", "-n", NAMESPACE, "-f", str(QUICKSTART))
     stored = json.loads(plane.kubectl("get", "atj", "digits", "-n", NAMESPACE, "-o", "json"))
     assert stored["spec"]["restart"]["hangSeconds"] == 1800, "defaults are filled in"
     job = AdapterTrainingJob.model_validate(stored)

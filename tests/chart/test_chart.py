@@ -3,19 +3,18 @@
 import json
 import os
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.api.test_crd_on_api_server import quickstart
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.errors import ClusterError
+from tests.support.jobs import quickstart
+from tests.support.repository import CHART
 
 pytestmark = pytest.mark.cluster
 
-CHART = Path(__file__).parents[2] / "charts" / "adapter-training-operator"
 SYSTEM, TEAM, NAME = "ato-system", "chart-team", "ato-adapter-training-operator"
 ACCOUNT = f"system:serviceaccount:{SYSTEM}:{NAME}"
 ALLOWED = {

@@ -6,7 +6,7 @@ import pytest
 
 from atj.boundary import explain
 from atj.errors import CommandError, refusal
-from tests.cli.conftest import Atj, MakeJob, write_yaml
+from tests.cli.support.command import Atj, MakeJob, write_yaml
 
 
 def test_missing_file_is_one_line_and_code_2(atj: Atj) -> None:

@@ -19,8 +19,8 @@ from adapter_api.checkpoint import folder_name
 from atj.address import located
 from atj.errors import CommandError
 from atj.main import app
-from tests.agent.node import committed_steps, safetensors, upload_and_commit, write_checkpoint
-from tests.agent.seaweed import BUCKET, KEY, SECRET, seaweed
+from tests.agent.support.node import committed_steps, safetensors, upload_and_commit, write_checkpoint
+from tests.agent.support.seaweed import BUCKET, KEY, SECRET, seaweed
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from adapter_api.document import read
-from tests.cli.conftest import Atj
+from tests.cli.support.command import Atj
 from tests.cluster.control_plane import ControlPlane
-from tests.operator.on_plane import OnPlane
+from tests.operator.support.on_plane import OnPlane
+from tests.support.repository import QUICKSTART
 
-QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 NOW = "2026-01-01T00:00:00Z"
 
 

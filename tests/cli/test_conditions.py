@@ -5,7 +5,7 @@ import pytest
 from adapter_api.training import TrainingConfig
 from atj.conditions import rows_of
 from atj.errors import CommandError
-from tests.trainer import tiny
+from tests.trainer.support import tiny
 
 CONFIG: TrainingConfig = tiny.configuration(tiny.settings())
 

@@ -16,7 +16,8 @@ from adapter_api.document import Document, validate
 from adapter_api.job import AdapterTrainingJob
 from atj.embedded_store import buckets_of, embedded_store, is_wanted, with_endpoint
 from atj.errors import CommandError
-from tests.cli.conftest import environment, wait_until
+from tests.cli.support.command import environment
+from tests.support.waiting import wait_until
 
 
 def test_two_stores_run_side_by_side_and_keep_apart(tmp_path: Path) -> None:
@@ -114,7 +115,7 @@ def test_store_ends_with_the_command_that_is_killed(tmp_path: Path) -> None:
     servers = [child for child in psutil.Process(holder.pid).children() if child.name() == "weed"]
     holder.kill()
     holder.communicate()
-    wait_until(lambda: not any(server.is_running() for server in servers), 30)
+    wait_until("the servers have ended", lambda: not any(server.is_running() for server in servers))
     with embedded_store(tmp_path, ["bucket"]):
         pass
 

@@ -7,7 +7,7 @@ import yaml
 
 from atj.errors import CommandError
 from atj.plan import plan_command, remedy
-from tests.trainer import tiny
+from tests.trainer.support import tiny
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from atj import processes
-from tests.cli.conftest import environment, wait_until
+from tests.cli.support.command import environment
+from tests.support.waiting import wait_until
 
 SLEEP = "import time; time.sleep(600)"
 FAMILY = f"""
@@ -31,13 +32,13 @@ def mark() -> dict[str, str]:
 def test_orphans_of_a_killed_parent_are_found_and_killed(tmp_path: Path, mark: dict[str, str]) -> None:
     log = tmp_path / "log"
     parent = processes.start([sys.executable, "-c", FAMILY], {**os.environ, **mark}, log)
-    wait_until(lambda: log.read_text().strip())
+    wait_until("the process has written its child's id", lambda: log.read_text().strip())
     orphan = psutil.Process(int(log.read_text()))
     parent.kill()
     parent.wait()
     assert orphan.is_running()
     processes.kill(mark)
-    wait_until(lambda: not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE)
+    wait_until("the orphan has ended", lambda: not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE)
 
 
 def test_spared_process_survives(tmp_path: Path, mark: dict[str, str]) -> None:
@@ -73,7 +74,7 @@ def test_process_ends_with_the_command_that_started_it(tmp_path: Path) -> None:
     assert os.getsid(started.pid) == started.pid, "a terminal's Ctrl-C would reach it"
     command.kill()
     command.communicate()
-    wait_until(lambda: not started.is_running() or started.status() == psutil.STATUS_ZOMBIE)
+    wait_until("the process has ended", lambda: not started.is_running() or started.status() == psutil.STATUS_ZOMBIE)
 
 
 @pytest.mark.parametrize(

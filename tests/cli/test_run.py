@@ -11,7 +11,8 @@ import psutil
 import pytest
 from PIL import Image
 
-from tests.cli.conftest import Atj, MakeJob, Plain, wait_until, write_yaml
+from tests.cli.support.command import Atj, MakeJob, Plain, write_yaml
+from tests.support.waiting import wait_until
 
 Keep = Callable[[subprocess.Popen[str]], subprocess.Popen[str]]
 
@@ -74,7 +75,9 @@ def test_step_that_was_never_committed_is_named_with_those_that_were(atj: Atj, f
 def test_lost_node_restarts_the_gang_from_the_last_commit(atj: Atj, job: MakeJob, tmp_path: Path, ended: Keep) -> None:
     file, output = write_yaml(tmp_path / "job.yaml", job("lost", steps=400, save_steps=20, nodes=2)), tmp_path / "out"
     command = ended(atj.start("run", file, "--output", output))
-    wait_until(lambda: "committed checkpoint 20" in _log(output))
+    wait_until(
+        "checkpoint 20 is committed", lambda: "committed checkpoint 20" in _log(output), state=lambda: _log(output)
+    )
     _torchrun(command, node=1).kill()
     text, _ = command.communicate(timeout=240)
     assert command.returncode == 0, text
@@ -90,7 +93,7 @@ def test_ctrl_c_saves_commits_and_the_same_command_continues(
     plain = job("stopped", steps=100_000, save_steps=100_000)
     file, output = write_yaml(tmp_path / "job.yaml", plain), tmp_path / "out"
     command = ended(atj.start("run", file, "--output", output))
-    wait_until(lambda: _step(output) > 0)
+    wait_until("a step is made", lambda: _step(output) > 0)
     refused = atj("run", file, "--output", output)
     assert refused.returncode == 2
     assert "another `atj run` is using this output folder" in refused.stderr
@@ -115,7 +118,7 @@ def _assert_other_configuration_is_refused(atj: Atj, plain: Plain, folder: Path,
 def test_second_ctrl_c_leaves_nothing_running(atj: Atj, job: MakeJob, tmp_path: Path, ended: Keep) -> None:
     file = write_yaml(tmp_path / "job.yaml", job("killed", steps=100_000, save_steps=100_000))
     command = ended(atj.start("run", file, "--output", tmp_path / "out"))
-    wait_until(lambda: _step(tmp_path / "out") > 0)
+    wait_until("a step is made", lambda: _step(tmp_path / "out") > 0)
     command.send_signal(signal.SIGINT)
     assert command.stdout is not None
     while "Press Ctrl-C again" not in command.stdout.readline():

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent.seaweed import BUCKET, KEY, SECRET, seaweed
-from tests.cli.conftest import Atj, MakeJob, write_yaml
+from tests.agent.support.seaweed import BUCKET, KEY, SECRET, seaweed
+from tests.cli.support.command import Atj, MakeJob, write_yaml
 
 NOBODY_LISTENS = "http://127.0.0.1:9"
 

@@ -12,11 +12,11 @@ from diffusers import UNet2DConditionModel
 from adapter_agent.staging import upload_folder
 from adapter_agent.store import Store
 from adapter_api.sources import staged_name
-from tests.agent.seaweed import BUCKET, KEY, SECRET, seaweed
-from tests.cli.conftest import Atj, MakeJob, Plain, write_yaml
-from tests.trainer import tiny
-from tests.trainer.runs import losses
-from tests.trainer.test_first_stage import STAGE
+from tests.agent.support.seaweed import BUCKET, KEY, SECRET, seaweed
+from tests.cli.support.command import Atj, MakeJob, Plain, write_yaml
+from tests.trainer.support import tiny
+from tests.trainer.support.encoded import STAGE
+from tests.trainer.support.runs import losses
 
 UNET = f"s3://{BUCKET}/models/tiny"
 

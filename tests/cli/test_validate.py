@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Atj
+from tests.cli.support.command import Atj
 
 JOB = """\
 apiVersion: adaptertraining.dev/v1alpha1

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from tests.cluster import packages
 from tests.cluster.errors import ClusterError
+from tests.support.repository import REPOSITORY
 
 BUSYBOX = "localhost/busybox:1"
 PYTHON = "localhost/python:3.11"
 OPERATOR = "localhost/adapter-training-operator:test"
 TRAINER = "localhost/adapter-trainer:test"
 STORE = "localhost/seaweedfs:test"
-REPOSITORY = Path(__file__).parents[2]
 DEBIAN = "localhost/debian"
 RELEASE = "bookworm"
 

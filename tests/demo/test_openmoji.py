@@ -13,8 +13,8 @@ from adapter_api.training import TrainingConfig
 from adapter_trainer.images import reference_image
 from demo import openmoji, openmoji_network
 from demo.openmoji_run import CONDITIONS, configuration, evenly, table
+from tests.support.repository import CONFIGS
 
-ROOT = Path(__file__).parents[2]
 LISTED = """\
 # group: Smileys & Emotion
 # subgroup: face-smiling
@@ -57,7 +57,7 @@ def test_a_few_emoji_become_samples_that_the_configuration_reads(tmp_path: Path)
         assert picture.tobytes() != lines.tobytes()
         empty = reference_image(Image.new("RGB", lines.size, lines.convert("RGB").getpixel((0, 0))), openmoji.SIDE)
         assert np.abs(empty).max() < 0.01  # as an empty reference is
-    settings = configuration(ROOT / "configs" / "openmoji.yaml", tmp_path)
+    settings = configuration(CONFIGS / "openmoji.yaml", tmp_path)
     assert len(settings["sampling"]["rows"]) >= 2  # type: ignore[index]
     encoder = settings["model"]["params"]["text_config"]["encoders"][0]["params"]  # type: ignore[index]
     assert encoder["vocab_size"] == openmoji.VOCABULARY
@@ -77,7 +77,7 @@ def test_words_of_the_captions_are_tokens_and_other_words_are_made_of_parts(tmp_
 
 
 def test_every_condition_of_the_configuration_is_in_the_table() -> None:
-    model = validate(TrainingConfig, read(ROOT / "configs" / "openmoji.yaml")).model
+    model = validate(TrainingConfig, read(CONFIGS / "openmoji.yaml")).model
     names = {
         path.replace("adapters_config", "adapters").replace("token_conditioners.", "") for path in model.conditioned
     }

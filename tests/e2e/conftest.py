@@ -13,7 +13,7 @@ from tests.cluster import images
 from tests.cluster.__main__ import default_folder, up
 from tests.cluster.kubelet_cluster import KubeletCluster
 from tests.cluster.tools import KUBELET, Tools, default_cache
-from tests.e2e.world import World
+from tests.e2e.support.world import World
 
 BUILT = pytest.StashKey[dict[str, str]]()
 """Identity of each image, by its name."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.world import NAMESPACE, Plain, World
+from tests.e2e.support.world import NAMESPACE, Plain, World
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

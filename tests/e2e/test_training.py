@@ -10,7 +10,7 @@ import pytest
 import yaml
 from safetensors.numpy import load
 
-from tests.e2e.world import RELEASE, SYSTEM, World
+from tests.e2e.support.world import RELEASE, SYSTEM, World
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

@@ -10,30 +10,31 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).parents[2]
+from tests.support.repository import REPOSITORY
+
 LOCKS = ("requirements.txt", "requirements/bootstrap.txt", "requirements/dev.txt", "requirements/operator.txt")
 LISTED = subprocess.run(
     ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-    cwd=ROOT,
+    cwd=REPOSITORY,
     capture_output=True,
     text=True,
     check=False,
 )
 # A source archive has no git: then every file counts that is in no hidden folder.
 FILES = (
-    [ROOT / name for name in LISTED.stdout.split("\0") if name and (ROOT / name).is_file()]
+    [REPOSITORY / name for name in LISTED.stdout.split("\0") if name and (REPOSITORY / name).is_file()]
     if LISTED.returncode == 0
-    else [path for path in ROOT.rglob("*") if path.is_file() and not any(p.startswith(".") for p in path.parts)]
+    else [path for path in REPOSITORY.rglob("*") if path.is_file() and not any(p.startswith(".") for p in path.parts)]
 )
 MODULES = [path for path in FILES if path.suffix == ".py"]
 
 
 def relative(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
+    return path.relative_to(REPOSITORY).as_posix()
 
 
 def locked(name: str) -> dict[str, str]:
-    pins = re.findall(r"^([A-Za-z0-9._-]+)(?:\[.*?\])?==(\S+)", (ROOT / name).read_text(), re.MULTILINE)
+    pins = re.findall(r"^([A-Za-z0-9._-]+)(?:\[.*?\])?==(\S+)", (REPOSITORY / name).read_text(), re.MULTILINE)
     return {canonicalize_name(package): version for package, version in pins}
 
 
@@ -54,7 +55,7 @@ def test_no_file_names_a_package_index_or_a_developers_machine() -> None:
 
 @pytest.mark.parametrize("name", LOCKS)
 def test_every_locked_package_has_a_version_and_hashes(name: str) -> None:
-    text = (ROOT / name).read_text().replace("\\\n", " ")
+    text = (REPOSITORY / name).read_text().replace("\\\n", " ")
     packages = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     assert packages
     assert [line[:60] for line in packages if "==" not in line or "--hash=sha256:" not in line] == []
@@ -62,7 +63,7 @@ def test_every_locked_package_has_a_version_and_hashes(name: str) -> None:
 
 def extras() -> dict[str, list[str]]:
     """What the project asks for, by extra; what it needs always is under no name."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     return {"": project["dependencies"], **project["optional-dependencies"]}
 
 
@@ -87,13 +88,13 @@ def test_every_lock_agrees_with_the_one_that_tests_run_with() -> None:
 
 
 def test_the_licence_is_there_in_full() -> None:
-    text = (ROOT / "LICENSE").read_text()
+    text = (REPOSITORY / "LICENSE").read_text()
     assert "Apache License" in text
     assert "END OF TERMS AND CONDITIONS" in text
 
 
 def test_every_target_of_the_makefile_says_what_it_does() -> None:
-    makefile = (ROOT / "Makefile").read_text()
+    makefile = (REPOSITORY / "Makefile").read_text()
     targets = set(re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[0].split())
     documented = set(re.findall(r"^([a-z][a-z0-9-]*):.*## \S", makefile, re.MULTILINE))
     assert targets == documented
@@ -107,4 +108,4 @@ def test_every_module_opens_by_saying_what_it_is_for(path: Path) -> None:
 
 
 def test_the_operators_folder_does_not_shadow_the_standard_library() -> None:
-    assert not (ROOT / "operator" / "__init__.py").exists()
+    assert not (REPOSITORY / "operator" / "__init__.py").exists()

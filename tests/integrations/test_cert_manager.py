@@ -8,8 +8,7 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,12 @@ import yaml
 
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.controllers import source
-from tests.operator.on_plane import REPOSITORY
-from tests.trainer.runs import free_port
+from tests.support.ports import free_port
+from tests.support.repository import CHART, REPOSITORY
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
-CHART = REPOSITORY / "charts" / "adapter-training-operator"
 SYSTEM, NAME = "certified", "ato-adapter-training-operator-webhook"
 HOST = f"{NAME}.{SYSTEM}.svc"
 CONTROLLERS = ("cert-manager-controller", "cert-manager-cainjector")
@@ -78,13 +77,6 @@ def trusted(plane: ControlPlane) -> bytes:
     return base64.b64decode(found["webhooks"][0]["clientConfig"].get("caBundle", ""))
 
 
-def wait(what: str, holds: Callable[[], object]) -> None:
-    end = time.monotonic() + 90
-    while not holds():
-        assert time.monotonic() < end, f"not {what}"
-        time.sleep(0.2)
-
-
 def handshake(port: int, bundle: bytes) -> bytes:
     """The certificate that is served, verified as the API server does it: by the bundle, for the Service's name."""
     context = ssl.create_default_context(cadata=bundle.decode())
@@ -105,8 +97,8 @@ def reached(port: int, bundle: bytes) -> bool:
 def test_the_webhook_is_trusted_and_stays_so_when_its_certificate_is_issued_anew(
     plane: ControlPlane, tmp_path: Path
 ) -> None:
-    wait("a certificate", lambda: issued(plane))
-    wait("its authority in the webhook's configuration", lambda: trusted(plane) == issued(plane)["ca.crt"])
+    wait_until("a certificate", lambda: issued(plane))
+    wait_until("its authority in the webhook's configuration", lambda: trusted(plane) == issued(plane)["ca.crt"])
     port = free_port()
     mount(issued(plane), tmp_path)
     environment = {
@@ -117,14 +109,14 @@ def test_the_webhook_is_trusted_and_stays_so_when_its_certificate_is_issued_anew
     }
     webhook = subprocess.Popen([sys.executable, "-m", "adapter_operator.webhook"], env=environment, cwd=REPOSITORY)
     try:
-        wait("a handshake", lambda: reached(port, trusted(plane)))
+        wait_until("a handshake", lambda: reached(port, trusted(plane)))
         before = handshake(port, trusted(plane))
         plane.kubectl("delete", "secret", NAME, "-n", SYSTEM)
-        wait("another certificate", lambda: issued(plane) and issued(plane)["tls.crt"] != ssl.DER_cert_to_PEM_cert(before).encode())  # fmt: skip
-        wait("its authority in the webhook's configuration", lambda: trusted(plane) == issued(plane)["ca.crt"])
+        wait_until("another certificate", lambda: issued(plane) and issued(plane)["tls.crt"] != ssl.DER_cert_to_PEM_cert(before).encode())  # fmt: skip
+        wait_until("its authority in the webhook's configuration", lambda: trusted(plane) == issued(plane)["ca.crt"])
         assert not reached(port, trusted(plane)), "the old certificate is not trusted any more"
         mount(issued(plane), tmp_path)
-        wait("a handshake with the new one", lambda: reached(port, trusted(plane)))
+        wait_until("a handshake with the new one", lambda: reached(port, trusted(plane)))
         assert handshake(port, trusted(plane)) != before
     finally:
         webhook.kill()

@@ -7,8 +7,8 @@ import pytest
 
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.kueue import Kueue
-from tests.operator import lives
-from tests.operator.on_plane import SUCCEEDED, OnPlane, Plain, condition
+from tests.operator.support import lives
+from tests.operator.support.on_plane import SUCCEEDED, OnPlane, Plain, condition
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 

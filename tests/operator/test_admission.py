@@ -13,8 +13,8 @@ import pytest
 from adapter_operator.admission import review
 from adapter_operator.webhook import Certificate, serve
 from tests.cluster.certificates import Authority
-from tests.operator.builders import job
-from tests.trainer.runs import free_port
+from tests.operator.support.builders import job
+from tests.support.ports import free_port
 
 
 def plain(**spec: Any) -> dict[str, Any]:

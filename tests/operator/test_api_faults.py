@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from tests.cluster.control_plane import ControlPlane
-from tests.operator import lives
-from tests.operator.fault_proxy import Answer, Call, FaultProxy, Harm, LoseReply
-from tests.operator.lives import Life
-from tests.operator.on_plane import OnPlane
+from tests.operator.support import lives
+from tests.operator.support.fault_proxy import Answer, Call, FaultProxy, Harm, LoseReply
+from tests.operator.support.lives import Life
+from tests.operator.support.on_plane import OnPlane
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 

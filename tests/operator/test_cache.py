@@ -7,7 +7,7 @@ import pytest
 from adapter_api.progress import Progress
 from adapter_operator.cache import Cache
 from adapter_operator.observed import ObservedPod, pod_of
-from tests.operator.builders import KEY, NOW, after
+from tests.operator.support.builders import KEY, NOW, after
 
 
 def raw_job(version: int, uid: str = "u1", **changes: Any) -> dict[str, Any]:

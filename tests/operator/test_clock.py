@@ -13,7 +13,7 @@ from adapter_operator.clock import ServerClock
 from adapter_operator.decide import decide
 from adapter_operator.decision import State
 from adapter_operator.failures import SETTLE_SECONDS, has_settled, root_cause
-from tests.operator.builders import NOW, after, failed, job, observed, pod, status
+from tests.operator.support.builders import NOW, after, failed, job, observed, pod, status
 
 HOUR = 3600.0
 

@@ -6,7 +6,7 @@ from adapter_operator import conditions
 from adapter_operator.decide import decide
 from adapter_operator.events import event
 from adapter_operator.observed import ContainerEnd, Observed
-from tests.operator.builders import KEY, NOW, after, failed, job, observed, pod, status
+from tests.operator.support.builders import KEY, NOW, after, failed, job, observed, pod, status
 
 MARK = CheckpointMark(step=40, uri="s3://b/checkpoint-40", committed_at=NOW, bytes=7)
 PROGRESS = Progress(phase="training", step=50, total_steps=200, loss=0.123456789, eta_seconds=3725, updated_at=NOW, checkpoint=MARK)  # fmt: skip

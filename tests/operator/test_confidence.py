@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster.control_plane import ControlPlane
-from tests.operator.api_server import path_of
-from tests.operator.on_plane import OnPlane, condition, ended, quick_job, serving
+from tests.operator.support.api_server import path_of
+from tests.operator.support.on_plane import OnPlane, condition, ended, quick_job, serving
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 

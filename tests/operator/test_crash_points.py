@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster.control_plane import ControlPlane
-from tests.operator import lives
-from tests.operator.crashing_operator import CODE
-from tests.operator.on_plane import OnPlane
+from tests.operator.support import lives
+from tests.operator.support.crashing_operator import CODE
+from tests.operator.support.on_plane import OnPlane
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -38,7 +38,7 @@ def test_the_undisturbed_life_is_what_the_others_are_compared_with(place: OnPlan
 @pytest.mark.parametrize("write", range(1, WRITES + 1))
 def test_killed_at_any_write_the_end_is_the_same(place: OnPlane, write: int, when: str) -> None:
     name = f"killed-{write}-{when}"
-    operator = place.start("tests.operator.crashing_operator", CRASH_AT=str(write), CRASH_WHEN=when)
+    operator = place.start("tests.operator.support.crashing_operator", CRASH_AT=str(write), CRASH_WHEN=when)
     ends = lives.lead(place, [name])
     # A crash at the last write may come after the end was seen.
     place.wait(f"write {write}: a life has fewer", lambda: operator.poll() is not None, seconds=10)

@@ -15,7 +15,7 @@ from adapter_operator.decide import decide
 from adapter_operator.decision import Announce, Launch, Remove, RemoveJob, State
 from adapter_operator.manifests import specification
 from adapter_operator.observed import BatchJob, Observed, ObservedPod
-from tests.operator.builders import NOW, after, failed, job, observed, pod, said, status
+from tests.operator.support.builders import NOW, after, failed, job, observed, pod, said, status
 
 
 def test_a_new_job_is_launched_as_attempt_1_at_once() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from adapter_operator.failures import SETTLE_SECONDS, has_settled, root_cause
 from adapter_operator.observed import ContainerEnd
-from tests.operator.builders import NOW, failed, pod, said
+from tests.operator.support.builders import NOW, failed, pod, said
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from adapter_operator import conditions
 from adapter_operator.decide import decide
 from adapter_operator.interruptions import grace_seconds
 from adapter_operator.observed import ContainerEnd, Observed
-from tests.operator.builders import after, failed, job, observed, pod, status
+from tests.operator.support.builders import after, failed, job, observed, pod, status
 
 
 def reported(step: int, resumed: int | None, seconds: float, **changes: object) -> Progress:

@@ -17,7 +17,7 @@ from adapter_api.training import TrainingConfig
 from adapter_operator.manifests import manifests, service, specification
 from adapter_operator.pods import pod_template
 from adapter_operator.settings import Settings
-from tests.operator.builders import job
+from tests.operator.support.builders import job
 
 GOLDEN = Path(__file__).with_name("golden")
 CREATED = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)

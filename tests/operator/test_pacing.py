@@ -9,7 +9,7 @@ from adapter_operator.pacing import (
     Pacing,
 )
 from adapter_operator.settings import Settings
-from tests.operator.builders import KEY, status
+from tests.operator.support.builders import KEY, status
 
 NEW = JobStatus()
 STARTING = status("Starting")

@@ -10,8 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from tests.cluster.control_plane import ControlPlane
-from tests.operator import lives
-from tests.operator.on_plane import OnPlane, Plain, condition, disrupted, ended, serving
+from tests.operator.support import lives
+from tests.operator.support.on_plane import OnPlane, Plain, condition, disrupted, ended, serving
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 

@@ -12,16 +12,16 @@ import pytest
 import yaml
 
 from tests.cluster.control_plane import ControlPlane
-from tests.operator import lives
-from tests.operator.api_server import Refused
-from tests.operator.fault_proxy import Call, FaultProxy
-from tests.operator.lives import Life
-from tests.operator.on_plane import OnPlane, condition, install_crd
-from tests.trainer.runs import free_port
+from tests.operator.support import lives
+from tests.operator.support.api_server import Refused
+from tests.operator.support.fault_proxy import Call, FaultProxy
+from tests.operator.support.lives import Life
+from tests.operator.support.on_plane import OnPlane, condition, install_crd
+from tests.support.ports import free_port
+from tests.support.repository import CHART
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
-CHART = Path(__file__).parents[2] / "charts" / "adapter-training-operator"
 SHORT_LEASE = {"ADAPTER_OPERATOR_LEASE_SECONDS": "3"}
 KILLED_JOBS, KILLS = int(os.environ.get("KILLED_JOBS", "4")), int(os.environ.get("KILLS", "4"))
 Place = Callable[..., OnPlane]
@@ -229,7 +229,7 @@ def test_a_token_that_is_rotated_leaves_no_gap(make_place: Place, control_plane:
     file.write_text(token(place, "first"))
     host, _, port = place.api.address.removeprefix("https://").rpartition(":")
     operator = place.start(
-        "tests.operator.in_cluster_operator",
+        "tests.operator.support.in_cluster_operator",
         KUBERNETES_SERVICE_HOST=host,
         KUBERNETES_SERVICE_PORT=port,
         TOKEN_FILE=str(file),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from adapter_api.status import JobStatus
 from adapter_operator.stored import status_of
-from tests.operator.builders import status
+from tests.operator.support.builders import status
 
 GOOD: dict[str, Any] = status(
     attempt=2, restarts={"charged": 1, "total": 1}, nodes={"ready": 2}, progress={"step": 7}

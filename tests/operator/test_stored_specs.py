@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from tests.cluster.control_plane import ControlPlane
-from tests.operator import lives
-from tests.operator.api_server import Refused, path_of
-from tests.operator.on_plane import SUCCEEDED, OnPlane, Plain, condition, quick_job, serving, without_schema
-from tests.operator.test_bad_specs import FORBIDDEN, is_valid, jobs
+from tests.operator.support import lives
+from tests.operator.support.api_server import Refused, path_of
+from tests.operator.support.on_plane import SUCCEEDED, OnPlane, Plain, condition, quick_job, serving, without_schema
+from tests.operator.support.specifications import FORBIDDEN, is_valid, jobs
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 

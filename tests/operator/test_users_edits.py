@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster.control_plane import ControlPlane
-from tests.operator import lives
-from tests.operator.api_server import MERGE, Refused, path_of
-from tests.operator.lives import Life
-from tests.operator.on_plane import CRD, SUCCEEDED, OnPlane, Plain, condition, install_crd, quick_job, serving
+from tests.operator.support import lives
+from tests.operator.support.api_server import MERGE, Refused, path_of
+from tests.operator.support.lives import Life
+from tests.operator.support.on_plane import SUCCEEDED, OnPlane, Plain, condition, install_crd, quick_job, serving
+from tests.support.repository import CRD
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 

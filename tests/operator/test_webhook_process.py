@@ -15,11 +15,12 @@ import pytest
 
 from tests.cluster.certificates import Authority
 from tests.cluster.control_plane import ControlPlane
-from tests.operator import lives
-from tests.operator.api_server import Refused, path_of
-from tests.operator.lives import Life
-from tests.operator.on_plane import REPOSITORY, OnPlane, Plain, quick_job
-from tests.trainer.runs import free_port
+from tests.operator.support import lives
+from tests.operator.support.api_server import Refused, path_of
+from tests.operator.support.lives import Life
+from tests.operator.support.on_plane import OnPlane, Plain, quick_job
+from tests.support.ports import free_port
+from tests.support.repository import REPOSITORY
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 

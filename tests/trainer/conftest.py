@@ -13,7 +13,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: its threads wou
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
-from tests.trainer import tiny
+from tests.trainer.support import tiny
 
 torch.set_num_threads(1)
 

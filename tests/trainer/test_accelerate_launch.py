@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.trainer import tiny
-from tests.trainer.runs import REPOSITORY
+from tests.support.repository import REPOSITORY
+from tests.trainer.support import tiny
 
 ACCELERATE = [
     sys.executable, f"{sysconfig.get_path('scripts')}/accelerate", "launch", "--cpu", "--num_processes", "1",

@@ -20,7 +20,7 @@ from adapter_trainer.adapters import (
 )
 from adapter_trainer.errors import InvalidConfig
 from adapter_trainer.projectors import ConditionTokens, LinearProjector
-from tests.trainer.tiny import UNET
+from tests.trainer.support.tiny import UNET
 
 WIDTH, CONTEXT = 16, 12
 

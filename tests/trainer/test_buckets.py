@@ -16,8 +16,8 @@ from adapter_api.compatibility import differences
 from adapter_api.data import AspectBuckets, DataParams
 from adapter_api.document import InvalidDocument
 from adapter_trainer import loop, setup
-from tests.trainer import tiny
-from tests.trainer.runs import finish, losses, train_here
+from tests.trainer.support import tiny
+from tests.trainer.support.runs import finish, losses, train_here
 
 SHAPES = [(8, 8), (8, 14), (14, 8), (9, 8), (20, 12), (12, 20), (8, 30)]
 """Height and width of the pictures, over and over."""

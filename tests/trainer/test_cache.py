@@ -4,7 +4,6 @@ import itertools
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,43 +16,12 @@ from adapter_trainer.encodings import Encoding
 from adapter_trainer.errors import DamagedCache, DiskFull, InvalidConfig
 from adapter_trainer.model import AdapterModel
 from adapter_trainer.processes import Processes
-from tests.trainer import tiny
-from tests.trainer.runs import finish, losses, outcome, start, tensors_of, train_here
-from tests.trainer.test_first_stage import STAGE
+from tests.trainer.support import tiny
+from tests.trainer.support.encoded import settings
+from tests.trainer.support.runs import finish, losses, outcome, start, tensors_of, train_here
 
 SAMPLES = 11
 CAPTIONS = SAMPLES
-PICTURE = {"projector": {"target": "Linear"}, "null_condition": "encoded", "dropout": 0.4}
-PLUS = {
-    "projector": {"target": "PerceiverResampler", "params": {"depth": 1, "heads": 2}},
-    "null_condition": "encoded",
-    "dropout": 0.4,
-}
-UNET = {
-    "train": False,
-    "params": {"in_channels": 2, "out_channels": 2, "projection_class_embeddings_input_dim": 48 + 16},
-}
-
-
-def settings(data: Path, tokenizer: Path, mode: str = "on", **more: Any) -> tiny.Settings:
-    """A VAE, a text encoder and an image encoder, all frozen, and three epochs; `more` are data.params."""
-    model = {
-        "unet_config": UNET,
-        "first_stage_config": STAGE,
-        "text_config": {
-            "encoders": [tiny.text_encoder(tokenizer, target="CLIPTextModelWithProjection")],
-            "dropout": 0.4,
-            "null_condition": "encoded",
-        },
-        "image_encoder_config": tiny.IMAGE_ENCODER,
-        "adapters_config": {"picture": PICTURE, "plus": PLUS},
-    }
-    changes = {
-        "model": {"params": model},
-        "data": {"params": {"resolution": 16, "random_flip": True, "cache": {"mode": mode, "batch_size": 2}, **more}},
-        "optimization": {"max_train_steps": 8, "lr_scheduler": "cosine"},
-    }
-    return tiny.merged(tiny.settings(data, changes), {})
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from adapter_trainer import checkpoint
 from adapter_trainer.arena import Contents
 from adapter_trainer.errors import DamagedCheckpoint
 from adapter_trainer.processes import Processes
-from tests.trainer.test_saving import saved
+from tests.trainer.support.checkpoints import saved
 
 ALONE = Processes()
 

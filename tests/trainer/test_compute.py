@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from adapter_trainer import compute, loop, setup
-from tests.trainer import tiny
-from tests.trainer.runs import losses, tensors_of, train_here
+from tests.trainer.support import tiny
+from tests.trainer.support.runs import losses, tensors_of, train_here
 
 ADAPTERS = {
     "unet_config": {"train": False},

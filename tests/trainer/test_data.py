@@ -20,7 +20,7 @@ from adapter_trainer.data import Batch, Collate, Samples, SampleShape
 from adapter_trainer.images import place_image, reference_image, scaled
 from adapter_trainer.order import Place, generator_at
 from adapter_trainer.table import read_table
-from tests.trainer import tiny
+from tests.trainer.support import tiny
 
 SHAPE = SampleShape(latents=(1, 8, 8), timesteps=1000, reference_size=16, dropouts={"label_to_token": 0.3})
 

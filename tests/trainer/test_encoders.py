@@ -11,7 +11,7 @@ from adapter_api.conditions import TextConfig
 from adapter_api.networks import ImageEncoderConfig
 from adapter_trainer.encoders import TextEncoders, Tokenizers, image_encoder, text_encoders, tokenizers
 from adapter_trainer.errors import InvalidConfig
-from tests.trainer import tiny
+from tests.trainer.support import tiny
 
 
 def text_config(*encoders: dict[str, Any]) -> TextConfig:

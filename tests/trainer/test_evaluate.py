@@ -11,7 +11,7 @@ from adapter_api.progress import ExitCode
 from adapter_trainer import loop, setup
 from adapter_trainer.errors import InvalidData
 from adapter_trainer.processes import Processes
-from tests.trainer import runs, tiny
+from tests.trainer.support import runs, tiny
 
 HELD_OUT = "held-out.txt"
 

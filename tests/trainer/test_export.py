@@ -23,8 +23,8 @@ from adapter_trainer.order import Place
 from adapter_trainer.projectors import ConditionTokens
 from adapter_trainer.sample import Sampler
 from adapter_trainer.verify import open_image
-from tests.trainer import runs, tiny
-from tests.trainer.tiny import Settings
+from tests.trainer.support import runs, tiny
+from tests.trainer.support.tiny import Settings
 
 SIDE = 16
 """Pixels of a picture; the first stage halves it."""

@@ -10,16 +10,9 @@ from PIL import Image
 
 from adapter_api.networks import FirstStageConfig
 from adapter_trainer.first_stage import Autoencoder, first_stage
-from tests.trainer import tiny
-from tests.trainer.runs import train_here
-
-STAGE: tiny.Settings = {
-    "target": "AutoencoderKL",
-    "params": {
-        "in_channels": 1, "out_channels": 1, "latent_channels": 2, "block_out_channels": [4, 4],
-        "layers_per_block": 1, "norm_num_groups": 2, "scaling_factor": 0.5,
-    },
-}  # fmt: skip
+from tests.trainer.support import tiny
+from tests.trainer.support.encoded import STAGE
+from tests.trainer.support.runs import train_here
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from adapter_api.networks import FirstStageParams
 from adapter_trainer import fit
 from adapter_trainer.errors import InvalidConfig
 from adapter_trainer.model import AdapterModel
-from tests.trainer import tiny
-from tests.trainer.runs import outcome, train_here
-from tests.trainer.test_first_stage import STAGE
+from tests.trainer.support import tiny
+from tests.trainer.support.encoded import STAGE
+from tests.trainer.support.runs import outcome, train_here
 
 BLOCKS = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
 

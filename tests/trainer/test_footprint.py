@@ -13,9 +13,8 @@ from adapter_trainer import footprint, loop, setup
 from adapter_trainer.device_speed import KNOWN
 from adapter_trainer.forecast import forecast
 from adapter_trainer.live_bytes import LiveBytes
-from tests.trainer import test_cache, tiny
-
-CONFIGS = Path(__file__).parents[2] / "configs"
+from tests.support.repository import CONFIGS
+from tests.trainer.support import encoded, tiny
 
 
 def allocated_peak(work: Callable[[], object]) -> int:
@@ -108,7 +107,7 @@ def test_sdxl_at_1024_fits_24_gb_in_every_phase() -> None:
 def test_large_pictures_are_encoded_in_the_room_of_one(
     tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = test_cache.settings(tmp_path, tokenizer, resolution=64)
+    given = encoded.settings(tmp_path, tokenizer, resolution=64)
     given["data"]["params"]["cache"]["batch_size"] = 16
     config = tiny.configuration(given)
     together = footprint.footprint(config).encoding
@@ -120,8 +119,7 @@ def test_large_pictures_are_encoded_in_the_room_of_one(
 
 def test_a_cache_frees_the_encoders_and_steps_without_it_hold_them(tmp_path: Path, tokenizer: Path) -> None:
     with_cache, without = (
-        footprint.footprint(tiny.configuration(test_cache.settings(tmp_path, tokenizer, mode)))
-        for mode in ("on", "off")
+        footprint.footprint(tiny.configuration(encoded.settings(tmp_path, tokenizer, mode))) for mode in ("on", "off")
     )
     assert "encoders" not in with_cache.steps
     assert without.steps["encoders"] == with_cache.encoding["encoders"] > 0

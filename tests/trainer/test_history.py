@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from adapter_trainer.history import CHECKPOINT_FILE, METRICS_FILE, History, Line, read_history
-from tests.trainer import runs, tiny
+from tests.trainer.support import runs, tiny
 
 
 def write(file: Path, steps: list[int], more: str = "") -> Path:

@@ -10,7 +10,7 @@ from torch import nn
 
 from adapter_trainer import loaded
 from adapter_trainer.model import AdapterModel
-from tests.trainer import runs, tiny
+from tests.trainer.support import runs, tiny
 
 LATEST = ("--resume_from_checkpoint", "latest")
 

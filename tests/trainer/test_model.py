@@ -13,8 +13,8 @@ from adapter_api.training import TrainingConfig
 from adapter_trainer import loop, setup
 from adapter_trainer.errors import InvalidConfig
 from adapter_trainer.model import AdapterModel, Conditions
-from tests.trainer import tiny
-from tests.trainer.tiny import Settings
+from tests.trainer.support import tiny
+from tests.trainer.support.tiny import Settings
 
 TEXT_UNET = {"params": {"projection_class_embeddings_input_dim": 48 + 16}}
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from adapter_api.document import InvalidDocument
-from tests.trainer import tiny
-from tests.trainer.runs import losses, outcome, tensors_of, train_here
+from tests.trainer.support import tiny
+from tests.trainer.support.runs import losses, outcome, tensors_of, train_here
 
 HAS_BITSANDBYTES = importlib.util.find_spec("bitsandbytes") is not None
 NEEDS_BITSANDBYTES = pytest.mark.skipif(not HAS_BITSANDBYTES, reason="needs the extra gpu")

@@ -11,7 +11,7 @@ from adapter_api.data import Column, DataParams
 from adapter_trainer import picture_folder
 from adapter_trainer.errors import InvalidData
 from adapter_trainer.table import Row, read_table
-from tests.trainer import runs, tiny
+from tests.trainer.support import runs, tiny
 
 
 def filled(folder: Path, captions: dict[str, str | None]) -> Path:

@@ -13,7 +13,7 @@ from adapter_trainer.grids import GAP, grid, titled_grid
 from adapter_trainer.order import Place
 from adapter_trainer.pictures import Gallery, grid_rows, weighted
 from adapter_trainer.processes import Processes
-from tests.trainer import runs, tiny
+from tests.trainer.support import runs, tiny
 
 ADAPTER = {"style": {"column": "shape", "projector": {"target": "Linear", "params": {"num_tokens": 2}}}}
 WITH_ADAPTER = {"model": {"params": {"adapters_config": ADAPTER}}}

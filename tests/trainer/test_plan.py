@@ -10,7 +10,7 @@ from adapter_api.training import TrainingConfig
 from adapter_trainer import loop, plan, setup
 from adapter_trainer.device_speed import KNOWN, known_device
 from adapter_trainer.forecast import EFFICIENCY, forecast
-from tests.trainer import tiny
+from tests.trainer.support import tiny
 
 ADAPTERS = {
     "style": {"column": "shape", "projector": {"target": "Linear", "params": {"num_tokens": 2}}},

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from adapter_api.progress import PROGRESS_FILE, Progress
-from tests.trainer import runs, tiny
+from tests.trainer.support import runs, tiny
 
 
 def test_progress_tells_where_a_start_went_on_from_and_how_long_its_save_took(data: Path, tmp_path: Path) -> None:

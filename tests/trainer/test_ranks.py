@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapter_trainer.ranks import by_node
-from tests.trainer import runs, tiny
+from tests.support.ports import free_port
+from tests.trainer.support import runs, tiny
 
 
 def variables(index: int | None, nodes: int, processes: int, local_rank: int) -> dict[str, str]:
@@ -46,7 +47,7 @@ def test_ranks_stay_where_they_cannot_follow_the_nodes(environment: dict[str, st
 
 def test_node_0_reports_and_saves_the_model_though_its_address_comes_last(tmp_path: Path) -> None:
     config = tiny.write_settings(tmp_path / "config.yaml", tiny.settings(tiny.write_data(tmp_path / "data")))
-    port = runs.free_port()
+    port = free_port()
     nodes = [
         subprocess.Popen(
             [

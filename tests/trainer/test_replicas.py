@@ -11,7 +11,7 @@ from adapter_trainer import loaded, replicas
 from adapter_trainer.errors import InvalidConfig
 from adapter_trainer.model import AdapterModel
 from adapter_trainer.processes import Processes
-from tests.trainer import runs, tiny
+from tests.trainer.support import runs, tiny
 
 RANKS = 2
 

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,9 @@ import yaml
 from PIL import Image
 from safetensors.numpy import load_file
 
-ROOT = Path(__file__).parents[2]
+from tests.support.repository import REPOSITORY
+from tests.support.waiting import wait_until
+
 STEPS = 60
 SAMPLES = 20
 """With 4 samples a step, an epoch ends after 5 steps."""
@@ -64,7 +65,7 @@ def start(config: Path, output: Path, processes: int, *more: str) -> subprocess.
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     if processes == 1:
         command = [sys.executable]
-    path = os.pathsep.join(str(ROOT / part) for part in ("api", "trainer"))
+    path = os.pathsep.join(str(REPOSITORY / part) for part in ("api", "trainer"))
     return subprocess.Popen(
         [*command, "-m", "adapter_trainer.train", "--config", str(config), "--output_dir", str(output), *more],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""},
@@ -85,11 +86,11 @@ def tensors(output: Path) -> dict[str, Any]:
 
 
 def kill_after(run: subprocess.Popen[bytes], output: Path, step: int) -> None:
-    deadline = time.monotonic() + 200
-    while not (output / "metrics.jsonl").exists() or max(history_so_far(output), default=0) < step:
+    def has_made_it() -> bool:
         assert run.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+        return (output / "metrics.jsonl").exists() and max(history_so_far(output), default=0) >= step
+
+    wait_until(f"step {step}", has_made_it, 200, pause=0.002)
     # The whole session, as a lost machine would: workers of torchrun are in sessions of their own.
     for line in subprocess.check_output(["ps", "-ww", "-eo", "pid,args"], text=True).splitlines():
         pid, _, arguments = line.strip().partition(" ")

@@ -13,7 +13,7 @@ from adapter_trainer import run_page
 from adapter_trainer.charts import running_mean
 from adapter_trainer.history import METRICS_FILE, Line
 from adapter_trainer.page_writer import LEAST_SECONDS, PageWriter
-from tests.trainer import runs, tiny
+from tests.trainer.support import runs, tiny
 
 HISTORY: list[Line] = [
     {"step": 0, "start": {"at": "2026-01-01T00:00:00", "processes": 2, "device": "<GPU>", "precision": "bf16",

@@ -5,9 +5,9 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from hypothesis import given
@@ -20,26 +20,11 @@ from adapter_trainer.arena import Arena, Contents
 from adapter_trainer.errors import DiskFull, TrainingError
 from adapter_trainer.processes import Processes
 from adapter_trainer.saving import Saver
-from tests.trainer import runs, tiny
+from tests.support.waiting import wait_until
+from tests.trainer.support import runs, tiny
+from tests.trainer.support.checkpoints import SMALL, saved, saver_of
 
 CPU = torch.device("cpu")
-SMALL = Contents(tensors={"model/unet.safetensors": {"weight": torch.ones(10)}}, blobs={checkpoint.STATE_FILE: b"{}"})
-
-
-def saver_of(output: Path, keep_last: int | None = None) -> Saver:
-    output.mkdir(parents=True, exist_ok=True)
-    return Saver(output, Processes(), CPU, Policy(last=keep_last), lambda _: None)
-
-
-def saved(output: Path, step: int, contents: Contents = SMALL, keep_last: int | None = None) -> Path:
-    """The folder of a checkpoint that a saver of its own has written."""
-    saver = saver_of(output, keep_last)
-    saver.begin(step, contents)
-    try:
-        assert saver.finish() == step
-    finally:
-        saver.close()
-    return output / f"checkpoint-{step}"
 
 
 def names(output: Path) -> set[str]:
@@ -188,10 +173,7 @@ time.sleep(60)
     pid = int(trainer.stdout.readline())
     trainer.kill()
     trainer.communicate()
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until("the writer has ended", lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie")
     assert names(tmp_path) == {".checkpoint-1.tmp"}
     assert checkpoint.latest_step(tmp_path, Processes()) is None
     checkpoint.clear_remains(tmp_path, Processes())

@@ -1,7 +1,5 @@
 """The configurations for SDXL are complete: they are valid, and their adapters are those that SDXL's files have."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
@@ -15,8 +13,8 @@ from adapter_trainer import export, registry
 from adapter_trainer.adapters import Adapter, AdapterLayer, cross_attention_layers, matching_layers
 from adapter_trainer.lora import LoraWeights
 from adapter_trainer.projectors import ConditionTokens
+from tests.support.repository import CONFIGS
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = ["sdxl-ip-adapter", "sdxl-ip-adapter-plus", "sdxl-label-embed", "sdxl-full"]
 WIDTHS = {"sdxl-ip-adapter": 1280, "sdxl-ip-adapter-plus": 1280}
 """Of bigG's pooled embedding, and of ViT-H's states."""

@@ -13,9 +13,9 @@ from torch import distributed
 from adapter_trainer import checkpoint, sample, sharding, tensor_files, weights
 from adapter_trainer.errors import DamagedCheckpoint
 from adapter_trainer.model import AdapterModel
-from tests.trainer import runs, tiny
-from tests.trainer.test_cache import settings as cached
-from tests.trainer.tiny import Settings
+from tests.trainer.support import runs, tiny
+from tests.trainer.support.encoded import settings as cached
+from tests.trainer.support.tiny import Settings
 
 STEPS, HALF = 6, 3
 FSDP = {"optimization": {"parallelism": "FSDP"}}

@@ -16,7 +16,7 @@ from adapter_trainer.encoders import text_encoders, tokenizers
 from adapter_trainer.errors import InvalidConfig
 from adapter_trainer.model import AdapterModel
 from adapter_trainer.sources import build, with_local_models
-from tests.trainer import tiny
+from tests.trainer.support import tiny
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from adapter_trainer.step_times import PARTS, DeviceClock, StepTimes, clock_of
-from tests.trainer import runs, tiny
+from tests.trainer.support import runs, tiny
 
 
 class Ticks:

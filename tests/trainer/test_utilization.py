@@ -9,7 +9,7 @@ import pytest
 from adapter_trainer import plan
 from adapter_trainer.device_speed import KNOWN
 from adapter_trainer.utilization import Flops, Utilization, flops_of
-from tests.trainer import runs, tiny
+from tests.trainer.support import runs, tiny
 
 
 class Counted:

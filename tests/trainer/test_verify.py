@@ -16,7 +16,7 @@ from adapter_api.data import Column
 from adapter_trainer.errors import InvalidData
 from adapter_trainer.table import read_table
 from adapter_trainer.verify import check_rows, read_embedding, resolve_widths
-from tests.trainer import tiny
+from tests.trainer.support import tiny
 
 EMBEDDING = {"name": "face", "kind": "embedding"}
 

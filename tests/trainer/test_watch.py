@@ -10,7 +10,7 @@ from adapter_trainer import loop, setup, watch
 from adapter_trainer.errors import NonFiniteLoss
 from adapter_trainer.table import Row
 from adapter_trainer.watch import Watch
-from tests.trainer import runs, tiny
+from tests.trainer.support import runs, tiny
 
 ROWS = [Row(line, Path(f"{line}.png"), "", {}) for line in range(1, 8)]
 POISONED = 4

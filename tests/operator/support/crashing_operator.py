@@ -1,4 +1,4 @@
-"""The operator, ended as by SIGKILL before or after one of its writes: `python -m tests.operator.crashing_operator`.
+"""The operator, ended as by SIGKILL before or after one of its writes: `python -m tests.operator.support.crashing_operator`.
 
 CRASH_AT: number of the write, from 1, leases and Events not counted; 0: never. CRASH_WHEN: before or after.
 """

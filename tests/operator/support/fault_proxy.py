@@ -14,7 +14,7 @@ import aiohttp
 from aiohttp import web
 
 from tests.cluster.control_plane import ControlPlane
-from tests.operator.api_server import ApiServer
+from tests.operator.support.api_server import ApiServer
 
 Result = TypeVar("Result")
 _DROPPED = frozenset({"content-length", "transfer-encoding", "content-encoding", "connection", "date"})

@@ -19,7 +19,7 @@ from adapter_agent.local import Folders
 from adapter_agent.store import Store
 from adapter_agent.upload import upload_checkpoint
 from adapter_api.checkpoint import IndexEntry
-from tests.agent.waiting import wait_until
+from tests.support.waiting import wait_until
 
 
 def safetensors(values: bytes) -> bytes:
@@ -108,7 +108,7 @@ class Node:
     def sync(self, *more: str) -> subprocess.Popen[str]:
         self.address.unlink(missing_ok=True)
         process = self.start("sync", "--listen=127.0.0.1:0", *more)
-        wait_until(lambda: self.address.exists() or process.poll() is not None)
+        wait_until("the agent serves or has ended", lambda: self.address.exists() or process.poll() is not None)
         return process
 
     @property

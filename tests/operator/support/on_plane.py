@@ -4,22 +4,21 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from adapter_api.document import read
 from adapter_api.job import API_VERSION, KIND
 from adapter_operator.cluster import FIELD_MANAGER
 from tests.cluster.control_plane import ControlPlane
-from tests.operator.api_server import APPLY, MERGE, ApiServer, Refused, path_of
-from tests.operator.pod_history import PodHistory
-from tests.trainer.runs import free_port
+from tests.operator.support.api_server import APPLY, MERGE, ApiServer, Refused, path_of
+from tests.operator.support.pod_history import PodHistory
+from tests.support.jobs import quickstart
+from tests.support.ports import free_port
+from tests.support.repository import CRD, REPOSITORY
+from tests.support.waiting import wait_until
 
-REPOSITORY = Path(__file__).parents[2]
-CRD = REPOSITORY / "crds" / "adaptertrainingjobs.yaml"
 Plain = dict[str, Any]
 JOB_LABEL = "adaptertraining.dev/job"
 
@@ -152,15 +151,14 @@ class OnPlane:
             and event["involvedObject"]["kind"] == "AdapterTrainingJob"
         ]  # fmt: skip
 
-    def wait(self, what: str, holds: Callable[[], object], seconds: float = 60) -> None:
-        end = time.monotonic() + seconds
-        while not holds():
-            assert time.monotonic() < end, (
-                f"not {what}\n{self.kubectl('get', 'atj,pods,jobs', '-o', 'wide')}\n{self.log()}"
-            )
-            time.sleep(0.1)
+    def wait(self, what: str, holds: Callable[[], object], seconds: float = 120) -> None:
+        """Until something holds; the message shows what is in the namespace and the operator's log."""
+        wait_until(what, holds, seconds, state=self.describe, pause=0.05)
 
-    def wait_state(self, name: str, state: str, attempt: int = 1, seconds: float = 60) -> Plain:
+    def describe(self) -> str:
+        return f"{self.kubectl('get', 'atj,pods,jobs', '-o', 'wide')}\n{self.log()}"
+
+    def wait_state(self, name: str, state: str, attempt: int = 1, seconds: float = 120) -> Plain:
         def reached() -> bool:
             status = self.status(name)
             return status.get("state") == state and status.get("attempt", 0) >= attempt
@@ -168,7 +166,7 @@ class OnPlane:
         self.wait(f"{name} {state} in attempt {attempt}", reached, seconds)
         return self.status(name)
 
-    def wait_reason(self, name: str, reason: str, seconds: float = 60) -> Plain:
+    def wait_reason(self, name: str, reason: str, seconds: float = 120) -> Plain:
         """Until the condition Running has this reason; returns the status."""
         self.wait(f"{name} {reason}", lambda: condition(self.status(name), "Running").get("reason") == reason, seconds)
         return self.status(name)
@@ -227,11 +225,10 @@ def _stores_anything(api: ApiServer) -> bool:
 
 def quick_job(name: str, nodes: int = 2, **spec: Any) -> Plain:
     """The quickstart under another name, small, with restarts that wait for nothing."""
-    job: Plain = json.loads(json.dumps(read(REPOSITORY / "configs" / "quickstart.yaml").data))
-    job["metadata"]["name"] = name
     small = {"requests": {"cpu": "10m", "memory": "16Mi"}}
-    job["spec"] |= {"nodes": nodes, "restart": {"maxRestarts": 3, "backoffSeconds": 0}, "resources": small, **spec}
-    return job
+    return quickstart(
+        name, **{"nodes": nodes, "restart": {"maxRestarts": 3, "backoffSeconds": 0}, "resources": small, **spec}
+    )
 
 
 def condition(status: Plain, kind: str) -> Plain:

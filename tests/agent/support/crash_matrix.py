@@ -22,9 +22,9 @@ from adapter_agent.errors import StorageError
 from adapter_agent.local import Folders
 from adapter_agent.store import Store
 from adapter_api.checkpoint import folder_key, receipt_name
-from tests.agent import crash_processes
-from tests.agent.faulty_proxy import Proxy, Request
-from tests.agent.node import Node, safetensors
+from tests.agent.support import crash_processes
+from tests.agent.support.faulty_proxy import Proxy, Request
+from tests.agent.support.node import Node, safetensors
 
 NODES, STEPS, LOST, LARGE_BYTES = 2, (10, 20, 30), 20, 11 * 2**20
 WRITES = ("PUT", "POST", "DELETE")

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,9 @@ from tests.cluster import images
 from tests.cluster.errors import ClusterError
 from tests.cluster.kubelet_cluster import KubeletCluster
 from tests.cluster.namespaces import NODE_ADDRESS
+from tests.support.repository import CHART, QUICKSTART
+from tests.support.waiting import wait_until
 
-REPOSITORY = Path(__file__).parents[2]
 SYSTEM, NAMESPACE, RELEASE = "ato-system", "e2e", "ato"
 OPERATOR = f"{RELEASE}-adapter-training-operator"
 STORE_URL = f"http://{NODE_ADDRESS}:30833"
@@ -71,7 +71,7 @@ class World:
             f"image.repository={images.OPERATOR.rpartition(':')[0]}", "image.tag=test", "image.pullPolicy=Never",
             f"trainer.image={images.TRAINER}", "trainer.pullPolicy=IfNotPresent", "operator.progressSeconds=1",
         ]  # fmt: skip
-        chart = str(REPOSITORY / "charts" / "adapter-training-operator")
+        chart = str(CHART)
         self.helm(
             "upgrade", "--install", RELEASE, chart, "-n", SYSTEM, "--create-namespace", "--set", ",".join(values),
             "--wait", "--timeout", "3m",
@@ -126,7 +126,7 @@ class World:
 
     def job(self, name: str, steps: int = 40, save_steps: int = 10, **spec: Any) -> Plain:
         """The quickstart, small enough to end in a minute, with data and output in the cluster's S3 server."""
-        job: Plain = json.loads(json.dumps(read(REPOSITORY / "configs" / "quickstart.yaml").data))
+        job: Plain = json.loads(json.dumps(read(QUICKSTART).data))
         job["metadata"]["name"] = name
         training = job["spec"]["training"]
         training["optimization"] |= {"max_train_steps": steps, "train_batch_size": 8}
@@ -165,10 +165,7 @@ class World:
 
     def wait(self, what: str, holds: Callable[[], object], seconds: float = PATIENCE) -> None:
         """Until something holds; says what it waited for when it does not."""
-        end = time.monotonic() + seconds
-        while not holds():
-            assert time.monotonic() < end, f"after {seconds:.0f} s: not {what}\n{self.describe()}"
-            time.sleep(0.5)
+        wait_until(what, holds, seconds, state=self.describe, pause=0.5)
 
     def wait_step(self, name: str, step: int, attempt: int = 1) -> None:
         """Until a job's attempt has made some steps; not longer than it may still make any."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import urllib3
 
-from tests.operator.api_server import ApiServer, path_of
+from tests.operator.support.api_server import ApiServer, path_of
 
 Plain = dict[str, Any]
 JOB, ATTEMPT, INDEX = (

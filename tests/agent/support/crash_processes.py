@@ -19,7 +19,7 @@ from adapter_agent.__main__ import main
 from adapter_api.checkpoint import folder_name
 from adapter_trainer import checkpoint, writer
 from adapter_trainer.processes import Processes
-from tests.agent.node import safetensors
+from tests.agent.support.node import safetensors
 
 PARTS = 5 * 2**20
 """So small that a test's files go up in several."""

@@ -4,8 +4,8 @@ from typing import TypeAlias
 
 import pytest
 
-from tests.agent.seaweed import Seaweed
-from tests.agent.versity import PROGRAM, Versity
+from tests.agent.support.seaweed import Seaweed
+from tests.agent.support.versity import PROGRAM, Versity
 from tests.cluster.tools import Tools, default_cache
 
 Kind: TypeAlias = type[Seaweed] | type[Versity]

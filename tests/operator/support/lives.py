@@ -3,7 +3,7 @@
 import subprocess
 from collections.abc import Callable, Sequence
 
-from tests.operator.on_plane import PREEMPTED, SUCCEEDED, OnPlane, Plain
+from tests.operator.support.on_plane import PREEMPTED, SUCCEEDED, OnPlane, Plain
 
 STATIONS = 5
 LEFT = "pods,jobs,services,configmaps,networkpolicies"

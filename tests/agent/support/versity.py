@@ -3,9 +3,10 @@
 import os
 from pathlib import Path
 
-from tests.agent.seaweed import BUCKET, KEY, SECRET, answers, free_ports
-from tests.agent.store_process import StoreProcess
+from tests.agent.support.seaweed import BUCKET, KEY, SECRET, answers
+from tests.agent.support.store_process import StoreProcess
 from tests.cluster.tools import Tools, default_cache
+from tests.support.ports import free_port
 
 PROGRAM = "versitygw"
 
@@ -15,7 +16,7 @@ class Versity(StoreProcess):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.port = free_ports(1)[0]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
 
     def launch(self) -> tuple[list[str], dict[str, str]]:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
 
-from tests.agent.crash_matrix import WRITES, Run, send
-from tests.agent.faulty_proxy import Request
+from tests.agent.support.crash_matrix import WRITES, Run, send
+from tests.agent.support.faulty_proxy import Request
 
 
 @dataclass

@@ -3,16 +3,16 @@
 import contextlib
 import http.client
 import os
-import random
-import socket
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.agent.store_process import StoreProcess, serving
+from tests.agent.support.store_process import StoreProcess, serving
+from tests.support.ports import free_ports
 
 KEY, SECRET, BUCKET = "agent-tests", "agent-tests-secret", "bucket"
 GRPC_OFFSET = 10_000
+"""SeaweedFS derives some gRPC ports from HTTP ports by this sum, whatever its flags say."""
 SERVICES = ("master", "volume", "filer", "s3", "admin")
 
 
@@ -21,7 +21,7 @@ class Seaweed(StoreProcess):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.ports = dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
+        self.ports = dict(zip(SERVICES, free_ports(len(SERVICES), GRPC_OFFSET), strict=True))
         self.url = f"http://127.0.0.1:{self.ports['s3']}"
 
     def launch(self) -> tuple[list[str], dict[str, str]]:
@@ -58,22 +58,6 @@ def seaweed(folder: Path) -> Iterator[str]:
     """Runs a server inside the block; yields its endpoint URL."""
     with serving(Seaweed(folder)) as server:
         yield server.url
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that are free together with port + GRPC_OFFSET, which SeaweedFS uses for gRPC."""
-    found: list[int] = []
-    for port in random.SystemRandom().sample(range(12_000, 22_000), 500):
-        try:
-            for number in (port, port + GRPC_OFFSET):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", number))
-        except OSError:
-            continue
-        found.append(port)
-        if len(found) == count:
-            break
-    return found
 
 
 def answers(url: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from tests.agent.waiting import wait_until
+from tests.support.waiting import wait_until
 
 
 class StoreProcess(ABC):
@@ -35,7 +35,9 @@ class StoreProcess(ABC):
             self.process = subprocess.Popen(
                 argv, env=env, stdout=log, stderr=log, cwd=self.folder, start_new_session=True
             )
-        wait_until(self.is_ready)
+        wait_until(
+            f"{argv[0]} answers", self.is_ready, state=lambda: (self.folder / "log").read_text(errors="replace")[-2000:]
+        )
 
     def kill(self) -> None:
         """SIGKILL."""

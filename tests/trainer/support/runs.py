@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -14,25 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from adapter_api.progress import OUTCOME_FILE, Outcome
-from tests.trainer.tiny import Settings, write_settings
+from tests.support.ports import free_port
+from tests.support.repository import REPOSITORY
+from tests.support.waiting import wait_until
+from tests.trainer.support.tiny import Settings, write_settings
 
-REPOSITORY = Path(__file__).parents[2]
 PATIENCE = 120.0
 """Seconds until a process that should have ended counts as hanging; nothing waits that long when all is well."""
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["adapter_trainer.setup", "adapter_trainer.pictures", "tests.trainer.runs"])
+_FORKS.set_forkserver_preload(["adapter_trainer.setup", "adapter_trainer.pictures", "tests.trainer.support.runs"])
 
 
 def environment() -> dict[str, str]:
     """What a trainer started from the command line finds: our packages, one thread, no network."""
     paths = os.pathsep.join(str(REPOSITORY / part) for part in ("api", "trainer"))
     return {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @dataclass
@@ -123,11 +119,11 @@ def wait_for_phase(run: Run, output: Path, phase: str) -> None:
 
 
 def _wait(run: Run, what: str, holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
+    def has_happened() -> bool:
         assert any(process.is_alive() for process in run.processes), f"ended before {what}:\n{run.said}"
-        assert time.monotonic() < deadline, run.said
-        time.sleep(0.002)
+        return holds()
+
+    wait_until(what, has_happened, PATIENCE, state=lambda: run.said, pause=0.002)
 
 
 def history(output: Path) -> list[dict[str, Any]]:

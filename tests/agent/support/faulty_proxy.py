@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from tests.agent.seaweed import BUCKET
+from tests.agent.support.seaweed import BUCKET
 
 Headers = Callable[[str, str, dict[str, str], bytes], dict[str, str]]
 

@@ -1,0 +1,17 @@
+"""Jobs as plain data, as a user would write them."""
+
+import json
+from typing import Any
+
+from adapter_api.document import read
+from tests.support.repository import QUICKSTART
+
+Plain = dict[str, Any]
+
+
+def quickstart(name: str, **spec: Any) -> Plain:
+    """Return configs/quickstart.yaml under another name, with these fields of its specification replaced."""
+    job: Plain = json.loads(json.dumps(read(QUICKSTART).data))
+    job["metadata"]["name"] = name
+    job["spec"] |= spec
+    return job

@@ -1,0 +1,31 @@
+"""Waits for an event, and says which one did not come and what was there instead."""
+
+import time
+from collections.abc import Callable
+
+
+def wait_until(
+    what: str,
+    holds: Callable[[], object],
+    seconds: float = 120,
+    *,
+    state: Callable[[], object] = str,
+    pause: float = 0.02,
+) -> None:
+    """Return once `holds()` is true.
+
+    Args:
+        what: The event, as a statement: "checkpoint 10 is committed".
+        holds: Whether it has happened; asked every `pause` seconds.
+        seconds: A limit for when all is lost: a busy machine takes many times as long as an idle one.
+        state: Describes how things stand, for the message.
+        pause: Seconds between two questions.
+
+    Raises:
+        AssertionError: it has not happened in time.
+    """
+    end = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {seconds:g} s: {what}\n{state()}")
+        time.sleep(pause)
