@@ -4,13 +4,21 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
+BOOTSTRAPPED := $(VENV)/.bootstrapped
 INSTALLED := $(VENV)/.installed
+WHEELS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/adapter-training-operator/wheels
+PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
+BOOTSTRAP = PIP_NO_INDEX=1 PIP_FIND_LINKS=$(WHEELS) $(PIP) install --require-hashes --requirement requirements/bootstrap.txt
+SYNC = $(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements/dev.txt
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
+# Every process that a test starts imports our modules: where Python may not keep them compiled, it compiles them each time.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install check format test demo demo-openmoji example-data bench crash-matrix s3-servers test-kueue test-cert-manager cluster-up cluster-down e2e generate golden lock clean
+.PHONY: help install check format test test-pure test-cluster test-all compiled demo demo-openmoji example-data bench crash-matrix test-kueue test-cert-manager cluster-up cluster-down e2e generate golden lock clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -27,8 +35,28 @@ format: $(INSTALLED) ## Mend what can be mended mechanically
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-test: $(INSTALLED) ## Run every test
-	$(BIN)/python -m pytest
+# Workers start with what takes longest; each keeps to a file, so that a file's object store and first run are made once.
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# Most tests wait most of the time, for an agent, a store or a trainer: one worker more than cores.
+WORKERS ?= $(shell expr $$(nproc) + 1)
+MORE = @printf '%s\n' 'What else there is:' '  make test-cluster   operator, CRD, chart and S3 servers on what Go compiles' \
+	'  make e2e            real pods on a cluster of this machine (root)' '  make check          lint, formatting, types, direction of imports'
+
+test: $(INSTALLED) ## Run the tests that need nothing but this: real store, agents, trainers, command; minutes
+	$(PYTEST) -m "not cluster and not e2e"
+	$(MORE)
+
+test-pure: $(INSTALLED) ## Run the tests that start no process; less than a minute
+	$(PYTEST) -m "not process and not cluster and not e2e"
+
+test-cluster: $(INSTALLED) compiled ## Run the tests on a Kubernetes control plane and a second S3 server, which Go compiles first
+	$(PYTEST) -m cluster
+
+test-all: $(INSTALLED) compiled ## Run every test but those of `make e2e`
+	$(PYTEST) -m "not e2e"
+
+compiled: $(INSTALLED) ## Compile what `make test-cluster` needs, with Go; ten minutes, once
+	@$(BIN)/python -m tests.cluster build --for tests
 
 demo: $(INSTALLED) ## Train digits on two nodes against an embedded object store; ends with pictures and figures
 	$(BIN)/python -m demo
@@ -51,9 +79,6 @@ test-cert-manager: $(INSTALLED) ## Install the chart with certificates by cert-m
 crash-matrix: $(INSTALLED) ## Kill agents, trainers and object stores at 200 steps of the protocol, in four ways each; hours
 	CRASH_RUNS=200 FENCING_RUNS=20 $(BIN)/python -m pytest -s tests/agent/test_crash_matrix.py
 
-s3-servers: $(INSTALLED) ## Build versitygw, the second S3 server of the tests; five minutes, once
-	$(BIN)/python -c 'from tests.cluster.tools import *; Tools(default_cache()).path("versitygw")'
-
 cluster-up: $(INSTALLED) ## Start a Kubernetes on this machine, or use the one of KUBECONFIG
 	$(BIN)/python -m tests.cluster up
 
@@ -69,7 +94,7 @@ generate: $(INSTALLED) ## Write the CRD from the models
 golden: $(INSTALLED) ## Write anew what is compared with what we send to Kubernetes; read the difference before committing it
 	WRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/operator/test_manifests.py
 
-lock: $(UV) ## Resolve requirements anew from pyproject.toml, with hashes
+lock: $(BOOTSTRAPPED) ## Resolve requirements anew from pyproject.toml, with hashes
 	$(COMPILE) pyproject.toml --extra trainer --extra agent --extra operator --extra cli --extra dev \
 		-o requirements/dev.txt
 	$(COMPILE) pyproject.toml --extra trainer --extra agent --extra gpu -c requirements/dev.txt -o requirements.txt
@@ -80,16 +105,20 @@ clean: ## Remove the environment, caches and build products
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(UV): requirements/bootstrap.txt
+# Two stamps, each written when its step has ended: an interrupted install goes on at the step that it was in.
+# The wheels of this first step are kept, so that the next clone, and one without a network, takes them from there.
+$(BOOTSTRAPPED): requirements/bootstrap.txt
 	@$(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/bootstrap.txt
+	@mkdir -p $(WHEELS)
+	@$(BOOTSTRAP) 2>/dev/null || { $(PIP) download --dest $(WHEELS) --requirement $< && $(BOOTSTRAP); }
 	@touch $@
 
 # A new package has to be installed once more before Python finds it, so each one's __init__.py counts too.
 # Bytecode is compiled once, here: where Python may not write it, every start of a process would compile torch anew.
-$(INSTALLED): $(UV) requirements/dev.txt pyproject.toml $(wildcard */*/__init__.py)
-	$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements/dev.txt
-	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+$(INSTALLED): $(BOOTSTRAPPED) requirements/dev.txt pyproject.toml $(wildcard */*/__init__.py)
+	@echo "installing $$(grep -c '^[a-z]' requirements/dev.txt) locked packages into $(VENV): a minute or two from a warm cache"
+	@$(SYNC) || { echo "trying again with what the package cache holds" >&2; $(SYNC) --offline; }
+	$(UV) pip install --quiet --offline --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@

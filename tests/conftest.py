@@ -1,14 +1,52 @@
-"""Settings of the whole suite: no hub, the same examples of property tests everywhere, one control plane for those that ask."""
+"""Settings of the whole suite: tiers, order, no hub, the same examples of property tests everywhere, one control plane."""
 
 import os
 
+import pytest
 from hypothesis import settings
 
-from tests.cluster.fixtures import cluster_tools, control_plane, pytest_collection_finish, pytest_configure
+from tests.cluster.fixtures import cluster_tools, control_plane, pytest_collection_finish
+from tests.support.processes import no_process_unless_marked
+from tests.support.progress import Progress
 
-__all__ = ["cluster_tools", "control_plane", "pytest_collection_finish", "pytest_configure"]
+__all__ = ["cluster_tools", "control_plane", "no_process_unless_marked", "pytest_collection_finish"]
 
 # Before anything imports the hub's client, here or in a process that a test starts: no test depends on a network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
+
+LONGEST = ()
+"""Modules that take longest, which a run begins with: none is then left for one worker at the end."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Report file by file, unless pytest is asked for more or less."""
+    if config.get_verbosity() == 0 and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Progress(config))
+
+
+MARKERS = {
+    "atj": ("process",), "control_plane": ("cluster",), "cluster_tools": ("cluster",), "small_disk": ("process", "root"),
+}  # fmt: skip
+"""What a fixture needs, every test that asks for it needs too."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark a test by what its fixtures need."""
+    for fixture, markers in MARKERS.items():
+        if fixture in getattr(item, "fixturenames", ()):
+            for marker in markers:
+                item.add_marker(marker)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, and leave out what needs root where the user is another."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0].removeprefix("tests/"), len(places)))
+    if os.geteuid() != 0:
+        left_out = [item for item in items if item.get_closest_marker("root")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]

@@ -14,7 +14,7 @@ from adapter_agent.store import Store
 from tests.agent.support.faulty_proxy import Proxy
 from tests.agent.support.node import Node
 from tests.agent.support.seaweed import BUCKET, KEY, SECRET
-from tests.agent.support.servers import SERVERS, built
+from tests.agent.support.servers import COMPILED, SERVERS
 
 ON_BOTH = {
     "test_store", "test_index", "test_commit", "test_retention", "test_multipart", "test_download",
@@ -26,12 +26,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Tests that need a server get it from `server_kind`: SeaweedFS, or in these modules one after the other."""
     if "server_kind" in metafunc.fixturenames:
         module = metafunc.module.__name__.rpartition(".")[2]
-        metafunc.parametrize("server_kind", SERVERS if module in ON_BOTH else SERVERS[:1], scope="session")
+        kinds = [
+            pytest.param(name, marks=pytest.mark.cluster if name in COMPILED else pytest.mark.process)
+            for name in (SERVERS if module in ON_BOTH else ["seaweedfs"])
+        ]
+        metafunc.parametrize("server_kind", kinds, scope="session")
 
 
 @pytest.fixture(scope="session")
 def endpoint(server_kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    server = built(server_kind)(tmp_path_factory.mktemp("server"))
+    server = SERVERS[server_kind](tmp_path_factory.mktemp("server"))
     try:
         server.start()
         yield server.url

@@ -21,22 +21,24 @@ from adapter_api.progress import ExitCode
 from tests.agent.support.crash_matrix import NOTHING, Crash, Recovery, Run, Victim
 from tests.agent.support.fencing import Fencing
 from tests.agent.support.seaweed import BUCKET, Seaweed
-from tests.agent.support.servers import SERVERS, Kind, built
+from tests.agent.support.servers import COMPILED, SERVERS
 from tests.agent.support.versity import Versity
 
 RUNS, FIRST = int(os.environ.get("CRASH_RUNS", "5")), int(os.environ.get("CRASH_FROM", "0"))
 FENCING_RUNS = int(os.environ.get("FENCING_RUNS", "1"))
-pytestmark = pytest.mark.timeout(0 if RUNS > 20 or FENCING_RUNS > 5 else 400)
+pytestmark = pytest.mark.timeout(0 if RUNS > 20 or FENCING_RUNS > 5 else 1200)
 PLACES = [
-    (name, way)
+    pytest.param(
+        (name, way), marks=pytest.mark.cluster if name in COMPILED else pytest.mark.process, id=f"{name} {way}"
+    )
     for way in ("conditional", "unconditional")
     for name in SERVERS
     # What needs no conditions needs nothing that tells these servers apart; a long run tries it on both all the same.
-    if way == "conditional" or name == SERVERS[0] or RUNS > 20
+    if way == "conditional" or name == "seaweedfs" or RUNS > 20
 ]
 
 
-@pytest.fixture(params=PLACES, ids=" ".join)
+@pytest.fixture(params=PLACES)
 def chosen(request: pytest.FixtureRequest) -> tuple[str, str]:
     """A server, and the way that the agents write to it."""
     name, way = request.param
@@ -45,8 +47,7 @@ def chosen(request: pytest.FixtureRequest) -> tuple[str, str]:
 
 @pytest.fixture
 def server(chosen: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed | Versity]:
-    kind: Kind = built(chosen[0])
-    server = kind(tmp_path_factory.mktemp("server"))
+    server = SERVERS[chosen[0]](tmp_path_factory.mktemp("server"))
     server.start()
     yield server
     server.kill()

@@ -10,6 +10,8 @@ import pytest
 
 from adapter_agent.priority import NICENESS, give_way
 
+pytestmark = pytest.mark.process
+
 LEADER = "import subprocess; print(subprocess.Popen(['sleep', '600']).pid, flush=True); input()"
 
 

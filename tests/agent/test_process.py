@@ -22,7 +22,7 @@ from tests.agent.support.node import MakeNode, committed_steps, end, stop, write
 from tests.agent.support.seaweed import KEY, SECRET
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.process
 
 
 def test_two_nodes_commit_on_sigterm_what_they_have_and_the_next_attempt_continues_from_it(

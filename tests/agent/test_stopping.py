@@ -20,7 +20,7 @@ from tests.agent.support.faulty_proxy import Proxy
 from tests.agent.support.node import MakeNode, Node, committed_steps, stop, write_checkpoint
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.process
 
 TRAINER = """
 import os, pathlib, shutil, signal, sys, threading, time

@@ -57,6 +57,7 @@ def last_word(work: Path) -> Ending:
     return Ending.model_validate_json((work / "last-word").read_bytes())
 
 
+@pytest.mark.process
 def test_a_failure_is_told_by_its_own_code_and_reason_not_torchruns(work: Path) -> None:
     process = start(work, ENDS, str(work / "output" / "outcome.json"), outcome("InvalidData", 2), "1")
     assert process.wait(30) == 2
@@ -64,11 +65,13 @@ def test_a_failure_is_told_by_its_own_code_and_reason_not_torchruns(work: Path) 
     assert (word.exit_code, word.reason, word.message, word.step) == (2, "InvalidData", "why", 7)
 
 
+@pytest.mark.process
 def test_a_trainer_that_leaves_no_outcome_has_failed(work: Path) -> None:
     assert start(work, "import os; os.kill(os.getpid(), 9)").wait(30) == 137
     assert last_word(work).reason == "Killed"
 
 
+@pytest.mark.process
 def test_a_complete_training_ends_only_when_its_checkpoint_is_committed(work: Path) -> None:
     report = Report(work / "output", "s3://bucket/run")
     entry = IndexEntry.model_validate(
@@ -90,6 +93,7 @@ def test_a_complete_training_ends_only_when_its_checkpoint_is_committed(work: Pa
     assert (word.reason, word.checkpoint.step) == ("Complete", 7)
 
 
+@pytest.mark.process
 def test_a_signal_reaches_the_trainer(work: Path) -> None:
     with start(work, SLEEPS, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -98,6 +102,7 @@ def test_a_signal_reaches_the_trainer(work: Path) -> None:
         assert process.wait(30) == 9
 
 
+@pytest.mark.process
 def test_other_nodes_wait_until_node_0_listens(work: Path) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

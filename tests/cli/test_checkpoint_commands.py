@@ -22,6 +22,8 @@ from atj.main import app
 from tests.agent.support.node import committed_steps, safetensors, upload_and_commit, write_checkpoint
 from tests.agent.support.seaweed import BUCKET, KEY, SECRET, seaweed
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

@@ -19,6 +19,8 @@ from atj.errors import CommandError
 from tests.cli.support.command import environment
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.process
+
 
 def test_two_stores_run_side_by_side_and_keep_apart(tmp_path: Path) -> None:
     with embedded_store(tmp_path / "a", ["shared"]) as first, embedded_store(tmp_path / "b", ["shared"]) as second:

@@ -9,6 +9,8 @@ import pytest
 from tests.agent.support.seaweed import BUCKET, KEY, SECRET, seaweed
 from tests.cli.support.command import Atj, MakeJob, write_yaml
 
+pytestmark = pytest.mark.process
+
 NOBODY_LISTENS = "http://127.0.0.1:9"
 
 
@@ -50,13 +52,13 @@ def test_unreachable_store_is_named_before_anything_starts(user: Atj, job: MakeJ
     assert not list((user.folder / "out").rglob("node-0-train.log"))
 
 
+@pytest.mark.root
 def test_full_disk_is_told_and_more_space_lets_the_run_finish(
     user: Atj, job: MakeJob, endpoint: str, tmp_path: Path
 ) -> None:
     file, disk = written(user.folder, job, endpoint), tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", disk], check=False).returncode:
-        pytest.skip("mounting a small disk needs root")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", disk], check=True)
     try:
         result = user("run", file, "--output", disk / "out")
         assert result.returncode == 1, result.stdout + result.stderr

@@ -18,6 +18,8 @@ from tests.trainer.support import tiny
 from tests.trainer.support.encoded import STAGE
 from tests.trainer.support.runs import losses
 
+pytestmark = pytest.mark.process
+
 UNET = f"s3://{BUCKET}/models/tiny"
 
 

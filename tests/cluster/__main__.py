@@ -13,9 +13,11 @@ from tests.cluster import images
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.errors import ClusterError
 from tests.cluster.kubelet_cluster import KubeletCluster
-from tests.cluster.tools import CONTROL_PLANE, KUBELET, Tools, default_cache
+from tests.cluster.tools import CONTROL_PLANE, KUBELET, TESTED_WITH, Tools, default_cache
 
 TIERS = {"control-plane": CONTROL_PLANE, "kubelet": KUBELET}
+PROGRAMS = {**TIERS, "tests": TESTED_WITH, "all": (*TESTED_WITH, *KUBELET)}
+"""What `build` compiles: a tier's programs, those of the tests, or both."""
 
 
 def default_folder() -> Path:
@@ -89,11 +91,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=default_folder(), help="the cluster's own folder (%(default)s)")
     parser.add_argument("--build-processes", type=int, help="packages that Go compiles at a time (default: one a core)")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, description in {"up": up.__doc__, "build": "Build a tier's programs and start nothing."}.items():
-        command = commands.add_parser(name, help=description)
-        command.add_argument("--tier", choices=sorted(TIERS), default="kubelet", help="default: %(default)s")
-        if name == "up":
-            command.add_argument("--fake-nodes", type=int, default=0, help="nodes that KWOK plays (control-plane tier)")
+    starting = commands.add_parser("up", help=up.__doc__)
+    starting.add_argument("--tier", choices=sorted(TIERS), default="kubelet", help="default: %(default)s")
+    starting.add_argument("--fake-nodes", type=int, default=0, help="nodes that KWOK plays (control-plane tier)")
+    building = commands.add_parser("build", help="Compile programs and start nothing.")
+    building.add_argument("--for", dest="purpose", choices=sorted(PROGRAMS), default="all", help="default: %(default)s")
     commands.add_parser("down", help=down.__doc__)
     loading = commands.add_parser("load", help=load.__doc__)
     loading.add_argument("image", nargs="+")
@@ -107,7 +109,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             case "up":
                 up(folder, tools, options.tier, options.fake_nodes)
             case "build":
-                tools.build(TIERS[options.tier])
+                tools.build(tuple(dict.fromkeys(PROGRAMS[options.purpose])))
             case "down":
                 down(folder, tools)
             case "load":

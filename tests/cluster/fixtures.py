@@ -5,30 +5,25 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.tools import CONTROL_PLANE, Tools, default_cache
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marker."""
-    config.addinivalue_line("markers", "cluster: needs a Kubernetes control plane, built and started if need be")
+from tests.cluster.errors import ClusterError
+from tests.cluster.tools import TESTED_WITH, Tools, default_cache
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Build what the chosen tests need before the first of them: a first build outlasts a test's time limit."""
-    tools = Tools(default_cache())
-    needed = any("cluster_tools" in getattr(item, "fixturenames", ()) for item in session.items)
-    if needed and not session.config.option.collectonly and tools.can_provide(CONTROL_PLANE):
+    """Compile what the chosen tests need before the first of them: a first build outlasts a test's time limit."""
+    needed = any(item.get_closest_marker("cluster") for item in session.items)
+    if needed and not session.config.option.collectonly:
         with session.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-            tools.build((*CONTROL_PLANE, "helm"))
+            try:
+                Tools(default_cache()).build(TESTED_WITH)
+            except ClusterError as error:
+                raise pytest.UsageError(f"{error}; without these tests: -m 'not cluster'") from error
 
 
 @pytest.fixture(scope="session")
 def cluster_tools() -> Tools:
-    """The cluster's programs; skips when they are neither built nor can be."""
-    tools = Tools(default_cache())
-    if not tools.can_provide(CONTROL_PLANE):
-        pytest.skip("the control plane's programs are not built, and there is no Go to build them")
-    return tools
+    """The cluster's programs, compiled before the first test."""
+    return Tools(default_cache())
 
 
 @pytest.fixture(scope="session")

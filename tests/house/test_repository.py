@@ -100,11 +100,29 @@ def test_every_target_of_the_makefile_says_what_it_does() -> None:
     assert targets == documented
 
 
-@pytest.mark.parametrize("path", MODULES, ids=relative)
-def test_every_module_opens_by_saying_what_it_is_for(path: Path) -> None:
-    docstring = ast.get_docstring(ast.parse(path.read_text()))
-    assert docstring
-    assert docstring.splitlines()[0].endswith((".", ":", ";", ",", "?")) or len(docstring.splitlines()) > 1
+def test_every_module_opens_by_saying_what_it_is_for() -> None:
+    opening = {relative(path): (ast.get_docstring(ast.parse(path.read_text())) or "").splitlines() for path in MODULES}
+    # A first line that breaks off goes on in the second.
+    whole = (".", ":", ";", ",", "?")
+    assert [name for name, lines in opening.items() if not lines or not (lines[0].endswith(whole) or lines[1:])] == []
+
+
+def test_no_test_module_imports_another() -> None:
+    taken = re.compile(r"^from tests\.(?:\w+\.)*(?:test_\w+|conftest) import", re.MULTILINE)
+    assert [
+        relative(path) for path in MODULES if path.name.startswith("test_") and taken.search(path.read_text())
+    ] == []
+
+
+def test_what_tests_share_lies_in_support_folders() -> None:
+    programs = ("tests/cluster/",)  # what starts clusters is run by people too
+    stray = [
+        name
+        for name in map(relative, MODULES)
+        if name.startswith("tests/") and "/support/" not in name and not name.startswith(programs)
+        and not re.fullmatch(r"(?:test_\w+|conftest)\.py", name.rpartition("/")[2])
+    ]  # fmt: skip
+    assert stray == []
 
 
 def test_the_operators_folder_does_not_shadow_the_standard_library() -> None:

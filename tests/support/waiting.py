@@ -3,6 +3,9 @@
 import time
 from collections.abc import Callable
 
+_PATIENCE = 5
+"""Times that a question's own duration is waited for before the next."""
+
 
 def wait_until(
     what: str,
@@ -19,13 +22,16 @@ def wait_until(
         holds: Whether it has happened; asked every `pause` seconds.
         seconds: A limit for when all is lost: a busy machine takes many times as long as an idle one.
         state: Describes how things stand, for the message.
-        pause: Seconds between two questions.
+        pause: Seconds between two questions; more where a question itself takes long, so that asking slows nobody down.
 
     Raises:
         AssertionError: it has not happened in time.
     """
     end = time.monotonic() + seconds
+    asked = time.monotonic()
     while not holds():
-        if time.monotonic() > end:
+        now = time.monotonic()
+        if now > end:
             raise AssertionError(f"not within {seconds:g} s: {what}\n{state()}")
-        time.sleep(pause)
+        time.sleep(max(pause, _PATIENCE * (now - asked)))
+        asked = time.monotonic()

@@ -11,6 +11,8 @@ import pytest
 from tests.support.repository import REPOSITORY
 from tests.trainer.support import tiny
 
+pytestmark = pytest.mark.process
+
 ACCELERATE = [
     sys.executable, f"{sysconfig.get_path('scripts')}/accelerate", "launch", "--cpu", "--num_processes", "1",
     "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",

@@ -82,6 +82,7 @@ def test_every_batch_is_of_one_size_and_time_ids_say_which(pictures: Path, tmp_p
     assert torch.isfinite(loop.take_step(run))
 
 
+@pytest.mark.process
 def test_buckets_resume_and_share_rounds_as_squares_do(pictures: Path, tmp_path: Path) -> None:
     given = tiny.merged(settings(pictures), {"checkpoint": {"save_steps": 4}})
     assert train_here(given, tmp_path / "whole") == 0

@@ -45,6 +45,7 @@ def missing(said: str) -> dict[str, int]:
     return {name: int(count) for name, count in re.findall(r"encoding (\S+): (\d+) of \d+ are not", said)}
 
 
+@pytest.mark.process
 def test_losses_are_those_without_a_cache(
     data: Path, tokenizer: Path, tmp_path: Path, expected: dict[int, float], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -59,12 +60,14 @@ def test_losses_are_those_without_a_cache(
     assert missing(capsys.readouterr().out) == {}
 
 
+@pytest.mark.process
 def test_16_bits_a_number_lose_little(data: Path, tokenizer: Path, tmp_path: Path, expected: dict[int, float]) -> None:
     assert train_here(settings(data, tokenizer, cache={"precision": "half"}), tmp_path / "output") == 0
     assert losses(tmp_path / "output") == pytest.approx(expected, rel=1e-2)
     assert losses(tmp_path / "output") != expected
 
 
+@pytest.mark.process
 def test_other_encoders_find_nothing(
     data: Path, tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -79,6 +82,7 @@ def test_other_encoders_find_nothing(
     assert missing(capsys.readouterr().out) == {"latents": 2 * SAMPLES}
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("kind", ["latents", "text", "image-sequence"])
 def test_a_damaged_file_is_named_and_made_anew(
     kind: str,
@@ -102,6 +106,7 @@ def test_a_damaged_file_is_named_and_made_anew(
     assert losses(tmp_path / "second") == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.process
 def test_a_picture_that_cannot_be_read_costs_only_itself(
     data: Path, tokenizer: Path, tmp_path: Path, expected: dict[int, float], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -119,6 +124,7 @@ def test_a_picture_that_cannot_be_read_costs_only_itself(
     assert losses(tmp_path / "output") == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.process
 def test_a_killed_build_goes_on(
     data: Path,
     tokenizer: Path,
@@ -147,6 +153,7 @@ def test_a_killed_build_goes_on(
     assert not list((tmp_path / "output" / "cache").rglob("*.tmp"))
 
 
+@pytest.mark.process
 def test_processes_that_share_a_folder_share_the_work(
     data: Path, tokenizer: Path, tmp_path: Path, expected: dict[int, float]
 ) -> None:
@@ -156,6 +163,7 @@ def test_processes_that_share_a_folder_share_the_work(
     assert losses(tmp_path / "output") == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.process
 def test_nodes_with_folders_of_their_own_each_have_all(
     data: Path, tokenizer: Path, tmp_path: Path, expected: dict[int, float]
 ) -> None:
@@ -166,6 +174,7 @@ def test_nodes_with_folders_of_their_own_each_have_all(
     assert sorted(shard_files(outputs[0])) == sorted(shard_files(outputs[1]))
 
 
+@pytest.mark.process
 def test_a_request_to_stop_ends_the_build(data: Path, tokenizer: Path, tmp_path: Path) -> None:
     mine = tiny.write_data(tmp_path / "data", samples=3000)
     given = settings(mine, tokenizer, verify="none")
@@ -178,6 +187,7 @@ def test_a_request_to_stop_ends_the_build(data: Path, tokenizer: Path, tmp_path:
     assert shard_files(tmp_path / "output")["latents"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("mode", ["on", "auto"])
 def test_room_is_asked_for_before_the_build(
     mode: str,
@@ -195,6 +205,7 @@ def test_room_is_asked_for_before_the_build(
     assert not shard_files(tmp_path / "output")
 
 
+@pytest.mark.process
 def test_what_is_damaged_while_training_is_told_and_mended_by_the_next_start(
     data: Path, tokenizer: Path, tmp_path: Path
 ) -> None:
@@ -210,12 +221,14 @@ def test_what_is_damaged_while_training_is_told_and_mended_by_the_next_start(
     assert train_here(given, tmp_path / "output") == 0
 
 
+@pytest.mark.process
 def test_auto_keeps_nothing_that_is_read_once(data: Path, tokenizer: Path, tmp_path: Path) -> None:
     once = tiny.merged(settings(data, tokenizer, "auto"), {"optimization": {"max_train_steps": 2}})
     assert train_here(once, tmp_path / "output") == 0
     assert not shard_files(tmp_path / "output")
 
 
+@pytest.mark.process
 def test_random_crops_keep_text_and_features_only(data: Path, tokenizer: Path, tmp_path: Path) -> None:
     random = settings(data, tokenizer, "auto", random_crop=True)
     assert train_here(random, tmp_path / "output") == 0
@@ -225,6 +238,7 @@ def test_random_crops_keep_text_and_features_only(data: Path, tokenizer: Path, t
     assert losses(tmp_path / "output") == pytest.approx(losses(tmp_path / "without"), rel=1e-5)
 
 
+@pytest.mark.process
 def test_a_trained_encoder_is_not_kept(data: Path, tokenizer: Path, tmp_path: Path) -> None:
     trained = {"image_encoder_config": {"train": True}}
     given = tiny.merged(settings(data, tokenizer), {"model": {"params": trained}})
@@ -232,6 +246,7 @@ def test_a_trained_encoder_is_not_kept(data: Path, tokenizer: Path, tmp_path: Pa
     assert sorted(shard_files(tmp_path / "output")) == ["latents", "text"]
 
 
+@pytest.mark.process
 def test_encoders_leave_memory_and_come_back_to_draw(data: Path, tokenizer: Path, tmp_path: Path) -> None:
     whole = AdapterModel(tiny.configuration(settings(data, tokenizer)))
     stage, image_encoder = whole.first_stage, whole.image_encoder

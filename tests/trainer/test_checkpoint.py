@@ -22,6 +22,7 @@ def write(output: Path, step: int) -> Path:
     return saved(output, step, Contents(blobs={checkpoint.STATE_FILE: b"{}", "model/unet.safetensors": b"0123456789"}))
 
 
+@pytest.mark.process
 def test_a_checkpoint_lists_every_file_with_its_size(tmp_path: Path) -> None:
     folder = write(tmp_path, 7)
     assert folder == tmp_path / "checkpoint-7"
@@ -37,6 +38,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("message", DAMAGES)
 def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_taken(tmp_path: Path, message: str) -> None:
     write(tmp_path, 1)
@@ -68,6 +70,7 @@ def test_retention_keeps_the_newest(tmp_path: Path, keep: int | None, kept: list
     assert sorted({1, 2, 3, 4} - set(gone)) == kept
 
 
+@pytest.mark.process
 def test_retention_keeps_also_the_best_and_every_so_many_steps(tmp_path: Path) -> None:
     for step, loss in ((2, 0.5), (3, 0.1), (4, 0.4), (5, 0.3)):
         folder = write(tmp_path, step)

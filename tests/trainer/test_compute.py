@@ -20,6 +20,7 @@ ADAPTERS = {
 }
 
 
+@pytest.mark.process
 def test_compiled_blocks_train_the_same(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Without inductor, whose C++ compiler takes half a minute: what is traced and what is shared are the same.
     monkeypatch.setattr(compute, "compile_blocks", partial(compute.compile_blocks, backend="aot_eager"))
@@ -32,6 +33,7 @@ def test_compiled_blocks_train_the_same(data: Path, tmp_path: Path, monkeypatch:
     assert names[0] == names[1]
 
 
+@pytest.mark.process
 def test_equal_blocks_share_what_was_compiled(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[object] = []
 

@@ -34,6 +34,7 @@ def prepared(data: Path, output: Path, **evaluation: Any) -> loop.Training:
     return setup.prepare(config, setup.RunOptions(output, show=lambda _: None))
 
 
+@pytest.mark.process
 def test_an_evaluation_measures_loss_gain_of_each_condition_and_pictures(data: Path, tmp_path: Path) -> None:
     run = prepared(data, tmp_path, pictures=5)
     assert run.evaluation is not None
@@ -46,6 +47,7 @@ def test_an_evaluation_measures_loss_gain_of_each_condition_and_pictures(data: P
     assert figures == run.evaluation.measure()
 
 
+@pytest.mark.process
 def test_evaluating_changes_nothing_of_the_run(data: Path, tmp_path: Path) -> None:
     run = prepared(data, tmp_path)
     assert run.evaluation is not None
@@ -57,6 +59,7 @@ def test_evaluating_changes_nothing_of_the_run(data: Path, tmp_path: Path) -> No
     assert run.state.model.training
 
 
+@pytest.mark.process
 def test_processes_share_the_work_and_count_every_sample_once(data: Path, tmp_path: Path) -> None:
     run = prepared(data, tmp_path, pictures=5)
     assert run.evaluation is not None
@@ -81,6 +84,7 @@ class _Two(Processes):
         super().__init__(rank, 2)
 
 
+@pytest.mark.process
 def test_every_checkpoint_holds_its_evaluation_and_the_run_reports_it(data: Path, tmp_path: Path) -> None:
     given = tiny.merged(settings(data, pictures=2), {"checkpoint": {"save_steps": 2}})
     output = tmp_path / "output"
@@ -93,6 +97,7 @@ def test_every_checkpoint_holds_its_evaluation_and_the_run_reports_it(data: Path
     assert progress["metrics"] == told[3]
 
 
+@pytest.mark.process
 def test_a_stop_during_the_evaluation_saves_at_once_on_all_ranks(data: Path, tmp_path: Path) -> None:
     lines = (data / HELD_OUT).read_text(encoding="utf-8")
     (data / "many.txt").write_text(lines * 100, encoding="utf-8")
@@ -108,6 +113,7 @@ def test_a_stop_during_the_evaluation_saves_at_once_on_all_ranks(data: Path, tmp
     assert not [line for line in runs.history(output) if "evaluation" in line]
 
 
+@pytest.mark.process
 def test_conditions_that_are_obeyed_gain_and_permuted_ones_do_not(data: Path, tmp_path: Path) -> None:
     """Trained to learn eleven samples by heart, the model misses the label where it is withheld."""
     changes = {

@@ -115,6 +115,7 @@ def features_of(sampler: Sampler, picture: Path, *, sequence: bool) -> Tensor:
     return torch.stack([negative, positive])
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("ema", [False, True], ids=["last", "averaged"])
 def test_a_pipeline_draws_with_the_exported_adapter_what_our_sampler_draws(
@@ -141,6 +142,7 @@ def test_a_pipeline_draws_with_the_exported_adapter_what_our_sampler_draws(
     assert export.layout_of(sampler.model.adapters["look"].tokens.projector) == layout  # type: ignore[union-attr,arg-type]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 def test_weights_stored_in_16_bits_are_drawn_in_the_precision_that_they_were_trained_in(
     data: Path, tokenizer: Path, tmp_path: Path, precision: str
@@ -163,6 +165,7 @@ def test_weights_stored_in_16_bits_are_drawn_in_the_precision_that_they_were_tra
     assert sampler.model.first_stage.dtype == torch.float32
 
 
+@pytest.mark.process
 def test_several_adapters_have_a_file_each_and_draw_together(data: Path, tokenizer: Path, tmp_path: Path) -> None:
     adapters = {"look": {"scale": 0.7, **LAYOUTS["base"]}, "id": LAYOUTS["FaceID"]}
     assert runs.train_here(pipeline_settings(data, tokenizer, adapters), tmp_path / "output") == 0
@@ -181,6 +184,7 @@ def test_several_adapters_have_a_file_each_and_draw_together(data: Path, tokeniz
     torch.testing.assert_close(theirs, ours, atol=2e-4, rtol=0)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("null_text", ["zeros", "encoded"])
 def test_token_conditioners_give_a_pipeline_its_prompt_embeds(
     data: Path, tokenizer: Path, tmp_path: Path, null_text: str
@@ -206,6 +210,7 @@ def test_token_conditioners_give_a_pipeline_its_prompt_embeds(
         conditioners.prompt_embeds(pipeline, ["a cat"], {"digit": torch.eye(4)[:1]})
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("ema", [False, True], ids=["last", "averaged"])
 def test_a_pipeline_draws_with_the_exported_lora_what_our_sampler_draws(
     data: Path, tokenizer: Path, tmp_path: Path, *, ema: bool
@@ -226,6 +231,7 @@ def test_a_pipeline_draws_with_the_exported_lora_what_our_sampler_draws(
     assert (without - ours).abs().max() > 0.01
 
 
+@pytest.mark.process
 def test_no_weight_is_stored_twice_and_a_resumed_run_has_the_same_ones(
     data: Path, tokenizer: Path, tmp_path: Path
 ) -> None:
@@ -302,6 +308,7 @@ def test_sdxls_layers_are_numbered_as_published_files_number_them() -> None:
     assert style == set(range(69, 88, 2))
 
 
+@pytest.mark.process
 def test_a_checkpoint_says_what_loads_it_and_where_it_comes_from(data: Path, tokenizer: Path, tmp_path: Path) -> None:
     odd = {"projector": {"target": "Linear", "params": {"num_tokens": 8}}}
     adapters = {"look": LAYOUTS["base"], "odd": {"column": "shape", "null_condition": "learned", **odd}}

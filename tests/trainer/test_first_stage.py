@@ -74,6 +74,7 @@ def test_a_saved_autoencoder_keeps_its_scale(autoencoder: Autoencoder, tmp_path:
     torch.testing.assert_close(loaded.encode(images, noise), autoencoder.encode(images, noise))
 
 
+@pytest.mark.process
 def test_training_on_latents_goes_through_the_same_path(data: Path, tmp_path: Path) -> None:
     unet = {"params": {"in_channels": 2, "out_channels": 2}}
     params = {"first_stage_config": STAGE, "unet_config": unet}
@@ -85,6 +86,7 @@ def test_training_on_latents_goes_through_the_same_path(data: Path, tmp_path: Pa
     assert (tmp_path / "out" / "samples" / "step-3.png").is_file()
 
 
+@pytest.mark.process
 def test_training_on_patches_goes_through_the_same_path(data: Path, tmp_path: Path) -> None:
     unet = {"params": {"in_channels": 4, "out_channels": 4}}
     params = {"first_stage_config": {"target": "Pixels", "patch_size": 2}, "unet_config": unet}

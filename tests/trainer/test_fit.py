@@ -116,6 +116,7 @@ def test_a_pooled_text_that_the_unet_does_not_take_is_refused(tokenizer: Path, t
     assert refusal(STAGE, saved_unet(tmp_path, projection_class_embeddings_input_dim=48 + 16), **text) == ""
 
 
+@pytest.mark.process
 def test_a_first_stage_that_overflows_float16_is_refused_before_the_first_step(data: Path, tmp_path: Path) -> None:
     stage = AutoencoderKL(**STAGE["params"], **BLOCKS)
     with torch.no_grad():
@@ -132,6 +133,7 @@ def test_a_first_stage_that_overflows_float16_is_refused_before_the_first_step(d
     assert "this autoencoder overflows float16; set it to true" in outcome(tmp_path / "output").message
 
 
+@pytest.mark.process
 def test_a_checkpoint_of_another_configuration_is_refused_and_stays(data: Path, tmp_path: Path) -> None:
     output = tmp_path / "output"
     assert train_here(tiny.settings(data), output) == 0
@@ -148,6 +150,7 @@ def test_a_checkpoint_of_another_configuration_is_refused_and_stays(data: Path, 
     assert before == {path: path.read_bytes() for path in (output / "checkpoint-3").rglob("*") if path.is_file()}
 
 
+@pytest.mark.process
 def test_an_embedding_of_another_length_that_nobody_checked_names_its_line(tmp_path: Path) -> None:
     mine = tiny.write_data(tmp_path / "data", samples=4)
     for index in range(4):
@@ -164,6 +167,7 @@ def test_an_embedding_of_another_length_that_nobody_checked_names_its_line(tmp_p
     assert (ended.reason, ended.message) == ("InvalidData", "line 4: face: 3.npy has 6 numbers, not 5")
 
 
+@pytest.mark.process
 def test_captions_that_are_cut_are_told_once(
     data: Path, tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from adapter_trainer.history import CHECKPOINT_FILE, METRICS_FILE, History, Line, read_history
 from tests.trainer.support import runs, tiny
 
@@ -42,6 +44,7 @@ def test_what_is_no_history_is_passed_over(tmp_path: Path) -> None:
     assert read_history(tmp_path / "absent.jsonl") == []
 
 
+@pytest.mark.process
 def test_a_run_that_goes_on_from_its_checkpoint_in_an_empty_folder_has_its_whole_history(tmp_path: Path) -> None:
     data, output, elsewhere = tiny.write_data(tmp_path / "data"), tmp_path / "output", tmp_path / "elsewhere"
     assert runs.train_here(tiny.settings(data), output) == 0

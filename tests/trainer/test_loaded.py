@@ -32,6 +32,7 @@ def settings(data: Path, unet: Path, steps: int, **unet_config: object) -> tiny.
     return tiny.settings(data, changes)
 
 
+@pytest.mark.process
 def test_a_run_is_not_continued_beside_other_weights_than_it_began_with(data: Path, tmp_path: Path) -> None:
     unet, output = tmp_path / "unet", tmp_path / "output"
     store(unet, 1)
@@ -46,6 +47,7 @@ def test_a_run_is_not_continued_beside_other_weights_than_it_began_with(data: Pa
     assert list(runs.losses(output)) == [1, 2, 3, 4]
 
 
+@pytest.mark.process
 def test_another_run_may_begin_with_a_checkpoint_beside_other_weights(data: Path, tmp_path: Path) -> None:
     unet = tmp_path / "unet"
     store(unet, 1)

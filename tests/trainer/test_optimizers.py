@@ -27,6 +27,7 @@ def settings(data: Path, target: str, steps: int = 6, **params: Any) -> tiny.Set
     return tiny.settings(data, {"optimization": optimization, "checkpoint": {"save_steps": 3}})
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "target", ["AdamW", "Prodigy", "Adafactor", pytest.param("AdamW8bit", marks=NEEDS_BITSANDBYTES)]
 )
@@ -41,6 +42,7 @@ def test_resumed_state_is_the_state(target: str, data: Path, tmp_path: Path) -> 
     assert json.loads(groups, parse_constant=pytest.fail)[0]["names"]
 
 
+@pytest.mark.process
 def test_prodigy_finds_a_rate_and_keeps_it(data: Path, tmp_path: Path) -> None:
     assert train_here(settings(data, "Prodigy", d_coef=2.0), tmp_path / "output") == 0
     group = json.loads((tmp_path / "output" / "checkpoint-6" / "optimizer.json").read_text(encoding="utf-8"))[0]
@@ -48,12 +50,14 @@ def test_prodigy_finds_a_rate_and_keeps_it(data: Path, tmp_path: Path) -> None:
     assert (group["k"], group["d_coef"]) == (5, 2.0)  # the first step of the warmup has a rate of 0 and does not count
 
 
+@pytest.mark.process
 @pytest.mark.skipif(HAS_BITSANDBYTES, reason="it is installed")
 def test_a_missing_library_is_named_with_what_to_do(data: Path, tmp_path: Path) -> None:
     assert train_here(settings(data, "AdamW8bit"), tmp_path / "output") == 2
     assert "install the extra `gpu`, or choose Adafactor" in outcome(tmp_path / "output").message
 
 
+@pytest.mark.process
 def test_another_optimizers_state_is_refused(data: Path, tmp_path: Path) -> None:
     assert train_here(settings(data, "AdamW", steps=3), tmp_path / "first") == 0
     other = ("--resume_from_checkpoint", str(tmp_path / "first" / "checkpoint-3"))

@@ -100,6 +100,7 @@ def test_any_captions_come_back_in_one_line(tmp_path_factory: pytest.TempPathFac
         assert row.caption == " ".join(given_caption.encode("utf-8", "replace").decode().removeprefix("\ufeff").split())
 
 
+@pytest.mark.process
 def test_a_run_on_a_folder_learns_what_one_on_the_same_pairs_learns(tmp_path: Path) -> None:
     data, photos = tmp_path / "data", tmp_path / "data" / "photos"
     photos.mkdir(parents=True)

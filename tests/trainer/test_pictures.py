@@ -44,6 +44,7 @@ def test_adapter_scales_make_a_row_of_each() -> None:
     ]
 
 
+@pytest.mark.process
 def test_a_grid_of_every_checkpoint_is_written_and_one_at_the_end_where_that_is_asked(
     data: Path, tmp_path: Path
 ) -> None:
@@ -57,6 +58,7 @@ def test_a_grid_of_every_checkpoint_is_written_and_one_at_the_end_where_that_is_
     assert [path.name for path in (tmp_path / "end" / "samples").iterdir()] == ["step-3.png"]
 
 
+@pytest.mark.process
 def test_an_adapter_of_weight_zero_draws_what_a_model_without_it_draws(data: Path, tmp_path: Path) -> None:
     assert runs.train_here(tiny.settings(data, WITH_ADAPTER), tmp_path / "output") == 0
     sampler = sample.load(tmp_path / "output" / "checkpoint-3")
@@ -71,6 +73,7 @@ def test_an_adapter_of_weight_zero_draws_what_a_model_without_it_draws(data: Pat
     assert torch.allclose(without, sampler.draw_at([row], [Place(0, 0)], steps=2))
 
 
+@pytest.mark.process
 def test_rows_at_once_are_the_rows_one_by_one(data: Path, tmp_path: Path) -> None:
     assert runs.train_here(tiny.settings(data), tmp_path / "output") == 0
     sampler = sample.load(tmp_path / "output" / "checkpoint-3")
@@ -89,6 +92,7 @@ def test_titles_stand_to_the_left_of_their_rows() -> None:
     assert titled.crop((titled.width - plain.width, 0, titled.width, titled.height)).tobytes() == plain.tobytes()
 
 
+@pytest.mark.process
 def test_a_stop_while_pictures_are_drawn_ends_the_run_and_the_next_one_draws_them(data: Path, tmp_path: Path) -> None:
     rows = [{"digit": number % 3} for number in range(400)]
     drawing = {"steps": 20, "images_per_row": 2}
@@ -115,6 +119,7 @@ class _Two(Processes):
         return [value, self.other._my_rows(grid_rows(self.other.config.sampling))]
 
 
+@pytest.mark.process
 def test_ranks_share_the_rows_of_a_grid(data: Path, tmp_path: Path) -> None:
     changes = {"sampling": {"rows": [{"digit": 0}, {"digit": 1}, {"digit": 2}], "steps": 2, "images_per_row": 2}}
     assert runs.train_here(tiny.settings(data, changes), tmp_path / "alone") == 0

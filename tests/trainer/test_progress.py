@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
 from adapter_api.progress import PROGRESS_FILE, Progress
 from tests.trainer.support import runs, tiny
+
+pytestmark = pytest.mark.process
 
 
 def test_progress_tells_where_a_start_went_on_from_and_how_long_its_save_took(data: Path, tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ def test_ranks_stay_where_they_cannot_follow_the_nodes(environment: dict[str, st
     assert by_node(environment) == {}
 
 
+@pytest.mark.process
 def test_node_0_reports_and_saves_the_model_though_its_address_comes_last(tmp_path: Path) -> None:
     config = tiny.write_settings(tmp_path / "config.yaml", tiny.settings(tiny.write_data(tmp_path / "data")))
     port = free_port()

@@ -17,6 +17,8 @@ from safetensors.numpy import load_file
 from tests.support.repository import REPOSITORY
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.process
+
 STEPS = 60
 SAMPLES = 20
 """With 4 samples a step, an epoch ends after 5 steps."""

@@ -91,6 +91,7 @@ def test_a_running_mean_is_of_each_value_and_those_before_it() -> None:
     assert running_mean([4.0, 0.0, 2.0], 1) == [4.0, 2.0, 1.0]
 
 
+@pytest.mark.process
 def test_pages_follow_each_other_at_a_distance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now, begun = [0.0], []
     ended = subprocess.Popen(["true"])
@@ -108,6 +109,7 @@ def test_pages_follow_each_other_at_a_distance(tmp_path: Path, monkeypatch: pyte
     assert begun == [LEAST_SECONDS, 2 * LEAST_SECONDS]
 
 
+@pytest.mark.process
 def test_a_page_that_cannot_be_written_is_said_and_nothing_else(tmp_path: Path) -> None:
     said: list[str] = []
     (tmp_path / "logs").write_text("in the way", encoding="utf-8")
@@ -115,6 +117,7 @@ def test_a_page_that_cannot_be_written_is_said_and_nothing_else(tmp_path: Path) 
     assert said == ["report.html could not be written (exit code 1); training is not affected"]
 
 
+@pytest.mark.process
 def test_a_run_leaves_its_page_and_gives_its_pictures_to_the_tracker(tmp_path: Path) -> None:
     data, output = tiny.write_data(tmp_path / "data"), tmp_path / "output"
     logging = {"html_report": True, "report_to": ["tensorboard"]}

@@ -54,12 +54,14 @@ def test_files_are_laid_out_as_safetensors_writes_them(
     arena.close()
 
 
+@pytest.mark.process
 def test_weights_of_any_memory_format_are_saved(tmp_path: Path) -> None:
     weight = torch.arange(48.0).reshape(2, 3, 2, 4).to(memory_format=torch.channels_last)
     folder = saved(tmp_path, 1, Contents({"a.safetensors": {"weight": weight}}))
     assert torch.equal(load_file(folder / "a.safetensors")["weight"], weight)
 
 
+@pytest.mark.process
 def test_what_changes_after_settle_is_not_in_the_checkpoint(tmp_path: Path) -> None:
     saver, weight = saver_of(tmp_path), torch.zeros(1_000_000)
     for step in (1, 2, 3):
@@ -73,6 +75,7 @@ def test_what_changes_after_settle_is_not_in_the_checkpoint(tmp_path: Path) -> N
         assert torch.equal(kept, torch.full_like(kept, step - 1))
 
 
+@pytest.mark.process
 def test_memory_is_taken_once_however_often_is_saved(tmp_path: Path) -> None:
     saver, weight = saver_of(tmp_path), torch.zeros(1_000_000)
     for step in range(1, 6):
@@ -82,6 +85,7 @@ def test_memory_is_taken_once_however_often_is_saved(tmp_path: Path) -> None:
     saver.close()
 
 
+@pytest.mark.process
 def test_a_reader_sees_a_checkpoint_whole_or_not_at_all(tmp_path: Path) -> None:
     seen: list[str | None] = []
     done = threading.Event()
@@ -103,6 +107,7 @@ def test_a_reader_sees_a_checkpoint_whole_or_not_at_all(tmp_path: Path) -> None:
     assert set(seen) == {None}
 
 
+@pytest.mark.process
 def test_older_checkpoints_go_when_the_new_one_stands(tmp_path: Path) -> None:
     saver = saver_of(tmp_path, keep_last=2)
     for step in (1, 2, 3, 4):
@@ -112,6 +117,7 @@ def test_older_checkpoints_go_when_the_new_one_stands(tmp_path: Path) -> None:
     assert names(tmp_path) == {"checkpoint-3", "checkpoint-4"}
 
 
+@pytest.mark.process
 def test_remains_of_an_interrupted_deletion_do_not_stop_the_next(tmp_path: Path) -> None:
     saved(tmp_path, 1)
     (tmp_path / ".checkpoint-1.deleted").mkdir()
@@ -120,6 +126,7 @@ def test_remains_of_an_interrupted_deletion_do_not_stop_the_next(tmp_path: Path)
     assert names(tmp_path) == {"checkpoint-2"}
 
 
+@pytest.mark.process
 def test_a_step_written_again_replaces_what_stood_there(tmp_path: Path) -> None:
     saved(tmp_path, 1)
     folder = saved(tmp_path, 1, Contents(blobs={checkpoint.STATE_FILE: b"new"}))
@@ -127,6 +134,7 @@ def test_a_step_written_again_replaces_what_stood_there(tmp_path: Path) -> None:
     assert not (folder / "model").exists()
 
 
+@pytest.mark.process
 def test_a_writer_that_is_killed_is_replaced_and_nothing_is_lost(tmp_path: Path) -> None:
     said: list[str] = []
     saver = Saver(tmp_path, Processes(), CPU, Policy(), said.append)
@@ -141,6 +149,7 @@ def test_a_writer_that_is_killed_is_replaced_and_nothing_is_lost(tmp_path: Path)
     assert said == ["the process that writes checkpoints was killed (signal 9); another one writes the copy"]
 
 
+@pytest.mark.process
 def test_a_writer_that_cannot_live_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     saver = saver_of(tmp_path)
@@ -150,6 +159,7 @@ def test_a_writer_that_cannot_live_is_told(tmp_path: Path, monkeypatch: pytest.M
     assert names(tmp_path) == set()
 
 
+@pytest.mark.process
 def test_a_writer_dies_with_its_trainer(tmp_path: Path) -> None:
     """Killed while the writer waits for another rank's files, the trainer leaves no process and no checkpoint."""
     script = f"""
@@ -207,6 +217,7 @@ class _OtherFails(Processes):
         return [value, DiskFull("the other rank's disk is full")]
 
 
+@pytest.mark.process
 def test_a_rank_that_cannot_write_fails_the_save_of_all_without_a_wait(tmp_path: Path) -> None:
     saver = Saver(tmp_path, _OtherFails(0, 2, sharing=(0, 1)), CPU, Policy(), lambda _: None)
     saver.begin(1, SMALL)
@@ -215,6 +226,7 @@ def test_a_rank_that_cannot_write_fails_the_save_of_all_without_a_wait(tmp_path:
     assert names(tmp_path) == set()
 
 
+@pytest.mark.process
 def test_a_disk_that_a_save_has_filled_has_room_again_when_training_ends_for_it(small_disk: Path) -> None:
     saver = saver_of(small_disk)
     saver.begin(2, Contents({"large.safetensors": {"weight": torch.ones(100_000)}}))
@@ -229,6 +241,7 @@ LARGE = {
 }
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("what", LARGE)
 def test_a_full_disk_is_told_and_the_older_checkpoint_stands(small_disk: Path, what: str) -> None:
     saved(small_disk, 1)
@@ -240,6 +253,7 @@ def test_a_full_disk_is_told_and_the_older_checkpoint_stands(small_disk: Path, w
     assert checkpoint.latest_step(small_disk, Processes()) == 1
 
 
+@pytest.mark.process
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / ".checkpoint-2.tmp").touch()
     saver = saver_of(tmp_path)
@@ -248,6 +262,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         saver.finish()
 
 
+@pytest.mark.process
 def test_a_failed_save_ends_training_at_the_next_step(tmp_path: Path) -> None:
     data = tiny.write_data(tmp_path / "data")
     changes = {"checkpoint": {"save_steps": 2}, "optimization": {"max_train_steps": 5000}}

@@ -74,6 +74,7 @@ def losses_agree(got: Path, expected: Path, first: int = 1) -> None:
     np.testing.assert_allclose(list(ours.values()), list(theirs.values()), rtol=1e-4)
 
 
+@pytest.mark.process
 def test_a_sharded_run_trains_what_a_whole_one_trains(shards: Path, whole: Path) -> None:
     losses_agree(shards, whole)
     ours, theirs = state(shards / f"checkpoint-{STEPS}"), state(whole / f"checkpoint-{STEPS}")
@@ -100,6 +101,7 @@ def test_weights_that_lie_channels_last_as_on_a_gpu_are_sharded_all_the_same(
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
+@pytest.mark.process
 def test_every_rank_writes_its_own_share_of_the_state(shards: Path) -> None:
     folder = shards / f"checkpoint-{STEPS}"
     parts = {name for name in tensor_files.names_in(folder) if "of-00002" in name}
@@ -109,6 +111,7 @@ def test_every_rank_writes_its_own_share_of_the_state(shards: Path) -> None:
     assert min(sizes) > 0.4 * sum(sizes)
 
 
+@pytest.mark.process
 def test_a_sharded_run_resumes_bit_by_bit(settings: Settings, shards: Path, tmp_path: Path) -> None:
     output = tmp_path / "output"
     output.mkdir()
@@ -118,6 +121,7 @@ def test_a_sharded_run_resumes_bit_by_bit(settings: Settings, shards: Path, tmp_
     assert runs.tensors_of(output / f"checkpoint-{STEPS}") == runs.tensors_of(shards / f"checkpoint-{STEPS}")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("ranks", [1, 3])
 def test_any_number_of_ranks_reads_a_sharded_checkpoint_exactly(
     settings: Settings, shards: Path, tmp_path: Path, ranks: int
@@ -132,6 +136,7 @@ def test_any_number_of_ranks_reads_a_sharded_checkpoint_exactly(
     assert all(np.array_equal(got[name], value) for name, value in expected.items())
 
 
+@pytest.mark.process
 def test_one_process_goes_on_with_what_two_have_sharded(settings: Settings, shards: Path, tmp_path: Path) -> None:
     output = tmp_path / "output"
     shutil.copytree(shards / f"checkpoint-{HALF}", output / f"checkpoint-{HALF}")
@@ -141,6 +146,7 @@ def test_one_process_goes_on_with_what_two_have_sharded(settings: Settings, shar
     assert (output / f"checkpoint-{STEPS}" / "model" / "unet.safetensors").exists()
 
 
+@pytest.mark.process
 def test_a_whole_checkpoint_is_continued_in_shards(settings: Settings, whole: Path, tmp_path: Path) -> None:
     output = tmp_path / "output"
     shutil.copytree(whole / f"checkpoint-{HALF}", output / f"checkpoint-{HALF}")
@@ -156,6 +162,7 @@ def nodes(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> list[
     return outputs
 
 
+@pytest.mark.process
 def test_nodes_that_hold_only_their_own_shards_resume_together(
     settings: Settings, shards: Path, nodes: list[Path], tmp_path: Path
 ) -> None:
@@ -168,6 +175,7 @@ def test_nodes_that_hold_only_their_own_shards_resume_together(
     assert {step: loss for step, loss in runs.losses(outputs[0]).items() if step > HALF} == expected
 
 
+@pytest.mark.process
 def test_a_lost_node_takes_its_shards_with_it_and_an_older_whole_checkpoint_is_used(nodes: list[Path]) -> None:
     whole, lost = (checkpoint.complete_steps(node) for node in nodes)
     assert checkpoint.newest_of([whole, lost]) == STEPS
@@ -176,6 +184,7 @@ def test_a_lost_node_takes_its_shards_with_it_and_an_older_whole_checkpoint_is_u
     assert checkpoint.newest_of([whole]) is None
 
 
+@pytest.mark.process
 def test_a_checkpoint_with_a_missing_share_says_which(shards: Path, tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint-6"
     shutil.copytree(shards / f"checkpoint-{STEPS}", folder)
@@ -184,6 +193,7 @@ def test_a_checkpoint_with_a_missing_share_says_which(shards: Path, tmp_path: Pa
         tensor_files.stored(folder)
 
 
+@pytest.mark.process
 def test_pictures_are_drawn_from_a_sharded_checkpoint(shards: Path) -> None:
     model = sample.load(shards / f"checkpoint-{STEPS}", "cpu").model
     averaged = state(shards / f"checkpoint-{STEPS}")
@@ -191,11 +201,13 @@ def test_pictures_are_drawn_from_a_sharded_checkpoint(shards: Path) -> None:
     assert torch.equal(parameter, torch.from_numpy(averaged[f"ema:unet.{name}"]))
 
 
+@pytest.mark.process
 def test_the_seal_of_a_node_lists_its_ranks_shards(shards: Path) -> None:
     seal = json.loads((shards / f"checkpoint-{STEPS}" / "complete-rank-00000.json").read_text(encoding="utf-8"))
     assert "optimizer.shard-00001-of-00002.safetensors" in seal["files"]
 
 
+@pytest.mark.process
 def test_shards_train_from_the_cache_as_whole_weights_do(data: Path, tokenizer: Path, tmp_path: Path) -> None:
     given = tiny.merged(cached(data, tokenizer), {"model": {"params": {"unet_config": {"train": True}}}})
     given["optimization"] |= {"max_train_steps": 4, "train_batch_size": 2}

@@ -96,6 +96,7 @@ def test_on_a_gpu_parts_are_what_the_device_took() -> None:
     assert found["forward"] > max(found["data"], found["optimizer"])
 
 
+@pytest.mark.process
 def test_every_report_says_where_the_time_went_and_what_it_waited_for(tmp_path: Path) -> None:
     data = tiny.write_data(tmp_path / "data")
     given = tiny.settings(data, {"checkpoint": {"save_steps": 2}, "sampling": {"rows": [{"digit": 0}], "steps": 2}})

@@ -45,6 +45,7 @@ def test_nothing_is_said_before_the_work_is_counted_or_when_it_cannot_be(monkeyp
     assert of_two_h100(monkeypatch, Counted("", 1), encodes=False).share(50) is None
 
 
+@pytest.mark.process
 def test_a_process_of_its_own_counts_an_image_without_what_checkpointing_repeats() -> None:
     config = tiny.configuration(tiny.settings())
     work = plan.count(config)

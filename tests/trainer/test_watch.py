@@ -43,6 +43,7 @@ def test_what_processes_found_is_told_of_the_first_step_alone() -> None:
     assert watch.told([None]) == "the loss is not finite"
 
 
+@pytest.mark.process
 def test_a_run_names_the_sample_that_overflowed_and_keeps_its_last_checkpoint(tmp_path: Path) -> None:
     data = tiny.write_data(tmp_path / "data")
     lines = (data / "train.txt").read_text(encoding="utf-8").splitlines()

@@ -14,6 +14,7 @@ from typing import Any
 
 from adapter_api.progress import OUTCOME_FILE, Outcome
 from tests.support.ports import free_port
+from tests.support.processes import check_allowed
 from tests.support.repository import REPOSITORY
 from tests.support.waiting import wait_until
 from tests.trainer.support.tiny import Settings, write_settings
@@ -69,6 +70,7 @@ class Run:
 
 def start(given: Settings, outputs: list[Path], *flags: str, folder: Path) -> Run:
     """Starts one process for each entry of `outputs`, its rank's output folder."""
+    check_allowed()  # a fork server announces its forks to nobody
     port, processes, logs = free_port(), [], []
     for rank, output in enumerate(outputs):
         config = write_settings(folder / f"run-{time.monotonic_ns()}.yaml", given)
