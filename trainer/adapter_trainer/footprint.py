@@ -149,9 +149,11 @@ def _counted(config: TrainingConfig, device: str) -> _Counted:
         return found
     # Autograd refuses a device that is not there: how far the backward pass goes above what it is given is the processor's.
     with fake_tensors():
-        there = _held(given, precision)[0]
+        for part in model.children():
+            if part not in (model.first_stage, model.image_encoder):  # these take no part in a step
+                part.to("cpu")
         kept_there, peak_there = _activations(
-            there, given, functools.partial(_autocast, "cpu", precision), backward=True
+            model, given, functools.partial(_autocast, "cpu", precision), backward=True
         )
     return replace(found, activations=max(peak, kept + peak_there - kept_there))
 
