@@ -18,9 +18,7 @@ MAX_INT = 2**53 - 1
 class ConfigModel(BaseModel):
     """A part of a training configuration: snake_case, immutable, unknown fields refused, no NaN or infinity."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=(), use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 
 class ResourceModel(BaseModel):
@@ -35,7 +33,6 @@ class ResourceModel(BaseModel):
         validate_by_alias=True,
         serialize_by_alias=True,
         protected_namespaces=(),
-        use_attribute_docstrings=True,
     )
 
 

@@ -5,7 +5,15 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from adapter_api.base import Count, Flag, PositiveCount, ResourceModel
-from adapter_api.kubernetes import JobName, LabelMap, ObjectName, Quantity, ResourceName, ShortText
+from adapter_api.kubernetes import (
+    DEFAULT_GRACE_SECONDS,
+    JobName,
+    LabelMap,
+    ObjectName,
+    Quantity,
+    ResourceName,
+    ShortText,
+)
 from adapter_api.places import Data, Output, ResumeFrom, S3Access
 from adapter_api.pod import Pod, Scheduling
 from adapter_api.status import JobStatus
@@ -76,10 +84,6 @@ class Restart(ResourceModel):
     """Before the first charged restart; doubles with each."""
     hang_seconds: Annotated[Count, Field(le=604_800)] = 1800
     """An attempt that makes no step for so long is restarted; 0 never restarts it."""
-
-
-DEFAULT_GRACE_SECONDS = 120
-"""To save and upload when told to stop, before either has been measured."""
 
 
 class JobSpec(ResourceModel):

@@ -13,6 +13,8 @@ _DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _QUANTITY = re.compile(r"([0-9]+|[0-9]*\.[0-9]+|[0-9]+\.)(([KMGTPE]i)|[numkMGTPE]|[eE][-+]?[0-9]+)?")
 MAX_NAME = 52
 """A job's name becomes the prefix of <name>-<attempt>-<index>, which Kubernetes holds to 63 characters."""
+DEFAULT_GRACE_SECONDS = 120
+"""To save and upload when told to stop, before either has been measured."""
 
 
 def _job_name(value: str) -> str:

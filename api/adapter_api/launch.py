@@ -7,11 +7,14 @@ name may not resolve yet, and every node announces the address that others reach
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-from adapter_api.job import AdapterTrainingJob
-from adapter_api.places import S3Access, S3Location
 from adapter_api.sources import MODELS_FOLDER, StoredModel, stored_models
-from adapter_api.training import CheckpointConfig
+
+if TYPE_CHECKING:  # trainers and agents, which read the names alone, are spared the models of a job
+    from adapter_api.job import AdapterTrainingJob
+    from adapter_api.places import S3Access, S3Location
+    from adapter_api.training import CheckpointConfig
 
 PROCESS_RESTARTS = 3
 """Times that torchrun restarts crashed processes in place before the node fails and the whole gang is replaced.
@@ -24,6 +27,9 @@ RENDEZVOUS_TIMEOUT_SECONDS = 3600
 
 INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
 """Environment variable that holds the node's index, as Kubernetes calls it in the pods of an Indexed Job."""
+BEGIN_VARIABLE = "ADAPTER_TRAINING_BEGIN_FILE"
+"""Environment variable that names a file: training processes that are started beside `restore` touch no folder before it
+exists. In a pod they are started after it."""
 IS_HOST = "is_host="
 """The rendezvous option by which node 0 says that it hosts the store."""
 
@@ -78,7 +84,7 @@ class NodeLaunch:
     train: Command
 
 
-def launch(job: AdapterTrainingJob, run_id: str, attempt: int, place: NodePlace) -> NodeLaunch:
+def launch(job: "AdapterTrainingJob", run_id: str, attempt: int, place: NodePlace) -> NodeLaunch:
     """The commands of node `place.index` in attempt `attempt` (from 1) of the run `run_id` (a job's UID in a cluster)."""
     env = {
         "ADAPTER_TRAINING_JOB": job.metadata.name,
@@ -138,7 +144,7 @@ def _threads(place: NodePlace) -> dict[str, str]:
     )
 
 
-def _torchrun(job: AdapterTrainingJob, run_id: str, attempt: int, place: NodePlace) -> tuple[str, ...]:
+def _torchrun(job: "AdapterTrainingJob", run_id: str, attempt: int, place: NodePlace) -> tuple[str, ...]:
     is_host = _UNRESOLVED if place.index is None else _truth(place.index)
     data = ("--data_root_path", place.data) if job.spec.data is not None else ()
     is_staged = bool(stored_models(job.spec.training.model.params))
@@ -170,7 +176,7 @@ def _index(place: NodePlace) -> str:
     return f"$({INDEX_VARIABLE})" if place.index is None else str(place.index)
 
 
-def _agent(job: AdapterTrainingJob, verb: str, attempt: int, place: NodePlace) -> tuple[str, ...]:
+def _agent(job: "AdapterTrainingJob", verb: str, attempt: int, place: NodePlace) -> tuple[str, ...]:
     spec = job.spec
     argv = [place.python, "-m", "adapter_agent", verb]
     argv += [f"--attempt={attempt}", f"--node={_index(place)}", f"--nodes={spec.nodes}"]
@@ -194,7 +200,7 @@ def _agent(job: AdapterTrainingJob, verb: str, attempt: int, place: NodePlace) -
     return tuple(argv)
 
 
-def _retention(config: CheckpointConfig) -> list[str]:
+def _retention(config: "CheckpointConfig") -> list[str]:
     if config.keep_last is None:
         return []
     options = [f"--keep-last={config.keep_last}", f"--deletion-delay-seconds={config.deletion_delay_seconds}"]
@@ -205,7 +211,7 @@ def _retention(config: CheckpointConfig) -> list[str]:
     return options
 
 
-def _models(job: AdapterTrainingJob) -> list[str]:
+def _models(job: "AdapterTrainingJob") -> list[str]:
     models = stored_models(job.spec.training.model.params)
     if not models:
         return []
@@ -217,11 +223,11 @@ def _json(model: StoredModel) -> str:
     return model.model_dump_json(exclude_defaults=True).replace("$", "\\u0024")
 
 
-def _location(role: str, location: S3Location) -> list[str]:
+def _location(role: str, location: "S3Location") -> list[str]:
     return [f"--{role}-uri={location.uri}", *_access(role, location)]
 
 
-def _access(role: str, access: S3Access) -> list[str]:
+def _access(role: str, access: "S3Access") -> list[str]:
     options = []
     if access.endpoint_url is not None:
         options.append(f"--{role}-endpoint-url={access.endpoint_url}")

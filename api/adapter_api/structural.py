@@ -10,6 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from adapter_api.descriptions import DescribedSchema
+
 Plain = dict[str, Any]
 
 MAX_TEXT = 32_768
@@ -29,7 +31,7 @@ _INT_OR_STRING = {"x-kubernetes-int-or-string": True, "anyOf": [{"type": "intege
 
 def structural(model: type[BaseModel]) -> Plain:
     """The schema of a model as it is written in files (by alias)."""
-    schema = model.model_json_schema(by_alias=True)
+    schema = model.model_json_schema(by_alias=True, schema_generator=DescribedSchema)
     return _Converter(schema.get("$defs", {})).convert(schema, defaults=True)
 
 

@@ -1,4 +1,7 @@
-"""The processes of one attempt: on every node `restore`, then `sync` beside `train`, exactly as pods run them."""
+"""The processes of one attempt: on every node `restore`, then `sync` beside `train`, by the commands that pods run.
+
+Trainers are started together with `restore`, and import their libraries meanwhile; they begin when it is done.
+"""
 
 import os
 import time
@@ -10,13 +13,15 @@ from pydantic import ValidationError
 
 from adapter_api.document import dump
 from adapter_api.job import AdapterTrainingJob
-from adapter_api.launch import TRAINING_FILE, Command, launch
+from adapter_api.launch import BEGIN_VARIABLE, TRAINING_FILE, Command, launch
 from adapter_api.progress import OUTCOME_FILE, PROGRESS_FILE, ExitCode, Outcome
 from atj import processes
 from atj.output_folder import OutputFolder
 from atj.places import places
 
 POLL_SECONDS = 0.2
+_RESTORE_POLL_SECONDS = 0.05
+"""Shorter: everybody waits for this."""
 _LOG_BYTES = 8192
 _LOG_LINES = 12
 _CANNOT_BE_RETRIED = ("InvalidConfig", "InvalidData", "IncompatibleCheckpoint")
@@ -85,28 +90,31 @@ class Gang:
             for stale in (OUTCOME_FILE, PROGRESS_FILE):
                 (results / stale).unlink(missing_ok=True)
             (self.folder.work(node) / "agent" / "address.json").unlink(missing_ok=True)
+            self._begin_file(node).unlink(missing_ok=True)
             (self.folder.work(node) / TRAINING_FILE).write_text(dump(self._training), encoding="utf-8")
 
     def restore(self, interrupted: Callable[[], bool]) -> Failure | None:
-        """Runs `restore` on all nodes at once, to its end or until interrupted."""
+        """Runs `restore` on all nodes at once, to its end or until interrupted; starts `train`, which awaits that end."""
         running = [self._start(node, "restore", self._launches[node].restore) for node in self.nodes]
+        for node in self.nodes:
+            self._train.append(self._start(node, "train", self._launches[node].train))
         while not interrupted():
             codes = [process.poll() for process in running]
-            if failure := self._first_failure("restore", codes):
+            if failure := self._first_failure("restore", codes) or self.failure():
                 self.kill()
                 return failure
             if all(code == 0 for code in codes):
                 return None
-            time.sleep(POLL_SECONDS)
+            time.sleep(_RESTORE_POLL_SECONDS)
         self.kill()
         return None
 
     def start(self) -> None:
-        """Starts `sync` and `train` on every node."""
+        """Starts `sync` on every node, and lets training begin."""
         for node in self.nodes:
             self._sync.append(self._start(node, "sync", self._launches[node].sync))
         for node in self.nodes:
-            self._train.append(self._start(node, "train", self._launches[node].train))
+            self._begin_file(node).touch()
 
     def failure(self) -> Failure | None:
         """The first process that ended in another way than well."""
@@ -152,8 +160,12 @@ class Gang:
     def _mark(self) -> dict[str, str]:
         return {"ADAPTER_TRAINING_RUN_ID": self.run_id}
 
+    def _begin_file(self, node: int) -> Path:
+        return self.folder.work(node) / "restored"
+
     def _start(self, node: int, verb: str, command: Command) -> processes.Running:
-        env = {**(self._train_env if verb == "train" else self._agent_env), **command.env}
+        train_env = {**self._train_env, BEGIN_VARIABLE: str(self._begin_file(node).resolve())}
+        env = {**(train_env if verb == "train" else self._agent_env), **command.env}
         log = self.folder.log(node, verb)
         with log.open("a", encoding="utf-8") as stream:
             stream.write(f"--- attempt {self.attempt}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n")

@@ -1,63 +1,148 @@
 """Entry point of `atj` and `kubectl-atj`: the commands, and the boundary at which errors become messages."""
 
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
 
-from atj import checkpoint_changes, checkpoint_checks, checkpoints, jobs
-from atj.boundary import explain
-from atj.export import export_command
-from atj.job_logs import logs_command
-from atj.job_wait import wait_command
-from atj.plan import plan_command
-from atj.run import run_command
-from atj.sample import sample_command
-from atj.validate import validate_command
+from atj.deferred import MARKUP, DeferredGroup, Entry
 
 DISTRIBUTION = "adapter-training-operator"
+HERE, ON_A_CLUSTER, RESULTS = "On this machine", "On a cluster", "Results"
+
+
+class Commands(DeferredGroup):
+    """The commands at the top."""
+
+    entries = (
+        Entry("run", "atj.run:run_command", "Train a job on this machine, without a cluster.", HERE),
+        Entry(
+            "validate",
+            "atj.validate:validate_command",
+            "Check a job, or a bare training configuration, and name every fault with its path and line.",
+            HERE,
+        ),
+        Entry(
+            "plan",
+            "atj.plan:plan_command",
+            "Predict memory, speed and time of a job from its counted FLOPs; nothing is loaded or trained.",
+            HERE,
+        ),
+        Entry(
+            "submit",
+            "atj.jobs:submit_command",
+            "Create a job on a cluster, after checking it here: faults are named with their lines.",
+            ON_A_CLUSTER,
+        ),
+        Entry("list", "atj.jobs:list_command", "List the jobs of a cluster.", ON_A_CLUSTER),
+        Entry(
+            "describe",
+            "atj.jobs:describe_command",
+            "Show where a job stands, why, its pods and Events.",
+            ON_A_CLUSTER,
+        ),
+        Entry(
+            "logs",
+            "atj.job_logs:logs_command",
+            "Print the logs of a job's nodes, each line with its node in front.",
+            ON_A_CLUSTER,
+        ),
+        Entry(
+            "wait",
+            "atj.job_wait:wait_command",
+            "Wait until a job is complete. Exit code 1 when it fails, or when the time is over.",
+            ON_A_CLUSTER,
+        ),
+        Entry(
+            "suspend",
+            "atj.jobs:suspend_command",
+            "Let jobs save, and free their pods until they are resumed.",
+            ON_A_CLUSTER,
+        ),
+        Entry(
+            "resume",
+            "atj.jobs:resume_command",
+            "Let suspended jobs go on from their last committed checkpoint.",
+            ON_A_CLUSTER,
+        ),
+        Entry(
+            "scale",
+            "atj.jobs:scale_command",
+            "Change the number of nodes; a running job saves first, and goes on at the new size.",
+            ON_A_CLUSTER,
+        ),
+        Entry("delete", "atj.jobs:delete_command", "Delete jobs and their pods. What they stored stays.", ON_A_CLUSTER),
+        Entry("sample", "atj.sample:sample_command", "Draw pictures from a checkpoint into one grid.", RESULTS),
+        Entry(
+            "export",
+            "atj.export:export_command",
+            "Copy the files for diffusers and ComfyUI out of a checkpoint: adapters, low-rank weights, model card.",
+            RESULTS,
+        ),
+    )
+
+
+class CheckpointCommands(DeferredGroup):
+    """The commands below `atj checkpoints`."""
+
+    entries = (
+        Entry("list", "atj.checkpoints:list_command", "List the committed checkpoints of an output, newest last."),
+        Entry("get", "atj.checkpoints:get_command", "Fetch a checkpoint, with every byte verified."),
+        Entry(
+            "verify",
+            "atj.checkpoint_checks:verify_command",
+            "Read every byte of a checkpoint, and name what is not as it was committed.",
+        ),
+        Entry(
+            "diff",
+            "atj.checkpoint_checks:diff_command",
+            "Show what two checkpoints differ in: files, metrics, configuration, tensors.",
+        ),
+        Entry(
+            "pin",
+            "atj.checkpoint_changes:pin_command",
+            "Pin a checkpoint: no policy removes it, and `delete` only with --force.",
+        ),
+        Entry(
+            "unpin",
+            "atj.checkpoint_changes:unpin_command",
+            "Take the pin of a checkpoint away: what the job's policy says holds for it again.",
+        ),
+        Entry(
+            "delete",
+            "atj.checkpoint_changes:delete_command",
+            "Delete checkpoints: out of the index first, then their files.",
+        ),
+        Entry(
+            "prune",
+            "atj.checkpoint_changes:prune_command",
+            "Delete the files of checkpoints that have left the index, which a run does while it goes on.",
+        ),
+    )
+
 
 app = typer.Typer(
     name="atj",
+    cls=Commands,
     help="Train Stable Diffusion XL adapters from one AdapterTrainingJob.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=MARKUP,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 something failed, 2 something for you to change, 130 interrupted.",
 )
-stored = typer.Typer(no_args_is_help=True, help="List, fetch, verify, compare, pin and delete committed checkpoints.")
-stored.command("list")(checkpoints.list_command)
-stored.command("get")(checkpoints.get_command)
-stored.command("verify")(checkpoint_checks.verify_command)
-stored.command("diff")(checkpoint_checks.diff_command)
-stored.command("pin")(checkpoint_changes.pin_command)
-stored.command("unpin")(checkpoint_changes.unpin_command)
-stored.command("delete")(checkpoint_changes.delete_command)
-stored.command("prune")(checkpoint_changes.prune_command)
-
-HERE, ON_A_CLUSTER, RESULTS = "On this machine", "On a cluster", "Results"
-
-app.command("run", rich_help_panel=HERE)(run_command)
-app.command("validate", rich_help_panel=HERE)(validate_command)
-app.command("plan", rich_help_panel=HERE)(plan_command)
-app.command("submit", rich_help_panel=ON_A_CLUSTER)(jobs.submit_command)
-app.command("list", rich_help_panel=ON_A_CLUSTER)(jobs.list_command)
-app.command("describe", rich_help_panel=ON_A_CLUSTER)(jobs.describe_command)
-app.command("logs", rich_help_panel=ON_A_CLUSTER)(logs_command)
-app.command("wait", rich_help_panel=ON_A_CLUSTER)(wait_command)
-app.command("suspend", rich_help_panel=ON_A_CLUSTER)(jobs.suspend_command)
-app.command("resume", rich_help_panel=ON_A_CLUSTER)(jobs.resume_command)
-app.command("scale", rich_help_panel=ON_A_CLUSTER)(jobs.scale_command)
-app.command("delete", rich_help_panel=ON_A_CLUSTER)(jobs.delete_command)
+stored = typer.Typer(
+    cls=CheckpointCommands,
+    no_args_is_help=True,
+    help="List, fetch, verify, compare, pin and delete committed checkpoints.",
+)
 app.add_typer(stored, name="checkpoints", rich_help_panel=RESULTS)
-app.command("sample", rich_help_panel=RESULTS)(sample_command)
-app.command("export", rich_help_panel=RESULTS)(export_command)
 
 
 def _print_version(is_wanted: bool) -> None:  # noqa: FBT001 - as typer calls it
     if is_wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
         try:
             typer.echo(f"atj {version(DISTRIBUTION)}")
         except PackageNotFoundError:
@@ -84,6 +169,8 @@ def run() -> None:
     try:
         app(arguments)
     except Exception as error:  # noqa: BLE001 - the boundary
+        from atj.boundary import explain  # brings pydantic and rich, which a help page does without
+
         sys.exit(explain(error, debug=debug))
 
 

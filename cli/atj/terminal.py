@@ -6,7 +6,6 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.filesize import decimal
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 _WIDTH_WITHOUT_TERMINAL = 160
 """Columns for tables in files and pipes, so that addresses stay on one line."""
@@ -30,6 +29,14 @@ def say(console: Console, message: str, style: str | None = None) -> None:
 @contextmanager
 def transfer(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar on standard error, where that is a terminal; what it yields is told of bytes as they pass."""
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TransferSpeedColumn,
+    )  # few commands draw one
+
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     console = errors()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from adapter_api.document import Document, read, validate
-from adapter_api.job import AdapterTrainingJob
 from adapter_api.training import TrainingConfig
 from atj.terminal import results, say
 
@@ -32,6 +31,8 @@ def is_job(document: Document) -> bool:
 
 
 def _job(document: Document) -> str:
+    from adapter_api.job import AdapterTrainingJob  # a training configuration does without its models
+
     job = validate(AdapterTrainingJob, document)
     spec = job.spec
     shape = f"{spec.nodes} x {spec.processes} process{'es' * (spec.world_size > 1)}"

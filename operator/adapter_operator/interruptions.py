@@ -4,7 +4,8 @@ import math
 from datetime import datetime
 from typing import NamedTuple
 
-from adapter_api.job import DEFAULT_GRACE_SECONDS, AdapterTrainingJob
+from adapter_api.job import AdapterTrainingJob
+from adapter_api.kubernetes import DEFAULT_GRACE_SECONDS
 from adapter_api.progress import ExitCode, Progress
 from adapter_api.status import MAX_INTERRUPTIONS, Interruption, JobStatus
 from adapter_operator.decision import Decision, State

@@ -3,7 +3,7 @@
 import logging
 import sys
 
-from adapter_agent import options, prepare, priority, sync, trainer_process
+from adapter_agent import options
 from adapter_agent.errors import StorageError
 from adapter_api.progress import ExitCode
 
@@ -17,10 +17,16 @@ def main() -> int:
     chosen = options.parse(sys.argv[1:])
     try:
         if isinstance(chosen, options.RestoreOptions):
+            from adapter_agent import prepare  # each command does without the libraries of the others
+
             prepare.prepare(chosen)
             return ExitCode.COMPLETE
         if isinstance(chosen, options.TrainOptions):
+            from adapter_agent import trainer_process
+
             return trainer_process.train(chosen)
+        from adapter_agent import priority, sync
+
         priority.give_way()
         return sync.sync(chosen)
     except StorageError as error:

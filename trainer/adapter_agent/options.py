@@ -4,17 +4,20 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
 from adapter_agent.local import Folders
-from adapter_agent.store import Store
 from adapter_api.base import S3URI
-from adapter_api.job import DEFAULT_GRACE_SECONDS
+from adapter_api.kubernetes import DEFAULT_GRACE_SECONDS
 from adapter_api.launch import CREDENTIALS_PREFIX
 from adapter_api.retention import Policy
 from adapter_api.sources import StoredModel
 from adapter_api.training import KeepBest
+
+if TYPE_CHECKING:
+    from adapter_agent.store import Store
 
 DRAIN_SECONDS = 600.0
 TERMINATION_MESSAGE = "/dev/termination-log"
@@ -34,8 +37,10 @@ class Location:
     conditional: bool = True
     """Whether the store honours conditional writes."""
 
-    def connect(self) -> Store:
+    def connect(self) -> "Store":
         """A store there; sends nothing yet."""
+        from adapter_agent.store import Store  # brings boto3, which `train` does without
+
         return Store.connect(self.uri, self.endpoint_url, self.region, self.variables, conditional=self.conditional)
 
 

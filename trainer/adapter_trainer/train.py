@@ -11,7 +11,7 @@ from typing import Any
 from adapter_api.document import Document, Fault, InvalidDocument, read, validate
 from adapter_api.progress import OUTCOME_FILE, ExitCode, Outcome
 from adapter_api.training import TrainingConfig
-from adapter_trainer import ranks
+from adapter_trainer import beginning, ranks
 from adapter_trainer.outcome import read_outcome, write_outcome
 
 TRACKERS = ("tensorboard", "wandb")
@@ -100,6 +100,7 @@ def main(argv: list[str] | None = None) -> int:
     """Trains; returns the exit code. Every process of a launch runs this."""
     arguments = parser().parse_args(argv)
     os.environ.update(ranks.by_node(os.environ))
+    beginning.await_word()  # until then the output folder is the agent's
     rank = int(os.environ.get("RANK", "0"))
     if (repeated := _ended_before(arguments.output_dir)) is not None:
         return repeated
@@ -127,7 +128,8 @@ def _ended_before(output: Path) -> int | None:
 
 
 def _train(config: TrainingConfig, arguments: argparse.Namespace, rank: int) -> int:
-    import torch  # slow to import: faults of the configuration are told before it
+    beginning.import_libraries()  # slow: faults of the configuration are told before it
+    import torch
 
     from adapter_trainer import checkpoint, loop, setup
     from adapter_trainer.errors import TrainingError
