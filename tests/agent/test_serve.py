@@ -24,7 +24,7 @@ def report(tmp_path: Path) -> Report:
 
 
 def fetch(url: str, page: str) -> tuple[int, bytes]:
-    with closing(http.client.HTTPConnection(url.removeprefix("http://"), timeout=5)) as connection:
+    with closing(http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)) as connection:
         connection.request("GET", page)
         reply = connection.getresponse()
         return reply.status, reply.read()

@@ -21,6 +21,7 @@ def test_a_commit_that_is_not_in_the_clone_is_named_with_the_remedy() -> None:
         pass
 
 
+@pytest.mark.process
 def test_an_older_build_is_gone_afterwards() -> None:
     with older_build("HEAD") as place:
         assert (place / "cli" / "atj" / "main.py").is_file()
@@ -29,6 +30,7 @@ def test_an_older_build_is_gone_afterwards() -> None:
     assert str(place) not in listed
 
 
+@pytest.mark.process
 def test_a_build_s_packages_come_before_the_installed_ones(tmp_path: Path) -> None:
     (tmp_path / "cli" / "atj").mkdir(parents=True)
     (tmp_path / "cli" / "atj" / "__init__.py").write_text("")

@@ -166,7 +166,7 @@ def test_wait_sees_what_happens_while_it_waits(there: Atj, plane: OnPlane) -> No
     submit(there, plane, "later")
     waiting = there.start("wait", "later", "--for", "Running", "-n", plane.namespace)
     set_status(plane, "later", "Running")
-    said, _ = waiting.communicate(timeout=60)
+    said, _ = waiting.communicate(timeout=600)
     assert (waiting.returncode, said.splitlines()[-1]) == (0, f"{plane.namespace}/later: Running")
 
 

@@ -79,7 +79,7 @@ def test_lost_node_restarts_the_gang_from_the_last_commit(atj: Atj, job: MakeJob
         "checkpoint 20 is committed", lambda: "committed checkpoint 20" in _log(output), state=lambda: _log(output)
     )
     _torchrun(command, node=1).kill()
-    text, _ = command.communicate(timeout=240)
+    text, _ = command.communicate(timeout=600)
     assert command.returncode == 0, text
     assert "Attempt 1 failed: node 1: train ended with signal SIGKILL" in text
     assert "Restart 1 of 1 from step " in text
@@ -98,7 +98,7 @@ def test_ctrl_c_saves_commits_and_the_same_command_continues(
     assert refused.returncode == 2
     assert "another `atj run` is using this output folder" in refused.stderr
     command.send_signal(signal.SIGINT)
-    text, _ = command.communicate(timeout=240)
+    text, _ = command.communicate(timeout=600)
     assert command.returncode == 130, text
     assert "Newest checkpoint: s3://checkpoints/stopped/checkpoint-" in text
     assert f"To continue: atj run {file} --output {output}" in text
@@ -124,7 +124,7 @@ def test_second_ctrl_c_leaves_nothing_running(atj: Atj, job: MakeJob, tmp_path: 
     while "Press Ctrl-C again" not in command.stdout.readline():
         assert command.poll() is None
     command.send_signal(signal.SIGINT)
-    command.communicate(timeout=60)
+    command.communicate(timeout=600)
     assert command.returncode == 130
     assert not _processes_of(tmp_path / "out")
 

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from importlib import import_module
-from pathlib import Path
 
 import pytest
 import typer
@@ -13,8 +12,8 @@ from typer.core import TyperGroup
 
 from atj.deferred import DeferredGroup, Entry
 from atj.main import CheckpointCommands, Commands, app
+from tests.support.repository import REPOSITORY
 
-ROOT = Path(__file__).parents[2]
 HEAVY = {
     "boto3", "botocore", "torch", "diffusers", "transformers", "accelerate", "numpy", "kubernetes", "aiohttp", "kopf",
 }  # fmt: skip
@@ -32,14 +31,15 @@ def imported(*arguments: str) -> set[str]:
     return set(done.stderr.split())
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "arguments",
     [
         ("--help",),
         ("--version",),
         ("checkpoints", "--help"),
-        ("validate", str(ROOT / "configs" / "example.yaml")),
-        ("validate", str(ROOT / "configs" / "quickstart.yaml")),
+        ("validate", str(REPOSITORY / "configs" / "example.yaml")),
+        ("validate", str(REPOSITORY / "configs" / "quickstart.yaml")),
     ],
     ids=["help", "version", "help of a group", "configuration", "job"],
 )
@@ -47,13 +47,15 @@ def test_what_computes_and_stores_nothing_imports_nothing_heavy(arguments: tuple
     assert not imported(*arguments) & HEAVY
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("arguments", [("--help",), ("--version",)], ids=["help", "version"])
 def test_help_and_version_build_no_models(arguments: tuple[str, ...]) -> None:
     assert not {"pydantic", "yaml", "adapter_api.job"} & imported(*arguments)
 
 
+@pytest.mark.process
 def test_a_training_configuration_is_checked_without_the_models_of_a_job() -> None:
-    assert "adapter_api.job" not in imported("validate", str(ROOT / "configs" / "example.yaml"))
+    assert "adapter_api.job" not in imported("validate", str(REPOSITORY / "configs" / "example.yaml"))
 
 
 @pytest.mark.parametrize("entry", [*Commands.entries, *CheckpointCommands.entries], ids=lambda entry: entry.function)

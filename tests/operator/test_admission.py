@@ -81,7 +81,7 @@ def test_it_serves_over_tls_and_takes_up_a_new_certificate(tmp_path: Path) -> No
     def ask() -> dict[str, Any]:
         body = json.dumps({"request": {"uid": "u", "operation": "CREATE", "object": plain(nodes=0)}}).encode()
         with urllib.request.urlopen(
-            f"https://localhost:{port}/validate", data=body, context=trusting, timeout=5
+            f"https://localhost:{port}/validate", data=body, context=trusting, timeout=60
         ) as answer:
             answered: dict[str, Any] = json.loads(answer.read())
         return answered

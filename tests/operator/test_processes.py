@@ -144,7 +144,7 @@ def remove_crd(plane: ControlPlane) -> None:
 def answer(port: int, page: str) -> int:
     """The status code; 0 if nobody listens."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=5) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=60) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
         return error.code

@@ -67,7 +67,7 @@ class Webhook:
     def serial(self) -> str:
         """Of the certificate that is served; empty if nobody answers."""
         try:
-            return ssl.get_server_certificate(("127.0.0.1", self.port), timeout=5)
+            return ssl.get_server_certificate(("127.0.0.1", self.port), timeout=60)
         except OSError:
             return ""
 

@@ -29,6 +29,7 @@ sys.exit(train.main(["--config", "absent.yaml", "--output_dir", sys.argv[2]]))
 """
 
 
+@pytest.mark.process
 def test_a_trainer_imports_while_it_waits_and_reads_nothing(tmp_path: Path) -> None:
     word, output = tmp_path / "restored", tmp_path / "output"
     output.mkdir()
@@ -58,6 +59,7 @@ def test_garbage_is_collected_again_after_imports() -> None:
         gc.unfreeze()
 
 
+@pytest.mark.process
 def test_the_trainer_s_command_line_is_read_before_torch_is_imported() -> None:
     program = (
         "import sys, adapter_trainer.train; print({'torch', 'diffusers', 'numpy', 'adapter_api.job'} & {*sys.modules})"

@@ -98,8 +98,11 @@ def test_live_bytes_are_those_that_the_allocator_has_given_out() -> None:
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("sdxl-*.yaml")), ids=lambda path: path.stem)
 def test_every_published_configuration_can_be_planned(path: Path) -> None:
-    found = footprint.footprint(validate(TrainingConfig, read(path)))
-    assert found.steps["frozen weights"] == pytest.approx(2 * 2567.5e6, rel=0.01)
+    given = validate(TrainingConfig, read(path)).model_dump(mode="json")
+    # One transformer block where SDXL has up to ten equal ones in a row: all of them are counted in the test below.
+    shallow = {"model": {"params": {"unet_config": {"params": {"transformer_layers_per_block": [1, 1, 1]}}}}}
+    found = footprint.footprint(TrainingConfig.model_validate(tiny.merged(given, shallow)))
+    assert found.steps["frozen weights"] == pytest.approx(2 * 640.6e6, rel=0.01)
     assert set(found.phases) == {"training", "encoding"}
     assert found.bytes == max(found.phases.values())
 
@@ -108,7 +111,9 @@ def test_sdxl_at_1024_fits_24_gb_in_every_phase() -> None:
     given = validate(TrainingConfig, read(CONFIGS / "sdxl-ip-adapter.yaml")).model_dump(mode="json")
     changed = {"optimization": {"train_batch_size": 1}, "sampling": {"rows": [{"caption": "a picture"}]}}
     found = forecast(TrainingConfig.model_validate(tiny.merged(given, changed)), KNOWN["rtx4090"])
+    assert found.held.steps["frozen weights"] == pytest.approx(2 * 2567.5e6, rel=0.01)
     assert set(found.held.phases) == {"training", "encoding", "drawing"}
+    assert found.held.bytes == max(found.held.phases.values())
     assert 18e9 < found.memory < 24e9
     assert all(held + found.libraries < 24e9 for held in found.held.phases.values())
     parts = ("trained weights", "optimizer", "average of the weights")

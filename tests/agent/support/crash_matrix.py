@@ -28,7 +28,7 @@ from tests.agent.support.node import Node, safetensors
 
 NODES, STEPS, LOST, LARGE_BYTES = 2, (10, 20, 30), 20, 11 * 2**20
 WRITES = ("PUT", "POST", "DELETE")
-PATIENCE = 120.0
+PATIENCE = 300.0
 
 Victim = Literal["agent", "trainer", "both", "agents", "store"]
 """Of the node whose step it is: its agent, its trainer, both; or every node's agent; or the store."""

@@ -117,14 +117,14 @@ class Node:
 
     def get(self, page: str) -> str:
         host = json.loads(self.address.read_text())["url"].removeprefix("http://")
-        with contextlib.closing(http.client.HTTPConnection(host, timeout=10)) as connection:
+        with contextlib.closing(http.client.HTTPConnection(host, timeout=60)) as connection:
             connection.request("GET", page)
             return connection.getresponse().read().decode()
 
 
 def end(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Exit code and standard error."""
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=600)
     return process.returncode, errors
 
 

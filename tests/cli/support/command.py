@@ -34,7 +34,7 @@ class Atj:
     def argv(self, *arguments: str | Path) -> list[str]:
         return [sys.executable, "-m", "atj.main", *map(str, arguments)]
 
-    def __call__(self, *arguments: str | Path, seconds: float = 240) -> subprocess.CompletedProcess[str]:
+    def __call__(self, *arguments: str | Path, seconds: float = 600) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self.argv(*arguments), cwd=self.folder, env={**environment(), **self.variables}, capture_output=True,
             text=True, timeout=seconds, check=False,

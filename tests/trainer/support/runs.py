@@ -19,7 +19,7 @@ from tests.support.repository import REPOSITORY
 from tests.support.waiting import wait_until
 from tests.trainer.support.tiny import Settings, write_settings
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds until a process that should have ended counts as hanging; nothing waits that long when all is well."""
 
 _FORKS = multiprocessing.get_context("forkserver")
