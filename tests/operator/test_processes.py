@@ -16,7 +16,7 @@ from tests.operator.support import lives
 from tests.operator.support.api_server import Refused
 from tests.operator.support.fault_proxy import Call, FaultProxy
 from tests.operator.support.lives import Life
-from tests.operator.support.on_plane import OnPlane, condition, install_crd
+from tests.operator.support.on_plane import OnControlPlane, condition, install_crd
 from tests.support.ports import free_port
 from tests.support.repository import CHART
 
@@ -24,16 +24,16 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 SHORT_LEASE = {"ADAPTER_OPERATOR_LEASE_SECONDS": "3"}
 KILLED_JOBS, KILLS = int(os.environ.get("KILLED_JOBS", "4")), int(os.environ.get("KILLS", "4"))
-Place = Callable[..., OnPlane]
+Place = Callable[..., OnControlPlane]
 
 
 @pytest.fixture
 def make_place(control_plane: ControlPlane, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Place]:
     """Places of this test, by name."""
-    made: list[OnPlane] = []
+    made: list[OnControlPlane] = []
 
-    def make(name: str, **variables: str) -> OnPlane:
-        made.append(OnPlane(control_plane, name, tmp_path, variables))
+    def make(name: str, **variables: str) -> OnControlPlane:
+        made.append(OnControlPlane(control_plane, name, tmp_path, variables))
         return made[-1]
 
     yield make
@@ -153,7 +153,7 @@ def answer(port: int, page: str) -> int:
 
 
 @pytest.fixture
-def restricted(make_place: Place, proxy: FaultProxy) -> OnPlane:
+def restricted(make_place: Place, proxy: FaultProxy) -> OnControlPlane:
     """A place whose operator has the rights that the chart gives, and no more."""
     place = make_place(
         f"rights-{proxy.port}", **SHORT_LEASE, ADAPTER_OPERATOR_LEASE_NAME="ato-adapter-training-operator"
@@ -164,9 +164,9 @@ def restricted(make_place: Place, proxy: FaultProxy) -> OnPlane:
     return place
 
 
-def grant(place: OnPlane, without: tuple[str, str] | None = None) -> None:
+def grant(place: OnControlPlane, without: tuple[str, str] | None = None) -> None:
     """The chart's roles and account; `without` a verb on a resource."""
-    command = [str(place.plane.program("helm")), "template", "ato", str(CHART), "-n", place.namespace,
+    command = [str(place.control_plane.program("helm")), "template", "ato", str(CHART), "-n", place.namespace,
                "--kube-version", "1.34.4", "--set", f"watchNamespace={place.namespace}",
                "--show-only", "templates/rbac.yaml", "--show-only", "templates/serviceaccount.yaml"]  # fmt: skip
     rendered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -179,7 +179,7 @@ def grant(place: OnPlane, without: tuple[str, str] | None = None) -> None:
     place.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
 
 
-def test_the_rights_of_the_chart_suffice_and_their_loss_heals(restricted: OnPlane) -> None:
+def test_the_rights_of_the_chart_suffice_and_their_loss_heals(restricted: OnControlPlane) -> None:
     is_done = False
 
     def take_rights(all_lives: Sequence[Life]) -> None:
@@ -201,7 +201,7 @@ def test_the_rights_of_the_chart_suffice_and_their_loss_heals(restricted: OnPlan
 
 @pytest.mark.parametrize(("verb", "resource", "attempt"), [("create", "jobs", 1), ("delete", "jobs", 2)])
 def test_a_right_that_is_missing_is_told_in_the_status_and_as_an_event(
-    restricted: OnPlane, verb: str, resource: str, attempt: int
+    restricted: OnControlPlane, verb: str, resource: str, attempt: int
 ) -> None:
     grant(restricted, without=(verb, resource))
     restricted.start()
@@ -248,7 +248,7 @@ def test_a_token_that_is_rotated_leaves_no_gap(make_place: Place, control_plane:
     assert operator.poll() is None
 
 
-def token(place: OnPlane, secret: str) -> str:
+def token(place: OnControlPlane, secret: str) -> str:
     """Good for as long as the Secret exists."""
     place.kubectl("create", "secret", "generic", secret)
     return place.kubectl(
@@ -260,7 +260,7 @@ def token(place: OnPlane, secret: str) -> str:
     ).strip()
 
 
-def is_valid(place: OnPlane, text: str) -> bool:
+def is_valid(place: OnControlPlane, text: str) -> bool:
     review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": text}}
     try:
         answered = place.api.call("POST", "apis/authentication.k8s.io/v1/tokenreviews", review)
