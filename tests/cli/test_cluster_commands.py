@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from adapter_api.document import read
-from tests.cli.support.command import Atj
+from tests.cli.support.command import Atj, PreloadedAtj
 from tests.operator.support.api_server import path_of
 from tests.operator.support.on_plane import OnPlane
 from tests.operator.support.planes import Plane
@@ -25,8 +25,8 @@ def place(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[On
 
 
 @pytest.fixture
-def there(plane: Plane, tmp_path: Path) -> Atj:
-    return Atj(tmp_path, {"KUBECONFIG": str(plane.kubeconfig)})
+def there(plane: Plane, tmp_path: Path) -> PreloadedAtj:
+    return PreloadedAtj(tmp_path, {"KUBECONFIG": str(plane.kubeconfig)})
 
 
 def names(place: OnPlane) -> set[str]:
@@ -50,7 +50,7 @@ def set_status(place: OnPlane, name: str, state: str, **more: object) -> None:
     place.patch_job(name, {"status": status}, "/status")
 
 
-def test_submitted_job_is_the_file_with_the_given_name_and_nodes(there: Atj, place: OnPlane) -> None:
+def test_submitted_job_is_the_file_with_the_given_name_and_nodes(there: PreloadedAtj, place: OnPlane) -> None:
     done = there("submit", QUICKSTART, "--name", "named", "--nodes", "3", "-n", place.namespace)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == f"{place.namespace}/named: submitted"
@@ -59,7 +59,7 @@ def test_submitted_job_is_the_file_with_the_given_name_and_nodes(there: Atj, pla
     assert spec["output"]["s3"]["uri"] == read(QUICKSTART).data["spec"]["output"]["s3"]["uri"]
 
 
-def test_second_job_of_a_name_is_refused_with_what_to_do(there: Atj, place: OnPlane) -> None:
+def test_second_job_of_a_name_is_refused_with_what_to_do(there: PreloadedAtj, place: OnPlane) -> None:
     add(place, "twice")
     done = there("submit", QUICKSTART, "--name", "twice", "-n", place.namespace)
     assert done.returncode == 2
@@ -68,7 +68,7 @@ def test_second_job_of_a_name_is_refused_with_what_to_do(there: Atj, place: OnPl
 
 
 def test_fault_of_the_file_is_named_with_its_line_and_nothing_is_created(
-    there: Atj, place: OnPlane, tmp_path: Path
+    there: PreloadedAtj, place: OnPlane, tmp_path: Path
 ) -> None:
     file = tmp_path / "job.yaml"
     file.write_text(QUICKSTART.read_text().replace("nodes: 2", "nodes: 0"))
@@ -79,20 +79,20 @@ def test_fault_of_the_file_is_named_with_its_line_and_nothing_is_created(
     assert "faulty" not in names(place)
 
 
-def test_dry_run_asks_the_cluster_and_creates_nothing(there: Atj, place: OnPlane) -> None:
+def test_dry_run_asks_the_cluster_and_creates_nothing(there: PreloadedAtj, place: OnPlane) -> None:
     done = there("submit", QUICKSTART, "--name", "never", "--dry-run", "-n", place.namespace)
     assert (done.returncode, done.stdout) == (0, f"{place.namespace}/never: the cluster would accept it\n")
     assert "never" not in names(place)
 
 
-def test_name_that_the_cluster_refuses_is_explained_without_a_traceback(there: Atj, place: OnPlane) -> None:
+def test_name_that_the_cluster_refuses_is_explained_without_a_traceback(there: PreloadedAtj, place: OnPlane) -> None:
     done = there("submit", QUICKSTART, "--name", "No_Name", "-n", place.namespace)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert "No_Name" in done.stderr
 
 
-def test_list_shows_state_step_loss_and_checkpoint(there: Atj, place: OnPlane) -> None:
+def test_list_shows_state_step_loss_and_checkpoint(there: PreloadedAtj, place: OnPlane) -> None:
     add(place, "listed")
     set_status(
         place, "listed", "Running", nodes={"ready": 2}, restarts={"charged": 1, "total": 1},
@@ -106,7 +106,7 @@ def test_list_shows_state_step_loss_and_checkpoint(there: Atj, place: OnPlane) -
     assert ["listed", "Running", "30/100", "0.125", "2m5s", "20", "2/2", "1"] in [row[:8] for row in rows]
 
 
-def test_list_of_all_namespaces_names_them_and_json_is_what_the_api_gives(there: Atj, place: OnPlane) -> None:
+def test_list_of_all_namespaces_names_them_and_json_is_what_the_api_gives(there: PreloadedAtj, place: OnPlane) -> None:
     add(place, "anywhere")
     everywhere = there("list", "-A")
     assert [place.namespace, "anywhere"] in [line.split()[:2] for line in everywhere.stdout.splitlines()]
@@ -114,7 +114,7 @@ def test_list_of_all_namespaces_names_them_and_json_is_what_the_api_gives(there:
     assert "anywhere" in {job["metadata"]["name"] for job in found}
 
 
-def test_describe_tells_why_a_job_failed_and_how_its_log_ended(there: Atj, place: OnPlane) -> None:
+def test_describe_tells_why_a_job_failed_and_how_its_log_ended(there: PreloadedAtj, place: OnPlane) -> None:
     add(place, "broken")
     failure = {
         "reason": "OutOfMemory", "node": 1, "exitCode": 137, "message": "raise resources.limits.memory", "at": NOW,
@@ -130,7 +130,7 @@ def test_describe_tells_why_a_job_failed_and_how_its_log_ended(there: Atj, place
     assert "  raise resources.limits.memory\n  Its log ended with:\n    step 12\n    Killed" in told
 
 
-def test_suspend_resume_and_scale_change_the_specification(there: Atj, place: OnPlane) -> None:
+def test_suspend_resume_and_scale_change_the_specification(there: PreloadedAtj, place: OnPlane) -> None:
     add(place, "changed")
 
     def spec() -> tuple[object, object]:
@@ -144,7 +144,7 @@ def test_suspend_resume_and_scale_change_the_specification(there: Atj, place: On
     assert spec() == (False, 5)
 
 
-def test_job_that_has_ended_is_not_changed_silently_without_effect(there: Atj, place: OnPlane) -> None:
+def test_job_that_has_ended_is_not_changed_silently_without_effect(there: PreloadedAtj, place: OnPlane) -> None:
     add(place, "over")
     set_status(place, "over", "Complete")
     done = there("suspend", "over", "-n", place.namespace)
@@ -152,7 +152,7 @@ def test_job_that_has_ended_is_not_changed_silently_without_effect(there: Atj, p
     assert "has ended (Complete)" in done.stderr
 
 
-def test_wait_ends_with_the_job_and_its_exit_code_tells_how(there: Atj, place: OnPlane) -> None:
+def test_wait_ends_with_the_job_and_its_exit_code_tells_how(there: PreloadedAtj, place: OnPlane) -> None:
     for name in ("won", "lost", "open"):
         add(place, name)
     set_status(place, "won", "Complete")
@@ -166,15 +166,14 @@ def test_wait_ends_with_the_job_and_its_exit_code_tells_how(there: Atj, place: O
     assert "Pending after 0 s, not Complete" in late.stderr
 
 
-def test_wait_sees_what_happens_while_it_waits(there: Atj, place: OnPlane) -> None:
+def test_wait_sees_what_happens_while_it_waits(there: PreloadedAtj, place: OnPlane) -> None:
     add(place, "later")
-    waiting = there.start("wait", "later", "--for", "Running", "-n", place.namespace)
-    set_status(place, "later", "Running")
-    said, _ = waiting.communicate(timeout=60)
-    assert (waiting.returncode, said.splitlines()[-1]) == (0, f"{place.namespace}/later: Running")
+    command = ("wait", "later", "--for", "Running", "-n", place.namespace)
+    code, said = there.said(*command, meanwhile=lambda: set_status(place, "later", "Running"))
+    assert (code, said.splitlines()[-1]) == (0, f"{place.namespace}/later: Running")
 
 
-def test_deleted_job_is_gone_when_the_command_returns(there: Atj, place: OnPlane) -> None:
+def test_deleted_job_is_gone_when_the_command_returns(there: PreloadedAtj, place: OnPlane) -> None:
     add(place, "unwanted")
     done = there("delete", "unwanted", "-n", place.namespace)
     assert (done.returncode, done.stdout) == (0, f"{place.namespace}/unwanted: deleted\n")
@@ -182,20 +181,20 @@ def test_deleted_job_is_gone_when_the_command_returns(there: Atj, place: OnPlane
 
 
 @pytest.mark.parametrize("command", ["describe", "suspend", "logs", "wait", "delete"])
-def test_job_that_does_not_exist_is_named(there: Atj, place: OnPlane, command: str) -> None:
+def test_job_that_does_not_exist_is_named(there: PreloadedAtj, place: OnPlane, command: str) -> None:
     done = there(command, "nobody", "-n", place.namespace)
     assert done.returncode == 2
     assert '"nobody" not found' in done.stderr
 
 
-def test_logs_of_a_job_without_pods_say_where_it_stands(there: Atj, place: OnPlane) -> None:
+def test_logs_of_a_job_without_pods_say_where_it_stands(there: PreloadedAtj, place: OnPlane) -> None:
     add(place, "silent")
     done = there("logs", "silent", "-n", place.namespace)
     assert done.returncode == 1
     assert "no container has begun yet (Pending)" in done.stderr
 
 
-def test_logs_of_a_failed_job_whose_pods_are_gone_come_from_its_status(there: Atj, place: OnPlane) -> None:
+def test_logs_of_a_failed_job_whose_pods_are_gone_come_from_its_status(there: PreloadedAtj, place: OnPlane) -> None:
     add(place, "gone")
     failure = {"reason": "Crashed", "message": "", "at": NOW, "attempt": 2, "logTail": "ValueError: no"}
     set_status(place, "gone", "Failed", lastFailure=failure)
@@ -203,7 +202,9 @@ def test_logs_of_a_failed_job_whose_pods_are_gone_come_from_its_status(there: At
     assert (done.returncode, done.stdout) == (0, "ValueError: no\n")
 
 
-def test_namespace_of_the_file_and_of_the_option_must_agree(there: Atj, place: OnPlane, tmp_path: Path) -> None:
+def test_namespace_of_the_file_and_of_the_option_must_agree(
+    there: PreloadedAtj, place: OnPlane, tmp_path: Path
+) -> None:
     file = tmp_path / "job.yaml"
     file.write_text(QUICKSTART.read_text().replace("metadata:", "metadata:\n  namespace: elsewhere"))
     done = there("submit", file, "-n", place.namespace)

@@ -36,7 +36,7 @@ def place(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[On
 
 
 def test_the_undisturbed_life_is_what_the_others_are_compared_with(place: OnPlane) -> None:
-    operator = place.start()
+    operator = place.start(is_preloaded=False)
     assert lives.lead(place, ["undisturbed"]) == [lives.UNDISTURBED]
     assert operator.poll() is None
     place.stop()

@@ -79,9 +79,11 @@ class ApiServer:
         return found
 
     @contextmanager
-    def watched(self, plural: str, namespace: str, version: str) -> Iterator[Iterator[Plain]]:
-        """Events after a version, until the server ends the watch or the block is left."""
-        query = {"watch": "true", "resourceVersion": version}
+    def watched(
+        self, plural: str, namespace: str, version: str, chosen: Mapping[str, str] | None = None
+    ) -> Iterator[Iterator[Plain]]:
+        """Events after a version, of what a query chooses, until the server ends the watch or the block is left."""
+        query = {"watch": "true", "resourceVersion": version, **(chosen or {})}
         answer = self._pool.request(
             "GET", self._url(path_of(plural, namespace), query), preload_content=False, timeout=None
         )

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import aiohttp
 from aiohttp import web
 
+from tests.operator.support.on_plane import OnPlane
 from tests.operator.support.planes import Plane, address_of
 
 Result = TypeVar("Result")
@@ -147,6 +148,15 @@ class FaultProxy:
     def writes(self) -> list[Call]:
         """Those so far."""
         return [call for call in self.calls if call.is_write]
+
+    def lists(self) -> int:
+        """How often the operator has begun to list everything: that begins with all Jobs."""
+        return sum(call.method == "GET" and call.path.endswith("/jobs") for call in list(self.calls))
+
+    def until_listed(self, place: OnPlane) -> None:
+        """Until the operator has listed all there is now, and acted on it: the list after the next has ended then."""
+        begun = self.lists()
+        place.wait("two more lists, and another begun", lambda: self.lists() >= begun + 3)
 
     def _run(self, task: Coroutine[Any, Any, Result]) -> Result:
         return asyncio.run_coroutine_threadsafe(task, self._loop).result(30)

@@ -18,12 +18,15 @@ from tests.cluster.control_plane import ControlPlane
 from tests.operator.support.api_server import APPLY, MERGE, ApiServer, Refused, path_of
 from tests.operator.support.planes import Plane
 from tests.operator.support.pod_history import PodHistory
+from tests.support import preloaded
 from tests.support.jobs import quickstart
 from tests.support.ports import free_port
+from tests.support.preloaded import Program
 from tests.support.repository import CRD, REPOSITORY
 from tests.support.waiting import wait_until
 
 Plain = dict[str, Any]
+Process = Program | subprocess.Popen[bytes]
 JOB_LABEL = "adaptertraining.dev/job"
 DEFINITION = "apis/apiextensions.k8s.io/v1/customresourcedefinitions/adaptertrainingjobs.adaptertraining.dev"
 
@@ -43,7 +46,7 @@ class OnPlane:
         self.namespace = namespace
         self.folder = folder
         self.variables = dict(variables or {})
-        self.running: list[subprocess.Popen[bytes]] = []
+        self.running: list[Process] = []
         self.api = ApiServer(plane)
         install_crd(plane)
         self.api.call("POST", "api/v1/namespaces", {"metadata": {"name": namespace}})
@@ -52,8 +55,8 @@ class OnPlane:
         wait_until(f"{namespace} has a service account", lambda: self.api.has(account), 60)
         self.history = PodHistory(self.api, namespace)
 
-    def start(self, module: str = "adapter_operator", **variables: str) -> subprocess.Popen[bytes]:
-        """An operator of this namespace only."""
+    def start(self, module: str = "adapter_operator", *, is_preloaded: bool = True, **variables: str) -> Process:
+        """An operator of this namespace only; one that is not preloaded imports all that it needs anew, as in a cluster."""
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
@@ -67,7 +70,11 @@ class OnPlane:
             **variables,
         }
         with (self.folder / "operator.log").open("ab") as log:
-            process = subprocess.Popen([sys.executable, "-m", module], env=environment, cwd=REPOSITORY, stderr=log)
+            process: Process
+            if is_preloaded:
+                process = preloaded.start(module, environment=environment, stderr=log.fileno())
+            else:
+                process = subprocess.Popen([sys.executable, "-m", module], env=environment, cwd=REPOSITORY, stderr=log)
         self.running.append(process)
         return process
 

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from tests.operator.support.stand_in.objects import key_of, stamp
 from tests.operator.support.stand_in.resources import CONFIG_MAPS, JOBS, NAMESPACES, PODS, SERVICE_ACCOUNTS
 from tests.operator.support.stand_in.store import Change, Key
-from tests.operator.support.stand_in.verbs import Options, Verbs, key_of, stamp
+from tests.operator.support.stand_in.verbs import Options, Verbs
 
 Plain = dict[str, Any]
 Later = Callable[[float, Callable[[], None]], None]

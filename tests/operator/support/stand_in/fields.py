@@ -5,6 +5,7 @@ An object is taken apart into leaves: path -> value. Maps are gone into, and lis
 https://kubernetes.io/docs/reference/using-api/server-side-apply/.
 """
 
+import copy
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -73,7 +74,8 @@ def assembled(found: Leaves) -> Plain:
             continue
         place: Any = root
         for step, following in zip(path, (*path[1:], None), strict=True):
-            place = _at(place, step, value if following is None else [] if isinstance(following, ItemKey) else {})
+            inner = copy.copy(value) if following is None else [] if isinstance(following, ItemKey) else {}
+            place = _at(place, step, inner)
     return root
 
 
@@ -119,7 +121,7 @@ def _fields(path: Path) -> tuple[str, ...]:
 
 def _is_within(path: Path, new: Leaves) -> bool:
     """Whether it lies below what is now one value."""
-    return any(path[:length] in new for length in range(1, len(path)))
+    return any(new.get(path[:length], {}) not in ({}, []) for length in range(1, len(path)))
 
 
 def _holds(path: Path, new: Leaves) -> bool:

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tests.operator.support.stand_in.controllers import has_ended
+from tests.operator.support.stand_in.objects import key_of, stamp
 from tests.operator.support.stand_in.resources import PODS
 from tests.operator.support.stand_in.store import Change, Key
-from tests.operator.support.stand_in.verbs import Verbs, key_of, stamp
+from tests.operator.support.stand_in.verbs import Verbs
 
 Plain = dict[str, Any]
 

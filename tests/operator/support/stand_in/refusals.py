@@ -19,7 +19,7 @@ class Refusal(Exception):  # noqa: N818 - it reads as the fact that it states
         """The body of the answer."""
         return {
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": str(self),
-            "reason": self.reason, "details": self.details, "code": self.code,
+            "details": self.details, "code": self.code, **({"reason": self.reason} if self.reason else {}),
         }  # fmt: skip
 
 

@@ -58,8 +58,9 @@ class Server:
         if found is None or resource is None:
             return web.Response(status=404, text="404 page not found\n")
         key = Key(resource, found["namespace"] or "", found["name"] or "")
-        if found["part"] not in {None, *(["status"] if resource.has_status else []), *(["log"] if resource == PODS else [])}:  # fmt: skip
-            return web.Response(status=404, text="404 page not found\n")
+        parts = {None, *(["status"] if resource.has_status else []), *(["log"] if resource == PODS else [])}
+        if found["part"] not in parts:
+            raise refusals.not_found(resource, key.name)
         if not key.name:
             return await self._collection(request, key)
         if found["part"] == "log":

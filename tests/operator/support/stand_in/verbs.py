@@ -4,24 +4,28 @@ import copy
 import re
 import secrets
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.operator.support.stand_in import fields, refusals, schema
 from tests.operator.support.stand_in.fields import Keyed, Manager
+from tests.operator.support.stand_in.objects import (
+    OWNABLE,
+    SERVERS_OWN,
+    is_part,
+    key_of,
+    owned,
+    specification,
+    stamp,
+    successor,
+)
 from tests.operator.support.stand_in.resources import BUILT_IN, DEFINITIONS, JOBS, NAMESPACES, PODS, Resource, defined
 from tests.operator.support.stand_in.store import Key, Store
 
 Plain = dict[str, Any]
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-_SERVERS_OWN = ("uid", "creationTimestamp", "resourceVersion", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields", "selfLink")  # fmt: skip
-_OWNABLE = ("labels", "annotations", "finalizers")
-"""Of the metadata."""
-_TOUCHES = ("apiVersion", "kind", "metadata", "status")
-"""Parts whose changes no generation counts."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Verbs:
         if key.namespace and given.get("namespace", key.namespace) != key.namespace:
             raise refusals.bad_request("the namespace of the provided object does not match the namespace sent on the request")  # fmt: skip
         if given.get("resourceVersion"):
-            raise refusals.bad_request("resourceVersion should not be set on objects to be created")
+            raise refusals.Refusal(500, "", "resourceVersion should not be set on objects to be created")
         self._namespace_takes(key)
         made = self._shaped(resource, {**body, "metadata": given}, options)
         self._check(key, made)
@@ -68,7 +72,7 @@ class Verbs:
             raise refusals.already_exists(resource, key.name)
         if resource.has_status:
             made.pop("status", None)
-        kept = {name: value for name, value in given.items() if name not in _SERVERS_OWN}
+        kept = {name: value for name, value in given.items() if name not in SERVERS_OWN}
         made |= {"apiVersion": resource.api_version, "kind": resource.kind}
         made["metadata"] = {
             **kept, **({"namespace": key.namespace} if key.namespace else {}),
@@ -79,7 +83,7 @@ class Verbs:
         if options.is_dry:
             return made
         if owners is None:
-            owners = fields.updated({}, _owned(made, ""), {}, Manager(options.manager, "Update"), self._keyed(resource))
+            owners = fields.updated({}, owned(made, ""), {}, Manager(options.manager, "Update"), self._keyed(resource))
         stored = self.store.put(key, made, owners)
         if resource == DEFINITIONS:
             self._define(stored)
@@ -93,9 +97,9 @@ class Verbs:
         """
         found = self._existing(key)
         self._is_the_one(key, found, body.get("metadata") or {})
-        made = self._successor(found, self._shaped(key.resource, body, options), key.resource, options.subresource)
+        made = successor(found, self._shaped(key.resource, body, options), key.resource, options.subresource)
         manager, keyed = Manager(options.manager, operation, options.subresource), self._keyed(key.resource)
-        parts = _owned(found, options.subresource), _owned(made, options.subresource)
+        parts = owned(found, options.subresource), owned(made, options.subresource)
         owners = fields.updated(*parts, self.store.owners(key), manager, keyed)
         return self._store(key, found, made, owners, options)
 
@@ -122,20 +126,20 @@ class Verbs:
             raise refusals.conflict(key.resource, key.name, "it does not exist")
         manager, keyed = Manager(options.manager, "Apply", options.subresource), self._keyed(key.resource)
         # Without defaults, which nobody applies: only what is asked for is owned.
-        asked = _owned(wanted, options.subresource)
+        asked = owned(wanted, options.subresource)
         try:
             parts, owners = fields.applied(
-                _owned(base, options.subresource), self.store.owners(key), manager, asked, keyed, force=options.force
+                owned(base, options.subresource), self.store.owners(key), manager, asked, keyed, force=options.force
             )
         except fields.FieldConflict as error:
             raise refusals.Refusal(409, "Conflict", str(error)) from error
-        metadata = {name: value for name, value in base["metadata"].items() if name not in _OWNABLE}
+        metadata = {name: value for name, value in base["metadata"].items() if name not in OWNABLE}
         metadata |= parts.pop("metadata", {})
         if found is None:
             return self.create(key, {**parts, "metadata": metadata}, options, owners)
-        whole = {name: value for name, value in found.items() if _is_part(name, options.subresource) is False}
+        whole = {name: value for name, value in found.items() if is_part(name, options.subresource) is False}
         made = self._shaped(key.resource, {**whole, **parts, "metadata": metadata}, options)
-        made = self._successor(found, made, key.resource, options.subresource)
+        made = successor(found, made, key.resource, options.subresource)
         return self._store(key, found, made, owners, options)
 
     def delete(self, key: Key, asked: Plain, *, is_dry: bool = False) -> Plain:
@@ -195,7 +199,7 @@ class Verbs:
         """Only what differs is a new version."""
         self._check(key, made)
         resource = key.resource
-        if resource.has_generation and _specification(made) != _specification(found):
+        if resource.has_generation and specification(made) != specification(found):
             made["metadata"]["generation"] = found["metadata"]["generation"] + 1
         if options.is_dry or (made == found and owners == self.store.owners(key)):
             return made
@@ -288,58 +292,3 @@ class Verbs:
             return 0
         given = asked.get("gracePeriodSeconds")
         return int(pod["spec"].get("terminationGracePeriodSeconds", 30) if given is None else given)
-
-    @staticmethod
-    def _successor(found: Plain, made: Plain, resource: Resource, subresource: str) -> Plain:
-        """What is asked for, as far as the path is for that: a status, or all but the status."""
-        if subresource:
-            return {**found, "metadata": dict(found["metadata"]), **_present("status", made)}
-        kept = {name: found["metadata"][name] for name in _SERVERS_OWN if name in found["metadata"]}
-        given = {name: value for name, value in (made.get("metadata") or {}).items() if name not in _SERVERS_OWN}
-        own = {
-            "apiVersion": resource.api_version,
-            "kind": resource.kind,
-            "metadata": {**given, **_identity(found), **kept},
-        }
-        result = {**made, **own}
-        if resource.has_status:
-            result.pop("status", None)
-            result |= _present("status", found)
-        return result
-
-
-def key_of(resource: Resource, found: Plain) -> Key:
-    """Where an object is."""
-    return Key(resource, found["metadata"].get("namespace", ""), found["metadata"]["name"])
-
-
-def stamp(moment: datetime) -> str:
-    """A time as objects hold it."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _identity(found: Plain) -> Plain:
-    return {name: found["metadata"][name] for name in ("name", "namespace") if name in found["metadata"]}
-
-
-def _present(name: str, found: Mapping[str, Any]) -> Plain:
-    return {name: found[name]} if name in found else {}
-
-
-def _is_part(name: str, subresource: str) -> bool:
-    """Whether a part of an object is written through the path of this subresource, or of the object itself."""
-    return (name == "status") == bool(subresource)
-
-
-def _owned(found: Plain, subresource: str) -> Plain:
-    """What its writers can own: a status, or all but that and what the API server says itself."""
-    if subresource:
-        return _present("status", found)
-    parts = {name: value for name, value in found.items() if name not in _TOUCHES}
-    metadata = found.get("metadata") or {}
-    written = {name: metadata[name] for name in _OWNABLE if name in metadata}
-    return {**parts, **({"metadata": written} if written else {})}
-
-
-def _specification(found: Plain) -> Plain:
-    return {name: value for name, value in found.items() if name not in _TOUCHES}
