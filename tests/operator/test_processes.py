@@ -69,7 +69,9 @@ def test_an_operator_that_is_asked_to_end_gives_up_the_lease(make_place: Place) 
     # For an hour, so that nobody can have it unless it is given up.
     place = make_place("given-up", ADAPTER_OPERATOR_LEASE_SECONDS="3600")
     first = place.start(ADAPTER_OPERATOR_POD_NAME="first")
-    place.wait("the first leads", lambda: holder(place) == "first")
+    place.create("comes-before")
+    place.wait_state("comes-before", "Running")
+    assert holder(place) == "first"
     first.terminate()
     assert first.wait(60) == 0
     assert holder(place) == ""

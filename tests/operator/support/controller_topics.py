@@ -75,12 +75,13 @@ def jobs_and_pods(talk: Talk) -> Facts:
     reasons = [each["reason"] for each in talk.ask("GET", "jobs", "fails")["status"]["conditions"] if each["type"] == "Failed"]  # fmt: skip
     yield reasons, [pod["status"]["phase"] for pod in pods("fails")][:1]
     talk.ask("DELETE", "jobs", "wins")
-    yield talk.ask("GET", "jobs", "wins"), [pod["metadata"].get("ownerReferences") for pod in orphans(talk, pods)]
+    talk.place.wait("the Job is gone", lambda: "refused" in talk.ask("GET", "jobs", "wins"))
+    yield [pod["metadata"].get("ownerReferences") for pod in orphans(talk, pods)]
     talk.ask("DELETE", "jobs", "fails", {"propagationPolicy": "Background"})
     talk.place.wait("its pods are collected", lambda: not pods("fails"))
     graceful = pods("wins")[0]["metadata"]["name"]
     gone = talk.ask("DELETE", "pods", graceful, {"gracePeriodSeconds": 0})
-    yield gone["kind"], talk.ask("GET", "pods", graceful)
+    yield gone["kind"], talk.ask("GET", "pods", graceful)["refused"]
     yield talk.ask("DELETE", "pods", body={}, query={"labelSelector": "job-name=wins"})["kind"]
     talk.place.wait("no pod is left", lambda: not pods("wins"))
 

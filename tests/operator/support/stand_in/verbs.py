@@ -283,7 +283,9 @@ class Verbs:
             owners = found["metadata"].get("ownerReferences") or []
             kept = [each for each in owners if each["uid"] != uid]
             if len(kept) < len(owners):
-                self._set(key, {**found, "metadata": {**found["metadata"], "ownerReferences": kept}})
+                metadata = {name: value for name, value in found["metadata"].items() if name != "ownerReferences"}
+                metadata |= {"ownerReferences": kept} if kept else {}
+                self._set(key, {**found, "metadata": metadata})
 
     @staticmethod
     def _grace(pod: Plain, asked: Plain) -> int:
