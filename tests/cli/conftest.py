@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.cli.support.command import Atj, MakeJob, Plain
+from tests.operator.support.planes import plane
 from tests.trainer.support import tiny
+
+__all__ = ["plane"]
 
 
 @pytest.fixture(scope="session")

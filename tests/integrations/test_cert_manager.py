@@ -21,7 +21,7 @@ from tests.support.ports import free_port
 from tests.support.repository import CHART, REPOSITORY
 from tests.support.waiting import wait_until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.cluster
 
 SYSTEM, NAME = "certified", "ato-adapter-training-operator-webhook"
 HOST = f"{NAME}.{SYSTEM}.svc"

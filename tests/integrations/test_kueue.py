@@ -8,9 +8,9 @@ import pytest
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.kueue import Kueue
 from tests.operator.support import lives
-from tests.operator.support.on_plane import SUCCEEDED, OnPlane, Plain, condition
+from tests.operator.support.on_plane import SUCCEEDED, OnControlPlane, Plain, condition
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.cluster
 
 NAMESPACE = "queued"
 FLAVOR = "kwok"
@@ -48,9 +48,9 @@ QUEUES: list[Plain] = [
 
 
 @pytest.fixture(scope="module")
-def place(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnPlane]:
+def place(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnControlPlane]:
     variables = {"ADAPTER_OPERATOR_RESYNC_SECONDS": "2"}
-    place = OnPlane(control_plane, NAMESPACE, tmp_path_factory.mktemp("queued"), variables)
+    place = OnControlPlane(control_plane, NAMESPACE, tmp_path_factory.mktemp("queued"), variables)
     kueue = Kueue(control_plane, NAMESPACE, tmp_path_factory.mktemp("kueue"))
     try:
         kueue.start()
@@ -63,21 +63,21 @@ def place(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory)
         kueue.stop()
 
 
-def _applied(place: OnPlane, objects: str) -> bool:
-    place.plane.kubectl("apply", "--server-side", "-f", "-", stdin=objects)
+def _applied(place: OnControlPlane, objects: str) -> bool:
+    place.control_plane.kubectl("apply", "--server-side", "-f", "-", stdin=objects)
     return True
 
 
-def queued(place: OnPlane, name: str, **scheduling: str) -> None:
+def queued(place: OnControlPlane, name: str, **scheduling: str) -> None:
     place.create(name, resources=SMALL, scheduling={"queueName": "team", **scheduling})
 
 
-def batch_job(place: OnPlane, name: str) -> Plain:
+def batch_job(place: OnControlPlane, name: str) -> Plain:
     found: Plain = json.loads(place.kubectl("get", "job", name, "-o", "json"))
     return found
 
 
-def waits(place: OnPlane, name: str) -> Plain:
+def waits(place: OnControlPlane, name: str) -> Plain:
     """Its status, as soon as it waits for quota."""
     place.wait(f"{name} waits", lambda: condition(place.status(name), "Queued").get("reason") == "WaitingForQuota")
     status = place.status(name)
@@ -85,13 +85,13 @@ def waits(place: OnPlane, name: str) -> Plain:
     return status
 
 
-def finish(place: OnPlane, name: str, attempt: int) -> Plain:
+def finish(place: OnControlPlane, name: str, attempt: int) -> Plain:
     for pod in place.pods(name, attempt):
         place.set_pod(pod["metadata"]["name"], SUCCEEDED)
     return place.wait_state(name, "Complete")
 
 
-def test_jobs_share_a_quota_wait_for_it_and_give_it_back(place: OnPlane) -> None:
+def test_jobs_share_a_quota_wait_for_it_and_give_it_back(place: OnControlPlane) -> None:
     queued(place, "first")
     place.wait_state("first", "Running")
     admitted = batch_job(place, "first-1")
@@ -133,7 +133,7 @@ def test_jobs_share_a_quota_wait_for_it_and_give_it_back(place: OnPlane) -> None
         lives.clear(place, name)
 
 
-def test_a_suspended_job_leaves_its_quota_to_others_and_waits_for_it_again(place: OnPlane) -> None:
+def test_a_suspended_job_leaves_its_quota_to_others_and_waits_for_it_again(place: OnControlPlane) -> None:
     queued(place, "pausing")
     place.wait_state("pausing", "Running")
     queued(place, "behind")
@@ -150,7 +150,7 @@ def test_a_suspended_job_leaves_its_quota_to_others_and_waits_for_it_again(place
         lives.clear(place, name)
 
 
-def test_a_job_that_outgrows_its_quota_waits_until_it_is_made_smaller(place: OnPlane) -> None:
+def test_a_job_that_outgrows_its_quota_waits_until_it_is_made_smaller(place: OnControlPlane) -> None:
     queued(place, "grows")
     place.wait_state("grows", "Running")
     place.patch("grows", {"nodes": 5})
@@ -163,7 +163,7 @@ def test_a_job_that_outgrows_its_quota_waits_until_it_is_made_smaller(place: OnP
     lives.clear(place, "grows")
 
 
-def test_a_queue_that_is_not_there_is_named_and_can_be_mended(place: OnPlane) -> None:
+def test_a_queue_that_is_not_there_is_named_and_can_be_mended(place: OnControlPlane) -> None:
     place.create("astray", resources=SMALL, scheduling={"queueName": "taem"})
     told = condition(waits(place, "astray"), "Queued")["message"]
     assert "queue taem; `kubectl describe workloads`" in told

@@ -15,7 +15,7 @@ from tests.operator.support.api_server import Refused, path_of
 from tests.operator.support.on_plane import OnPlane, Plain, quick_job, serving
 from tests.operator.support.specifications import FORBIDDEN, WHOLE, is_valid, jobs
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.cluster
 
 COUNT = int(os.environ.get("BAD_SPECS", "150"))
 

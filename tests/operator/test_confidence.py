@@ -5,19 +5,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.control_plane import ControlPlane
 from tests.operator.support.api_server import path_of
 from tests.operator.support.on_plane import OnPlane, condition, ended, quick_job, serving
-
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+from tests.operator.support.planes import Plane
 
 CANARY = "c4n4ry-0f-the-env1ronment"
 
 
 @pytest.fixture(scope="module")
-def place(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnPlane]:
+def place(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnPlane]:
     with serving(
-        control_plane, "confidence", tmp_path_factory.mktemp("confidence"), {"ADAPTER_OPERATOR_LOG_LEVEL": "DEBUG"}
+        plane, "confidence", tmp_path_factory.mktemp("confidence"), {"ADAPTER_OPERATOR_LOG_LEVEL": "DEBUG"}
     ) as place:
         yield place
 

@@ -4,38 +4,44 @@ Oracle: the job's status (times apart), the objects that exist, and the count of
 at no time were two attempts alive, or two pods made for one place.
 """
 
+import itertools
 from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.control_plane import ControlPlane
 from tests.operator.support import lives
 from tests.operator.support.crashing_operator import CODE
 from tests.operator.support.on_plane import OnPlane
-
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+from tests.operator.support.planes import CONTROL_PLANE, MARKS, STAND_IN, Plane
 
 WRITES = 11
 """Of one life: launch 3, name 1, running 1, restart 4 with the next launch, running 1, complete 1."""
+SOME = ((1, "before"), (6, "after"), (11, "after"))
+"""The first, one amid a restart, the last: these on the stand-in, too, where the others would cost more than they tell."""
+ALL = tuple(itertools.product(range(1, WRITES + 1), ("before", "after")))
+POINTS = [
+    pytest.param(plane, write, when, id=f"{plane}-{write}-{when}", marks=MARKS[plane])
+    for plane, points in ((STAND_IN, SOME), (CONTROL_PLANE, ALL))
+    for write, when in points
+]
 
 
 @pytest.fixture(scope="module")
-def place(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnPlane]:
-    place = OnPlane(control_plane, "crash-points", tmp_path_factory.mktemp("crash-points"))
+def place(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnPlane]:
+    place = OnPlane(plane, "crash-points", tmp_path_factory.mktemp("crash-points"))
     yield place
     place.close()
 
 
 def test_the_undisturbed_life_is_what_the_others_are_compared_with(place: OnPlane) -> None:
-    operator = place.start()
+    operator = place.start(is_preloaded=False)
     assert lives.lead(place, ["undisturbed"]) == [lives.UNDISTURBED]
     assert operator.poll() is None
     place.stop()
     lives.clear(place, "undisturbed")
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("write", range(1, WRITES + 1))
+@pytest.mark.parametrize(("plane", "write", "when"), POINTS, indirect=["plane"], scope="session")
 def test_killed_at_any_write_the_end_is_the_same(place: OnPlane, write: int, when: str) -> None:
     name = f"killed-{write}-{when}"
     operator = place.start("tests.operator.support.crashing_operator", CRASH_AT=str(write), CRASH_WHEN=when)

@@ -14,7 +14,7 @@ from tests.operator.support.api_server import Refused, path_of
 from tests.operator.support.on_plane import SUCCEEDED, OnPlane, Plain, condition, quick_job, serving, without_schema
 from tests.operator.support.specifications import FORBIDDEN, is_valid, jobs
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.cluster
 
 GENERATED = 40
 

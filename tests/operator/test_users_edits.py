@@ -1,7 +1,6 @@
 """What users do to what is not theirs to touch, to names that are ours, and to jobs at the wrong moment."""
 
 import json
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -9,18 +8,35 @@ import pytest
 from tests.cluster.control_plane import ControlPlane
 from tests.operator.support import lives
 from tests.operator.support.api_server import MERGE, Refused, path_of
+from tests.operator.support.fault_proxy import FaultProxy
 from tests.operator.support.lives import Life
-from tests.operator.support.on_plane import SUCCEEDED, OnPlane, Plain, condition, install_crd, quick_job, serving
-from tests.support.repository import CRD
-
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+from tests.operator.support.on_plane import (
+    SUCCEEDED,
+    OnPlane,
+    Plain,
+    apply_crd,
+    condition,
+    definition,
+    install_crd,
+    quick_job,
+    serving,
+)
+from tests.operator.support.planes import Plane, only_on_control_plane
 
 
 @pytest.fixture(scope="module")
-def place(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnPlane]:
-    with serving(
-        control_plane, "users-edits", tmp_path_factory.mktemp("users-edits"), {"ADAPTER_OPERATOR_RESYNC_SECONDS": "2"}
-    ) as place:
+def proxy(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultProxy]:
+    """It does no harm, but shows when the operator lists what there is."""
+    proxy = FaultProxy(plane, tmp_path_factory.mktemp("proxy"))
+    proxy.start()
+    yield proxy
+    proxy.stop()
+
+
+@pytest.fixture(scope="module")
+def place(plane: Plane, proxy: FaultProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnPlane]:
+    variables = {"ADAPTER_OPERATOR_RESYNC_SECONDS": "0.5", "KUBECONFIG": str(proxy.kubeconfig("operator"))}
+    with serving(plane, "users-edits", tmp_path_factory.mktemp("users-edits"), variables) as place:
         yield place
 
 
@@ -48,6 +64,7 @@ POLICY: Plain = {"spec": {"podSelector": {"matchLabels": {"app": "mine"}}}}
 @pytest.mark.parametrize("is_labelled", [False, True], ids=["plain", "labelled-as-ours"])
 def test_what_has_our_name_and_is_not_ours_is_left_alone_and_told(
     place: OnPlane,
+    proxy: FaultProxy,
     plural: str,
     suffix: str,
     manifest: Plain,
@@ -57,16 +74,17 @@ def test_what_has_our_name_and_is_not_ours_is_left_alone_and_told(
     labels = {"adaptertraining.dev/job": name, "adaptertraining.dev/attempt": "1", "app.kubernetes.io/managed-by": "adapter-training-operator"}  # fmt: skip
     make(place, plural, {**manifest, "metadata": {"name": name + suffix, "labels": labels if is_labelled else {}}})
     foreign = place.api.call("GET", path_of(plural, place.namespace, name + suffix))
-    time.sleep(2.5 if is_labelled and plural == "jobs" else 0)  # until a list has shown it
+    if is_labelled and plural == "jobs":
+        proxy.until_listed(place)
     life = Life(place, name)
     status = place.wait_reason(name, "NameConflict")
     assert status["state"] == "Pending"
     assert f"{name}{suffix}" in condition(status, "Running")["message"]
-    assert ("Warning", "NameConflict") in place.events(name)
+    place.wait("an Event", lambda: ("Warning", "NameConflict") in place.events(name))
     now = place.api.call("GET", path_of(plural, place.namespace, name + suffix))
     assert (now["metadata"]["uid"], now["spec"]) == (foreign["metadata"]["uid"], foreign["spec"])
     version = place.job(name)["metadata"]["resourceVersion"]
-    time.sleep(1)
+    proxy.until_listed(place)
     assert place.job(name)["metadata"]["resourceVersion"] == version, "told once is enough"
     place.delete(plural, name + suffix, propagationPolicy="Background")
     look_again(place, name)
@@ -97,7 +115,7 @@ def test_what_is_deleted_from_under_a_running_attempt_is_made_anew(place: OnPlan
     [{"adaptertraining.dev/attempt": "7"}, {"adaptertraining.dev/job": "another"}, {"adaptertraining.dev/job": None}],
     ids=["attempt", "job", "none"],
 )
-def test_a_pod_whose_labels_were_edited_is_never_left_over(place: OnPlane, labels: Plain) -> None:
+def test_a_pod_whose_labels_were_edited_is_never_left_over(place: OnPlane, proxy: FaultProxy, labels: Plain) -> None:
     name = "relabelled"
     place.create(name)
     place.wait_state(name, "Running")
@@ -105,7 +123,7 @@ def test_a_pod_whose_labels_were_edited_is_never_left_over(place: OnPlane, label
     place.api.call(
         "PATCH", path_of("pods", place.namespace, pods[1]), {"metadata": {"labels": labels}}, content_type=MERGE
     )
-    time.sleep(3)  # long enough for a list
+    proxy.until_listed(place)
     place.wait_state(name, "Running")
     attempt = place.status(name)["attempt"]
     assert attempt in {1, 2}, "at most one restart comes of it"
@@ -120,7 +138,7 @@ def test_a_pod_whose_labels_were_edited_is_never_left_over(place: OnPlane, label
     assert not left & {pod["metadata"]["name"] for pod in place.items("pods")}
 
 
-def test_pods_and_jobs_that_only_wear_our_labels_are_left_alone(place: OnPlane) -> None:
+def test_pods_and_jobs_that_only_wear_our_labels_are_left_alone(place: OnPlane, proxy: FaultProxy) -> None:
     place.create("worn")
     place.wait_state("worn", "Running")
     labels = {
@@ -136,7 +154,7 @@ def test_pods_and_jobs_that_only_wear_our_labels_are_left_alone(place: OnPlane) 
     pods = place.pods("worn", 1)
     ours = [pod for pod in pods if pod["metadata"]["ownerReferences"][0]["name"] == "worn-1"]
     others = {pod["metadata"]["name"] for pod in pods} - {pod["metadata"]["name"] for pod in ours}
-    time.sleep(3)  # long enough for a list
+    proxy.until_listed(place)
     assert place.status("worn")["attempt"] == 1
     place.delete("pods", ours[0]["metadata"]["name"], gracePeriodSeconds=0)
     status = place.wait_state("worn", "Running", attempt=2)
@@ -174,12 +192,12 @@ def test_a_status_that_was_edited_is_put_right_without_a_second_attempt_alive(pl
     lives.clear(place, name)
 
 
-def test_a_job_that_is_deleted_mid_restart_leaves_nothing(place: OnPlane) -> None:
+def test_a_job_that_is_deleted_mid_restart_leaves_nothing(place: OnPlane, proxy: FaultProxy) -> None:
     life = Life(place, "deleted")
     place.wait("failed", lambda: life.step() or "failed" in life.reached)
     place.wait_state("deleted", "Restarting", attempt=2)
     lives.clear(place, "deleted")
-    time.sleep(2.5)  # long enough for a list
+    proxy.until_listed(place)
     assert not place.items_of("deleted", lives.LEFT)
 
 
@@ -192,10 +210,10 @@ def test_a_job_that_is_deleted_while_no_operator_runs_leaves_nothing(place: OnPl
 
 
 def test_a_namespace_can_be_deleted_while_its_jobs_restart(
-    control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
+    plane: Plane, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     variables = {"ADAPTER_OPERATOR_POD_NAMESPACE": "default", "ADAPTER_OPERATOR_LEASE_NAME": "namespace-goes"}
-    place = OnPlane(control_plane, "namespace-goes", tmp_path_factory.mktemp("goes"), variables)
+    place = OnPlane(plane, "namespace-goes", tmp_path_factory.mktemp("goes"), variables)
     operator = place.start()
     life = Life(place, "swept")
     place.wait("failed", lambda: life.step() or "failed" in life.reached)
@@ -217,20 +235,22 @@ def is_there(place: OnPlane) -> bool:
     return True
 
 
-def test_what_makes_the_run_what_it_is_cannot_be_changed_while_it_runs(place: OnPlane) -> None:
+@only_on_control_plane
+def test_what_makes_the_run_what_it_is_cannot_be_changed_while_it_runs(place: OnPlane, proxy: FaultProxy) -> None:
     place.create("fixed")
     place.wait_state("fixed", "Running")
     with pytest.raises(Refused, match=r"spec\.training") as refused:
         place.patch("fixed", {"training": {"seed": 8}})
     assert refused.value.code == 422
-    time.sleep(0.5)
+    proxy.until_listed(place)
     assert place.status("fixed")["attempt"] == 1
     lives.clear(place, "fixed")
 
 
+@only_on_control_plane
 def test_what_another_version_stored_is_still_reconciled(place: OnPlane, control_plane: ControlPlane) -> None:
     # Stored under a CRD that knows more and demands less: a later version's, then rolled back.
-    crd = json.loads(control_plane.kubectl("create", "--dry-run=client", "-o", "json", "-f", str(CRD)))
+    crd = json.loads(definition())
     version = crd["spec"]["versions"][0]
     unknown_too = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     # As every version's: a list that was a value as a whole would leave its items without an owner on the way back.
@@ -240,7 +260,7 @@ def test_what_another_version_stored_is_still_reconciled(place: OnPlane, control
     }  # fmt: skip
     status_schema = unknown_too | {"properties": {"conditions": conditions}}
     version["schema"]["openAPIV3Schema"] = unknown_too | {"properties": {"status": status_schema}}
-    control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=json.dumps(crd))
+    apply_crd(control_plane, crd)
     job = quick_job("stored")
     job["spec"]["holdFor"] = "later"
     del job["spec"]["restart"]

@@ -22,7 +22,7 @@ from tests.operator.support.on_plane import OnPlane, Plain, quick_job
 from tests.support.ports import free_port
 from tests.support.repository import REPOSITORY
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.cluster
 
 CONFIGURATION = "apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 NAME = "of-one-namespace"

@@ -3,11 +3,15 @@
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import yaml
+
+from tests.support import preloaded
 
 Plain = dict[str, Any]
 
@@ -45,6 +49,34 @@ class Atj:
         return subprocess.Popen(
             self.argv(*arguments), cwd=self.folder, env={**environment(), **self.variables}, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+
+@dataclass
+class PreloadedAtj(Atj):
+    """The same for commands that ask a cluster, without the second that each would spend on imports."""
+
+    def __call__(self, *arguments: str | Path, seconds: float = 240) -> subprocess.CompletedProcess[str]:
+        with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+            program = self._start(arguments, output.fileno(), errors.fileno())
+            code = program.wait(seconds)
+            for file in (output, errors):
+                file.seek(0)
+            return subprocess.CompletedProcess(arguments, code, output.read(), errors.read())
+
+    def said(self, *arguments: str | Path, meanwhile: Callable[[], None]) -> tuple[int, str]:
+        """What a command says, on either output, and its exit code; while it runs, `meanwhile` is called."""
+        with tempfile.TemporaryFile("w+") as output:
+            program = self._start(arguments, output.fileno(), output.fileno())
+            meanwhile()
+            code = program.wait(240)
+            output.seek(0)
+            return code, output.read()
+
+    def _start(self, arguments: Sequence[str | Path], output: int, errors: int) -> preloaded.Program:
+        return preloaded.start(
+            "atj.main", [str(each) for each in arguments], environment={**environment(), **self.variables},
+            cwd=self.folder, stdout=output, stderr=errors,
         )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import urllib3
 
-from tests.cluster.control_plane import ControlPlane
+from tests.operator.support.planes import Plane, address_of
 
 Plain = dict[str, Any]
 
@@ -35,17 +35,15 @@ class Refused(Exception):  # noqa: N818 - it reads as the fact that it states
 
 
 class ApiServer:
-    """Calls of one control plane."""
+    """Calls of one plane."""
 
-    def __init__(self, plane: ControlPlane) -> None:
-        self.address = str(json.loads(plane.kubeconfig.read_text())["clusters"][0]["cluster"]["server"])
-        self._pool = urllib3.PoolManager(
-            ca_certs=str(plane.certificates / "ca.crt"),
-            cert_file=str(plane.certificates / "admin.crt"),
-            key_file=str(plane.certificates / "admin.key"),
-            maxsize=8,
-            retries=False,
-        )
+    def __init__(self, plane: Plane) -> None:
+        self.address = address_of(plane)
+        files = {"ca_certs": "ca.crt", "cert_file": "admin.crt", "key_file": "admin.key"}
+        secured: dict[str, Any] = {}
+        if plane.certificates is not None:
+            secured = {name: str(plane.certificates / file) for name, file in files.items()}
+        self._pool = urllib3.PoolManager(maxsize=8, retries=False, **secured)
 
     def call(
         self, method: str, path: str, body: Plain | None = None, *, query: Mapping[str, str] | None = None,
@@ -65,15 +63,27 @@ class ApiServer:
         found: Plain = json.loads(answer.data)
         return found
 
+    def has(self, path: str) -> bool:
+        """Whether there is such an object."""
+        try:
+            self.call("GET", path)
+        except Refused as error:
+            if error.code != 404:
+                raise
+            return False
+        return True
+
     def objects(self, plural: str, namespace: str) -> list[Plain]:
         """All objects of a kind in a namespace."""
         found: list[Plain] = self.call("GET", path_of(plural, namespace))["items"]
         return found
 
     @contextmanager
-    def watched(self, plural: str, namespace: str, version: str) -> Iterator[Iterator[Plain]]:
-        """Events after a version, until the server ends the watch or the block is left."""
-        query = {"watch": "true", "resourceVersion": version}
+    def watched(
+        self, plural: str, namespace: str, version: str, chosen: Mapping[str, str] | None = None
+    ) -> Iterator[Iterator[Plain]]:
+        """Events after a version, of what a query chooses, until the server ends the watch or the block is left."""
+        query = {"watch": "true", "resourceVersion": version, **(chosen or {})}
         answer = self._pool.request(
             "GET", self._url(path_of(plural, namespace), query), preload_content=False, timeout=None
         )

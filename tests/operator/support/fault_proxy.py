@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import aiohttp
 from aiohttp import web
 
-from tests.cluster.control_plane import ControlPlane
-from tests.operator.support.api_server import ApiServer
+from tests.operator.support.on_plane import OnPlane
+from tests.operator.support.planes import Plane, address_of
 
 Result = TypeVar("Result")
 _DROPPED = frozenset({"content-length", "transfer-encoding", "content-encoding", "connection", "date"})
@@ -84,7 +84,7 @@ class Faults:
 class FaultProxy:
     """Plain HTTP towards the operator; the right to do everything towards the API server, unless a token is sent."""
 
-    plane: ControlPlane
+    plane: Plane
     folder: Path
     faults: Faults = field(default_factory=Faults)
     calls: list[Call] = field(default_factory=list)
@@ -149,18 +149,22 @@ class FaultProxy:
         """Those so far."""
         return [call for call in self.calls if call.is_write]
 
+    def lists(self) -> int:
+        """How often the operator has begun to list everything: that begins with all Jobs."""
+        return sum(call.method == "GET" and call.path.endswith("/jobs") for call in list(self.calls))
+
+    def until_listed(self, place: OnPlane) -> None:
+        """Until the operator has listed all there is now, and acted on it: the list after the next has ended then."""
+        begun = self.lists()
+        place.wait("two more lists, and another begun", lambda: self.lists() >= begun + 3)
+
     def _run(self, task: Coroutine[Any, Any, Result]) -> Result:
         return asyncio.run_coroutine_threadsafe(task, self._loop).result(30)
 
     async def _serve(self) -> int:
-        certificates = self.plane.certificates
-        trust = ssl.create_default_context(cafile=str(certificates / "ca.crt"))
-        admin = ssl.create_default_context(cafile=str(certificates / "ca.crt"))
-        admin.load_cert_chain(certificates / "admin.crt", certificates / "admin.key")
-        limit = aiohttp.ClientTimeout(total=None)
-        self._server = ApiServer(self.plane).address
-        self._as_admin = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ssl=admin), timeout=limit)
-        self._as_caller = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ssl=trust), timeout=limit)
+        self._server = address_of(self.plane)
+        self._as_admin = self._session(is_admin=True)
+        self._as_caller = self._session(is_admin=False)
         app = web.Application(client_max_size=8 * 1024 * 1024)
         app.router.add_route("*", "/{tail:.*}", self._handle)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1)
@@ -169,6 +173,16 @@ class FaultProxy:
         await site.start()
         port: int = self._runner.addresses[0][1]
         return port
+
+    def _session(self, *, is_admin: bool) -> aiohttp.ClientSession:
+        """Connections to the API server, with a certificate of its own or with none."""
+        certificates, secured = self.plane.certificates, ssl.create_default_context()
+        if certificates is not None:
+            secured.load_verify_locations(certificates / "ca.crt")
+            if is_admin:
+                secured.load_cert_chain(certificates / "admin.crt", certificates / "admin.key")
+        connector = aiohttp.TCPConnector(limit=0, ssl=secured)
+        return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
 
     async def _end(self) -> None:
         await self._runner.cleanup()

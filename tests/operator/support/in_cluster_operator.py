@@ -9,7 +9,8 @@ from kubernetes.aio.config import incluster_config
 
 from adapter_operator import __main__ as program
 
-TOKEN, AUTHORITY = os.environ["TOKEN_FILE"], os.environ["CA_FILE"]
+TOKEN_READ = "reads its token"
+"""What it says in its log whenever it has done that."""
 
 
 class HastyLoader(incluster_config.InClusterConfigLoader):
@@ -19,12 +20,17 @@ class HastyLoader(incluster_config.InClusterConfigLoader):
         super().__init__(*arguments, **options)  # type: ignore[no-untyped-call]
         self._token_refresh_period = dt.timedelta(seconds=1)
 
+    def _read_token_file(self) -> None:
+        super()._read_token_file()  # type: ignore[no-untyped-call]
+        print(TOKEN_READ, file=sys.stderr, flush=True)
+
 
 def main() -> int:
     """Runs the program as in a pod."""
     vars(incluster_config).update(
-        SERVICE_TOKEN_FILENAME=TOKEN, SERVICE_CERT_FILENAME=AUTHORITY, InClusterConfigLoader=HastyLoader
-    )
+        SERVICE_TOKEN_FILENAME=os.environ["TOKEN_FILE"], SERVICE_CERT_FILENAME=os.environ["CA_FILE"],
+        InClusterConfigLoader=HastyLoader,
+    )  # fmt: skip
     return program.main()
 
 

@@ -1,9 +1,8 @@
 """A job's life, led as a cluster would lead it, and all about it that must not depend on what went wrong meanwhile."""
 
-import subprocess
 from collections.abc import Callable, Sequence
 
-from tests.operator.support.on_plane import PREEMPTED, SUCCEEDED, OnPlane, Plain
+from tests.operator.support.on_plane import PREEMPTED, SUCCEEDED, OnPlane, Plain, Process
 
 STATIONS = 5
 LEFT = "pods,jobs,services,configmaps,networkpolicies"
@@ -110,6 +109,6 @@ UNDISTURBED: Plain = {
 """How a life ends without faults; test_crash_points shows it."""
 
 
-def has_ended(process: subprocess.Popen[bytes]) -> bool:
+def has_ended(process: Process) -> bool:
     """Whether an operator's process is over."""
     return process.poll() is not None

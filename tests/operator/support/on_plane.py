@@ -1,5 +1,6 @@
-"""The operator as a process on a control plane whose pods KWOK plays, and what a test does to jobs and pods there."""
+"""The operator as a process on a control plane whose pods KWOK plays, or on a stand-in; what a test does to jobs and pods there."""
 
+import functools
 import json
 import os
 import subprocess
@@ -9,22 +10,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from adapter_api.job import API_VERSION, KIND
 from adapter_operator.cluster import FIELD_MANAGER
 from tests.cluster.control_plane import ControlPlane
 from tests.operator.support.api_server import APPLY, MERGE, ApiServer, Refused, path_of
+from tests.operator.support.planes import Plane
 from tests.operator.support.pod_history import PodHistory
+from tests.support import preloaded
 from tests.support.jobs import quickstart
 from tests.support.ports import free_port
+from tests.support.preloaded import Program
 from tests.support.repository import CRD, REPOSITORY
 from tests.support.waiting import wait_until
 
 Plain = dict[str, Any]
+Process = Program | subprocess.Popen[bytes]
 JOB_LABEL = "adaptertraining.dev/job"
+DEFINITION = "apis/apiextensions.k8s.io/v1/customresourcedefinitions/adaptertrainingjobs.adaptertraining.dev"
 
 
 class OnPlane:
-    """One namespace of a control plane, with the CRD installed.
+    """One namespace of a plane, with the CRD installed.
 
     Args:
         plane: Runs.
@@ -33,25 +41,22 @@ class OnPlane:
         variables: Of every operator that is started.
     """
 
-    def __init__(
-        self, plane: ControlPlane, namespace: str, folder: Path, variables: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, plane: Plane, namespace: str, folder: Path, variables: Mapping[str, str] | None = None) -> None:
         self.plane = plane
         self.namespace = namespace
         self.folder = folder
         self.variables = dict(variables or {})
-        self.running: list[subprocess.Popen[bytes]] = []
+        self.running: list[Process] = []
         self.api = ApiServer(plane)
         install_crd(plane)
-        plane.kubectl("create", "namespace", namespace)
-        plane.kubectl("wait", "--for=create", "serviceaccount/default", "-n", namespace, "--timeout=30s")
+        self.api.call("POST", "api/v1/namespaces", {"metadata": {"name": namespace}})
+        # A pod is refused as long as its namespace has none.
+        account = f"api/v1/namespaces/{namespace}/serviceaccounts/default"
+        wait_until(f"{namespace} has a service account", lambda: self.api.has(account), 60)
         self.history = PodHistory(self.api, namespace)
 
-    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
-        return self.plane.kubectl("-n", self.namespace, *arguments, stdin=stdin)
-
-    def start(self, module: str = "adapter_operator", **variables: str) -> subprocess.Popen[bytes]:
-        """An operator of this namespace only."""
+    def start(self, module: str = "adapter_operator", *, is_preloaded: bool = True, **variables: str) -> Process:
+        """An operator of this namespace only; one that is not preloaded imports all that it needs anew, as in a cluster."""
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
@@ -65,7 +70,11 @@ class OnPlane:
             **variables,
         }
         with (self.folder / "operator.log").open("ab") as log:
-            process = subprocess.Popen([sys.executable, "-m", module], env=environment, cwd=REPOSITORY, stderr=log)
+            process: Process
+            if is_preloaded:
+                process = preloaded.start(module, environment=environment, stderr=log.fileno())
+            else:
+                process = subprocess.Popen([sys.executable, "-m", module], env=environment, cwd=REPOSITORY, stderr=log)
         self.running.append(process)
         return process
 
@@ -156,7 +165,12 @@ class OnPlane:
         wait_until(what, holds, seconds, state=self.describe, pause=0.05)
 
     def describe(self) -> str:
-        return f"{self.kubectl('get', 'atj,pods,jobs', '-o', 'wide')}\n{self.log()}"
+        """What there is, and the end of the operator's log."""
+        found = self.items("adaptertrainingjobs,jobs,pods")
+        lines = [
+            f"{each['kind']} {each['metadata']['name']}: {json.dumps(each.get('status'))[:1000]}" for each in found
+        ]
+        return "\n".join([*lines, self.log()])
 
     def wait_state(self, name: str, state: str, attempt: int = 1, seconds: float = 120) -> Plain:
         def reached() -> bool:
@@ -176,9 +190,22 @@ class OnPlane:
         return file.read_text(encoding="utf-8")[-4000:] if file.exists() else ""
 
 
+class OnControlPlane(OnPlane):
+    """The same on a real control plane only, where there is kubectl."""
+
+    def __init__(
+        self, plane: ControlPlane, namespace: str, folder: Path, variables: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(plane, namespace, folder, variables)
+        self.control_plane = plane
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        return self.control_plane.kubectl("-n", self.namespace, *arguments, stdin=stdin)
+
+
 @contextmanager
 def serving(
-    plane: ControlPlane, namespace: str, folder: Path, variables: Mapping[str, str] | None = None
+    plane: Plane, namespace: str, folder: Path, variables: Mapping[str, str] | None = None
 ) -> Iterator[OnPlane]:
     """A namespace with one operator, for as long as the block; arguments are OnPlane's."""
     place = OnPlane(plane, namespace, folder, variables)
@@ -189,29 +216,46 @@ def serving(
         place.close()
 
 
-def install_crd(plane: ControlPlane) -> None:
+@functools.cache
+def definition() -> str:
+    """The CRD as it is checked in, as JSON."""
+    return json.dumps(yaml.load(CRD.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+
+
+def install_crd(plane: Plane) -> None:
     """The CRD as it is checked in, served."""
-    plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRD))
-    plane.wait_for_crd("adaptertrainingjobs.adaptertraining.dev")
+    apply_crd(plane, json.loads(definition()))
+
+
+def apply_crd(plane: Plane, crd: Plain) -> None:
+    """A CRD of AdapterTrainingJobs, served: as `kubectl apply --server-side --force-conflicts` would."""
+    api = ApiServer(plane)
+    api.call("PATCH", DEFINITION, crd, query={"fieldManager": "kubectl", "force": "true"}, content_type=APPLY)
+    wait_until("the CRD is established", lambda: _is_established(api), 60)
+
+
+def _is_established(api: ApiServer) -> bool:
+    conditions = (api.call("GET", DEFINITION).get("status") or {}).get("conditions") or ()
+    return any((each["type"], each["status"]) == ("Established", "True") for each in conditions)
 
 
 @contextmanager
-def without_schema(plane: ControlPlane) -> Iterator[None]:
+def without_schema(plane: Plane) -> Iterator[None]:
     """While it lasts, the API server stores jobs whatever stands in them, as under another version's CRD."""
-    crd = json.loads(plane.kubectl("create", "--dry-run=client", "-o", "json", "-f", str(CRD)))
+    crd = json.loads(definition())
     anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     version = crd["spec"]["versions"][0]
     version["schema"]["openAPIV3Schema"] = anything
     del version["subresources"]["scale"]  # insists on a number of nodes
-    plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=json.dumps(crd))
+    apply_crd(plane, crd)
     api = ApiServer(plane)
     # The API server takes up a changed CRD a moment later.
     try:
-        plane.processes.wait_until(lambda: _stores_anything(api), 30, "kube-apiserver")
+        wait_until("anything is stored", lambda: _stores_anything(api), 60)
         yield
     finally:
         install_crd(plane)
-        plane.processes.wait_until(lambda: not _stores_anything(api), 30, "kube-apiserver")
+        wait_until("the schema is back", lambda: not _stores_anything(api), 60)
 
 
 def _stores_anything(api: ApiServer) -> bool:
