@@ -17,11 +17,11 @@ settings.register_profile("repeatable", derandomize=True, deadline=None, databas
 settings.load_profile("repeatable")
 
 LONGEST = (
-    "trainer/test_footprint.py", "trainer/test_evaluate.py", "trainer/test_sharding.py", "agent/test_process.py",
-    "trainer/test_cache.py", "trainer/test_plan.py", "cli/test_run.py", "cli/test_run_faults.py",
-    "agent/test_unconditional.py", "agent/test_crash_matrix.py", "cli/test_embedded_store.py", "trainer/test_resume.py",
-    "agent/test_restore.py", "cli/test_checkpoint_commands.py", "trainer/test_export.py", "trainer/test_optimizers.py",
-    "trainer/test_saving.py", "agent/test_encodings.py", "agent/test_stopping.py", "cli/test_run_stored.py",
+    "cli/test_run.py", "trainer/test_footprint.py", "agent/test_crash_matrix.py", "trainer/test_sharding.py",
+    "agent/test_process.py", "cli/test_embedded_store.py", "agent/test_unconditional.py", "cli/test_run_stored.py",
+    "cli/test_run_faults.py", "trainer/test_plan.py", "trainer/test_evaluate.py", "trainer/test_cache.py",
+    "trainer/test_resume.py", "agent/test_restore.py", "cli/test_checkpoint_commands.py", "operator/test_users_edits.py",
+    "operator/test_processes.py", "cli/test_cluster_commands.py",
 )  # fmt: skip
 """Modules that take longest, which a run begins with: none is then left for one worker at the end."""
 

@@ -12,6 +12,7 @@ from benchmarks.older_build import environment, older_build
 from benchmarks.quickstart import ROOT
 
 
+@pytest.mark.process
 def test_a_commit_that_is_not_in_the_clone_is_named_with_the_remedy() -> None:
     commit = "0" * 40
     with (

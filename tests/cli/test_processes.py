@@ -14,6 +14,8 @@ from atj import processes
 from tests.cli.support.command import environment
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.process
+
 SLEEP = "import time; time.sleep(600)"
 FAMILY = f"""
 import subprocess, sys, time
@@ -62,7 +64,6 @@ def test_process_with_another_mark_is_left_alone(tmp_path: Path, mark: dict[str,
     other.wait()
 
 
-@pytest.mark.process
 def test_process_ends_with_the_command_that_started_it(tmp_path: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path; from atj import processes\n"

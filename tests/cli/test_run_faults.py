@@ -25,8 +25,9 @@ def user(tmp_path: Path) -> Atj:
     return Atj(tmp_path, {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET})
 
 
-def written(folder: Path, job: MakeJob, url: str, bucket: str = BUCKET) -> Path:
+def written(folder: Path, job: MakeJob, url: str, bucket: str = BUCKET, **spec: object) -> Path:
     plain = job("faults", steps=4, save_steps=2)
+    plain["spec"] |= spec
     plain["spec"]["output"]["s3"] = {"uri": f"s3://{bucket}/faults", "endpointURL": url}
     return write_yaml(folder / "job.yaml", plain)
 
@@ -56,7 +57,7 @@ def test_unreachable_store_is_named_before_anything_starts(user: Atj, job: MakeJ
 def test_full_disk_is_told_and_more_space_lets_the_run_finish(
     user: Atj, job: MakeJob, endpoint: str, tmp_path: Path
 ) -> None:
-    file, disk = written(user.folder, job, endpoint), tmp_path / "disk"
+    file, disk = written(user.folder, job, endpoint, restart={"maxRestarts": 0}), tmp_path / "disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", disk], check=True)
     try:

@@ -1,21 +1,14 @@
 """A killed run that is resumed computes what the uninterrupted run computes, bit by bit."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 from safetensors.numpy import load_file
 
-from tests.support.repository import REPOSITORY
-from tests.support.waiting import wait_until
+from tests.trainer.support import runs, tiny
 
 pytestmark = pytest.mark.process
 
@@ -25,10 +18,8 @@ SAMPLES = 20
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("config")
-    data = folder / "data"
-    data.mkdir()
+def given(tmp_path_factory: pytest.TempPathFactory) -> tiny.Settings:
+    data = tmp_path_factory.mktemp("data")
     random = np.random.default_rng(0)
     lines = []
     for index in range(SAMPLES):
@@ -42,7 +33,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "transformer_layers_per_block": [1, 1], "attention_head_dim": [1, 2], "cross_attention_dim": 16,
         "norm_num_groups": 4, "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 64,
     }  # fmt: skip
-    settings = {
+    return {
         "model": {
             "params": {
                 "unet_config": {"train": True, "params": unet},
@@ -58,27 +49,6 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "checkpoint": {"save_steps": 3, "keep_last": 2},
         "logging": {"log_steps": 1, "html_report": False},
     }  # fmt: skip
-    file = folder / "config.yaml"
-    file.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    return file
-
-
-def start(config: Path, output: Path, processes: int, *more: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    if processes == 1:
-        command = [sys.executable]
-    path = os.pathsep.join(str(REPOSITORY / part) for part in ("api", "trainer"))
-    return subprocess.Popen(
-        [*command, "-m", "adapter_trainer.train", "--config", str(config), "--output_dir", str(output), *more],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""},
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-
-
-def history(output: Path) -> dict[int, float]:
-    lines = (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return {line["step"]: line["loss"] for line in map(json.loads, lines) if "loss" in line}
 
 
 def tensors(output: Path) -> dict[str, Any]:
@@ -87,70 +57,56 @@ def tensors(output: Path) -> dict[str, Any]:
     return {f"{path.name}:{name}": value for path in files for name, value in load_file(path).items()}
 
 
-def kill_after(run: subprocess.Popen[bytes], output: Path, step: int) -> None:
-    def has_made_it() -> bool:
-        assert run.poll() is None, "the run ended before it could be killed"
-        return (output / "metrics.jsonl").exists() and max(history_so_far(output), default=0) >= step
-
-    wait_until(f"step {step}", has_made_it, 200, pause=0.002)
-    # The whole session, as a lost machine would: workers of torchrun are in sessions of their own.
-    for line in subprocess.check_output(["ps", "-ww", "-eo", "pid,args"], text=True).splitlines():
-        pid, _, arguments = line.strip().partition(" ")
-        if str(output) in arguments:
-            os.kill(int(pid), signal.SIGKILL)
-    run.wait()
-
-
-def history_so_far(output: Path) -> list[int]:
-    steps = []
-    for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-        try:
-            steps.append(int(json.loads(line)["step"]))
-        except ValueError:
-            continue
-    return steps
+BATCH = ("--train_batch_size", "2")
+"""With two processes, the same global batch."""
+LATEST = ("--resume_from_checkpoint", "latest")
 
 
 @pytest.fixture(scope="module")
-def one(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def one(given: tiny.Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Output of an uninterrupted run of one process."""
     output = tmp_path_factory.mktemp("one")
-    assert start(config, output, 1).wait() == 0
+    runs.finish(given, [output], folder=tmp_path_factory.mktemp("one-logs"))
     return output
 
 
 @pytest.fixture(scope="module")
-def two(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two(given: tiny.Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Output of an uninterrupted run of two processes with the same global batch."""
     output = tmp_path_factory.mktemp("two")
-    assert start(config, output, 2, "--train_batch_size", "2").wait() == 0
+    runs.finish(given, [output, output], *BATCH, folder=tmp_path_factory.mktemp("two-logs"))
     return output
 
 
 @pytest.mark.parametrize("killed_at", [4, 8], ids=["mid-epoch", "later-epoch"])
-def test_killed_process_resumes_bit_by_bit(config: Path, one: Path, tmp_path: Path, killed_at: int) -> None:
-    kill_after(start(config, tmp_path, 1), tmp_path, killed_at)
-    assert not (tmp_path / f"checkpoint-{STEPS}").exists()
-    assert start(config, tmp_path, 1, "--resume_from_checkpoint", "latest").wait() == 0
-    assert_equal(tmp_path, one)
+def test_killed_process_resumes_bit_by_bit(given: tiny.Settings, one: Path, tmp_path: Path, killed_at: int) -> None:
+    output = tmp_path / "output"
+    run = runs.start(given, [output], folder=tmp_path)
+    runs.wait_for_step(run, output, killed_at)
+    run.kill()
+    assert not (output / f"checkpoint-{STEPS}").exists()
+    runs.finish(given, [output], *LATEST, folder=tmp_path)
+    assert_equal(output, one)
 
 
-def test_killed_processes_resume_bit_by_bit(config: Path, two: Path, tmp_path: Path) -> None:
-    batch = ("--train_batch_size", "2")
-    kill_after(start(config, tmp_path, 2, *batch), tmp_path, 8)
-    assert not (tmp_path / f"checkpoint-{STEPS}").exists()
-    assert start(config, tmp_path, 2, *batch, "--resume_from_checkpoint", "latest").wait() == 0
-    assert_equal(tmp_path, two)
+def test_killed_processes_resume_bit_by_bit(given: tiny.Settings, two: Path, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    run = runs.start(given, [output, output], *BATCH, folder=tmp_path)
+    runs.wait_for_step(run, output, 8)
+    run.kill()
+    assert not (output / f"checkpoint-{STEPS}").exists()
+    runs.finish(given, [output, output], *BATCH, *LATEST, folder=tmp_path)
+    assert_equal(output, two)
 
 
 def assert_equal(got: Path, expected: Path) -> None:
-    assert history(got) == history(expected)
+    assert runs.losses(got) == runs.losses(expected)
     weights = tensors(expected)
     assert tensors(got).keys() == weights.keys()
     assert all(np.array_equal(weights[name], value) for name, value in tensors(got).items())
 
 
 def test_another_number_of_processes_trains_the_same(one: Path, two: Path) -> None:
-    expected, got = history(one), history(two)
+    expected, got = runs.losses(one), runs.losses(two)
     assert expected.keys() == got.keys()
     np.testing.assert_allclose(list(got.values()), list(expected.values()), rtol=1e-4)

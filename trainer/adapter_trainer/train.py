@@ -123,8 +123,11 @@ def _ended_before(output: Path) -> int | None:
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0:
         return None
     outcome = read_outcome(output)
-    final = (ExitCode.INVALID, ExitCode.STOPPED)
-    return outcome.exit_code if outcome is not None and outcome.exit_code in final else None
+    if outcome is None:
+        return None
+    # A disk that is full stays full for the seconds that a restart in place takes.
+    is_final = outcome.exit_code in {ExitCode.INVALID, ExitCode.STOPPED} or outcome.reason == "DiskFull"
+    return outcome.exit_code if is_final else None
 
 
 def _train(config: TrainingConfig, arguments: argparse.Namespace, rank: int) -> int:
