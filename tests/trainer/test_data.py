@@ -48,6 +48,7 @@ def in_another_process(root: Path) -> list[dict[str, Any]]:
     return [numbers(batch) for batch in read(root)]
 
 
+@pytest.mark.process
 def test_a_batch_is_a_function_of_its_places(data: Path) -> None:
     expected = [numbers(batch) for batch in read(data)]
     assert [numbers(batch) for batch in read(data, num_workers=2)] == expected
