@@ -1,6 +1,6 @@
 """Reports a test run file by file: which is done, how many of its tests passed, and how far the whole run is."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 import pytest
@@ -17,7 +17,7 @@ class Progress:
         self._config = config
         self._expected: Counter[str] = Counter()
         self._ended: dict[str, Counter[str]] = {}
-        self._seconds: Counter[str] = Counter()
+        self._seconds: defaultdict[str, float] = defaultdict(float)
 
     @property
     def _terminal(self) -> TerminalReporter:
