@@ -105,12 +105,12 @@ class ControlPlane:
 
         self._start("etcd", self._etcd_flags(f"http://127.0.0.1:{etcd}", f"http://127.0.0.1:{peers}"))
         self._start("kube-apiserver", self._api_server_flags(authority, keys, f"http://127.0.0.1:{etcd}", port))
-        self.processes.wait_until(self._serves, 60, "kube-apiserver")
+        self.processes.wait_until(self._serves, 180, "kube-apiserver")
         self._start("kube-controller-manager", self._controller_flags(authority, keys, server))
         self._start("kube-scheduler", self._scheduler_flags(authority, server))
         if self._fake_nodes:
             self._start_fake_nodes()
-        self.processes.wait_until(self._accepts_pods, 60, "kube-controller-manager")
+        self.processes.wait_until(self._accepts_pods, 180, "kube-controller-manager")
         return self.kubeconfig
 
     def stop(self) -> None:
@@ -135,7 +135,7 @@ class ControlPlane:
     def start_again(self, component: str) -> None:
         """Start a component that has ended, as it was, on the same ports and data; wait until the API server serves."""
         self.processes.start_again(component)
-        self.processes.wait_until(self._serves, 60, component)
+        self.processes.wait_until(self._serves, 180, component)
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """What kubectl prints, as the user who may do everything.
@@ -257,7 +257,7 @@ class ControlPlane:
         )
         nodes = [_fake_node(f"fake-{number}") for number in range(self._fake_nodes)]
         self.kubectl("create", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": nodes}))
-        self.kubectl("wait", "--for=condition=Ready", "--timeout=60s", "nodes", "-l", "type=kwok")
+        self.kubectl("wait", "--for=condition=Ready", "--timeout=180s", "nodes", "-l", "type=kwok")
 
     def _serves(self) -> bool:
         try:

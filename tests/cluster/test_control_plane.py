@@ -67,7 +67,7 @@ ADMISSION_POLICY = {
 def namespace(control_plane: ControlPlane, request: pytest.FixtureRequest) -> str:
     name = request.node.name.replace("_", "-").lower()[:60].strip("-")
     control_plane.kubectl("create", "namespace", name)
-    control_plane.kubectl("wait", "--for=create", "serviceaccount/default", "-n", name, "--timeout=30s")
+    control_plane.kubectl("wait", "--for=create", "serviceaccount/default", "-n", name, "--timeout=120s")
     return str(name)
 
 
@@ -91,8 +91,8 @@ def test_pods_of_an_indexed_job_run_on_fake_nodes(control_plane: ControlPlane, n
     control_plane.kubectl("apply", "-n", namespace, "-f", "-", stdin=json.dumps(INDEXED_JOB))
     for index in ("0", "1"):
         pod = f"batch.kubernetes.io/job-completion-index={index}"
-        control_plane.kubectl("wait", "--for=create", "pod", "-n", namespace, "-l", pod, "--timeout=30s")
-        control_plane.kubectl("wait", "--for=condition=Ready", "pod", "-n", namespace, "-l", pod, "--timeout=30s")
+        control_plane.kubectl("wait", "--for=create", "pod", "-n", namespace, "-l", pod, "--timeout=120s")
+        control_plane.kubectl("wait", "--for=condition=Ready", "pod", "-n", namespace, "-l", pod, "--timeout=120s")
     pods = json.loads(control_plane.kubectl("get", "pods", "-n", namespace, "--output=json"))["items"]
     assert [pod["status"]["phase"] for pod in pods] == ["Running", "Running"]
     states = {status["name"]: set(status["state"]) for status in pods[0]["status"]["initContainerStatuses"]}

@@ -47,7 +47,7 @@ def test_killed_at_any_write_the_end_is_the_same(place: OnPlane, write: int, whe
     operator = place.start("tests.operator.support.crashing_operator", CRASH_AT=str(write), CRASH_WHEN=when)
     ends = lives.lead(place, [name])
     # A crash at the last write may come after the end was seen.
-    place.wait(f"write {write}: a life has fewer", lambda: operator.poll() is not None, seconds=10)
+    place.wait(f"write {write}: a life has fewer", lambda: operator.poll() is not None)
     assert operator.poll() == CODE
     place.stop()
     assert ends == [lives.UNDISTURBED]

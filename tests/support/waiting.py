@@ -10,7 +10,7 @@ _PATIENCE = 5
 def wait_until(
     what: str,
     holds: Callable[[], object],
-    seconds: float = 120,
+    seconds: float = 240,
     *,
     state: Callable[[], object] = str,
     pause: float = 0.02,

@@ -41,7 +41,7 @@ class Life:
         return "complete" in self.reached
 
 
-def lead(place: OnPlane, names: Sequence[str], between: Callable[[Sequence[Life]], None] | None = None, seconds: float = 90) -> list[Plain]:  # fmt: skip
+def lead(place: OnPlane, names: Sequence[str], between: Callable[[Sequence[Life]], None] | None = None, seconds: float = 300) -> list[Plain]:  # fmt: skip
     """The ends of lives that are led at the same time.
 
     Args:

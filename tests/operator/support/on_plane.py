@@ -52,7 +52,7 @@ class OnPlane:
         self.api.call("POST", "api/v1/namespaces", {"metadata": {"name": namespace}})
         # A pod is refused as long as its namespace has none.
         account = f"api/v1/namespaces/{namespace}/serviceaccounts/default"
-        wait_until(f"{namespace} has a service account", lambda: self.api.has(account), 60)
+        wait_until(f"{namespace} has a service account", lambda: self.api.has(account))
         self.history = PodHistory(self.api, namespace)
 
     def start(self, module: str = "adapter_operator", *, is_preloaded: bool = True, **variables: str) -> Process:
@@ -160,7 +160,7 @@ class OnPlane:
             and event["involvedObject"]["kind"] == "AdapterTrainingJob"
         ]  # fmt: skip
 
-    def wait(self, what: str, holds: Callable[[], object], seconds: float = 120) -> None:
+    def wait(self, what: str, holds: Callable[[], object], seconds: float = 240) -> None:
         """Until something holds; the message shows what is in the namespace and the operator's log."""
         wait_until(what, holds, seconds, state=self.describe, pause=0.05)
 
@@ -172,7 +172,7 @@ class OnPlane:
         ]
         return "\n".join([*lines, self.log()])
 
-    def wait_state(self, name: str, state: str, attempt: int = 1, seconds: float = 120) -> Plain:
+    def wait_state(self, name: str, state: str, attempt: int = 1, seconds: float = 240) -> Plain:
         def reached() -> bool:
             status = self.status(name)
             return status.get("state") == state and status.get("attempt", 0) >= attempt
@@ -180,7 +180,7 @@ class OnPlane:
         self.wait(f"{name} {state} in attempt {attempt}", reached, seconds)
         return self.status(name)
 
-    def wait_reason(self, name: str, reason: str, seconds: float = 120) -> Plain:
+    def wait_reason(self, name: str, reason: str, seconds: float = 240) -> Plain:
         """Until the condition Running has this reason; returns the status."""
         self.wait(f"{name} {reason}", lambda: condition(self.status(name), "Running").get("reason") == reason, seconds)
         return self.status(name)
@@ -231,7 +231,7 @@ def apply_crd(plane: Plane, crd: Plain) -> None:
     """A CRD of AdapterTrainingJobs, served: as `kubectl apply --server-side --force-conflicts` would."""
     api = ApiServer(plane)
     api.call("PATCH", DEFINITION, crd, query={"fieldManager": "kubectl", "force": "true"}, content_type=APPLY)
-    wait_until("the CRD is established", lambda: _is_established(api), 60)
+    wait_until("the CRD is established", lambda: _is_established(api))
 
 
 def _is_established(api: ApiServer) -> bool:
@@ -251,11 +251,11 @@ def without_schema(plane: Plane) -> Iterator[None]:
     api = ApiServer(plane)
     # The API server takes up a changed CRD a moment later.
     try:
-        wait_until("anything is stored", lambda: _stores_anything(api), 60)
+        wait_until("anything is stored", lambda: _stores_anything(api))
         yield
     finally:
         install_crd(plane)
-        wait_until("the schema is back", lambda: not _stores_anything(api), 60)
+        wait_until("the schema is back", lambda: not _stores_anything(api))
 
 
 def _stores_anything(api: ApiServer) -> bool:
