@@ -44,11 +44,13 @@ class Progress:
         self._expected.update(identifier.partition("::")[0] for identifier in ids)
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
-        """Count a test that passed, and print no letter for it."""
-        if report.outcome == "passed":
-            return ("passed" if report.when == "call" else "", "", "")
-        return None
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str]:
+        """Count a test as pytest does, and print no letter for it."""
+        if report.passed:
+            return ("passed", "", "PASSED") if report.when == "call" else ("", "", "")
+        if report.failed and report.when != "call":
+            return ("error", "", "ERROR")
+        return (report.outcome, "", report.outcome.upper())
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
