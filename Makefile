@@ -46,7 +46,7 @@ test: $(INSTALLED) ## Run the tests that need nothing but this: real store, agen
 	$(PYTEST) -m "not cluster and not e2e"
 	$(MORE)
 
-test-pure: $(INSTALLED) ## Run the tests that start no process; less than a minute
+test-pure: $(INSTALLED) ## Run the tests that start no process; most of its minutes go to counting whole models
 	$(PYTEST) -m "not process and not cluster and not e2e"
 
 test-cluster: $(INSTALLED) compiled ## Run the tests on a Kubernetes control plane and a second S3 server, which Go compiles first
