@@ -16,7 +16,7 @@ from urllib3.exceptions import HTTPError
 from tests.cluster.control_plane import ControlPlane
 from tests.operator.support import lives
 from tests.operator.support.api_server import Refused
-from tests.operator.support.fault_proxy import Answer, Call, FaultProxy, Harm, LoseReply
+from tests.operator.support.fault_proxy import Answer, Call, FaultProxy, Harm, LoseReply, fault_proxy
 from tests.operator.support.lives import Life
 from tests.operator.support.on_plane import OnPlane
 from tests.operator.support.planes import Plane, only_on_control_plane
@@ -28,10 +28,8 @@ PATIENT = {"ADAPTER_OPERATOR_LEASE_SECONDS": "6", "ADAPTER_OPERATOR_WATCH_SILENC
 
 @pytest.fixture(scope="module")
 def proxy(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultProxy]:
-    proxy = FaultProxy(plane, tmp_path_factory.mktemp("proxy"))
-    proxy.start()
-    yield proxy
-    proxy.stop()
+    with fault_proxy(plane, tmp_path_factory.mktemp("proxy")) as proxy:
+        yield proxy
 
 
 @pytest.fixture(scope="module")

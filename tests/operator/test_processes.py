@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.operator.support import lives
-from tests.operator.support.fault_proxy import Call, FaultProxy
+from tests.operator.support.fault_proxy import Call, FaultProxy, fault_proxy
 from tests.operator.support.lives import Life
 from tests.operator.support.on_plane import DEFINITION, OnPlane, Process, install_crd
 from tests.operator.support.planes import Plane
@@ -36,10 +36,8 @@ def make_place(plane: Plane, tmp_path: Path) -> Iterator[Place]:
 
 @pytest.fixture
 def proxy(plane: Plane, tmp_path: Path) -> Iterator[FaultProxy]:
-    proxy = FaultProxy(plane, tmp_path)
-    proxy.start()
-    yield proxy
-    proxy.stop()
+    with fault_proxy(plane, tmp_path) as proxy:
+        yield proxy
 
 
 def holder(place: OnPlane) -> str:

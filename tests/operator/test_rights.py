@@ -10,7 +10,7 @@ import yaml
 from tests.cluster.control_plane import ControlPlane
 from tests.operator.support import lives
 from tests.operator.support.api_server import Refused
-from tests.operator.support.fault_proxy import FaultProxy
+from tests.operator.support.fault_proxy import FaultProxy, fault_proxy
 from tests.operator.support.in_cluster_operator import TOKEN_READ
 from tests.operator.support.lives import Life
 from tests.operator.support.on_plane import OnControlPlane, OnPlane, condition
@@ -23,10 +23,8 @@ AS_THE_CHART = {"ADAPTER_OPERATOR_LEASE_SECONDS": "3", "ADAPTER_OPERATOR_LEASE_N
 
 @pytest.fixture
 def proxy(control_plane: ControlPlane, tmp_path: Path) -> Iterator[FaultProxy]:
-    proxy = FaultProxy(control_plane, tmp_path)
-    proxy.start()
-    yield proxy
-    proxy.stop()
+    with fault_proxy(control_plane, tmp_path) as proxy:
+        yield proxy
 
 
 @pytest.fixture

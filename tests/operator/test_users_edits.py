@@ -8,7 +8,7 @@ import pytest
 from tests.cluster.control_plane import ControlPlane
 from tests.operator.support import lives
 from tests.operator.support.api_server import MERGE, Refused, path_of
-from tests.operator.support.fault_proxy import FaultProxy
+from tests.operator.support.fault_proxy import FaultProxy, fault_proxy
 from tests.operator.support.lives import Life
 from tests.operator.support.on_plane import (
     SUCCEEDED,
@@ -27,10 +27,8 @@ from tests.operator.support.planes import Plane, only_on_control_plane
 @pytest.fixture(scope="module")
 def proxy(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultProxy]:
     """It does no harm, but shows when the operator lists what there is."""
-    proxy = FaultProxy(plane, tmp_path_factory.mktemp("proxy"))
-    proxy.start()
-    yield proxy
-    proxy.stop()
+    with fault_proxy(plane, tmp_path_factory.mktemp("proxy")) as proxy:
+        yield proxy
 
 
 @pytest.fixture(scope="module")

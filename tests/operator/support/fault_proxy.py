@@ -5,7 +5,8 @@ import json
 import ssl
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -295,3 +296,14 @@ class FaultProxy:
 def _is_open(stream: web.StreamResponse) -> bool:
     request = stream._req
     return request is not None and request.transport is not None and not request.transport.is_closing()
+
+
+@contextmanager
+def fault_proxy(plane: Plane, folder: Path) -> Iterator[FaultProxy]:
+    """A proxy that stands before an API server for as long as the block; its kubeconfig is in `folder`."""
+    proxy = FaultProxy(plane, folder)
+    proxy.start()
+    try:
+        yield proxy
+    finally:
+        proxy.stop()
