@@ -32,7 +32,7 @@ from atj.errors import refusal
 from atj.local_run import Ending, run_job
 from atj.output_folder import OutputFolder
 from atj.progress_display import display_on
-from atj.run import report
+from atj.run import forking, report
 from atj.terminal import results, say
 from demo import digits
 from demo.judge import Judge
@@ -145,8 +145,8 @@ def _upload_dataset(job: AdapterTrainingJob, folder: Path, seen: digits.Digits) 
 
 
 def _train(job: AdapterTrainingJob, folder: OutputFolder, embedded_in: str) -> Ending:
-    with display_on(results()) as display:
-        ending = run_job(job, folder, display, embedded_in=embedded_in)
+    with forking(job, folder) as (record, server), display_on(results()) as display:
+        ending = run_job(job, folder, record, display, embedded_in=embedded_in, server=server)
     if ending.state == "interrupted":
         raise KeyboardInterrupt
     return ending

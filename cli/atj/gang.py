@@ -16,6 +16,7 @@ from adapter_api.job import AdapterTrainingJob
 from adapter_api.launch import BEGIN_VARIABLE, TRAINING_FILE, Command, launch
 from adapter_api.progress import OUTCOME_FILE, PROGRESS_FILE, ExitCode, Outcome
 from atj import processes
+from atj.fork_server import ForkServer, forked
 from atj.output_folder import OutputFolder
 from atj.places import places
 
@@ -64,6 +65,7 @@ class Gang:
         attempt: int,
         agent_env: Mapping[str, str],
         train_env: Mapping[str, str],
+        server: ForkServer | None = None,
     ) -> None:
         self.folder = folder
         self.run_id = run_id
@@ -73,6 +75,7 @@ class Gang:
         self._launches = [launch(job, run_id, attempt, place) for place in places(job, folder)]
         self._agent_env = dict(agent_env)
         self._train_env = dict(train_env)
+        self._server = server
         self._sync: list[processes.Running] = []
         self._train: list[processes.Running] = []
 
@@ -84,6 +87,8 @@ class Gang:
     def prepare(self) -> None:
         """Ends what an earlier command may have left running, and removes what an earlier attempt said."""
         self.kill()
+        if self._server is not None:
+            self._server.start()
         for node in self.nodes:
             results = self.folder.results(node)
             results.mkdir(parents=True, exist_ok=True)
@@ -150,11 +155,15 @@ class Gang:
 
     def kill_training(self) -> None:
         """Kills every process of this run but the agents, also those whose parents are gone."""
-        processes.kill(self._mark, spare=self._sync)
+        processes.kill(self._mark, spare=self._sync, sparing=self._spared)
 
     def kill(self) -> None:
-        """Kills every process of this run."""
-        processes.kill(self._mark)
+        """Kills every process of this run, but what the next attempt's are forked from."""
+        processes.kill(self._mark, sparing=self._spared)
+
+    @property
+    def _spared(self) -> int | None:
+        return None if self._server is None else self._server.pid
 
     @property
     def _mark(self) -> dict[str, str]:
@@ -166,10 +175,13 @@ class Gang:
     def _start(self, node: int, verb: str, command: Command) -> processes.Running:
         train_env = {**self._train_env, BEGIN_VARIABLE: str(self._begin_file(node).resolve())}
         env = {**(train_env if verb == "train" else self._agent_env), **command.env}
+        argv = command.argv
+        if verb == "train" and self._server is not None:
+            argv, env = forked(argv), {**env, **self._server.variables}
         log = self.folder.log(node, verb)
         with log.open("a", encoding="utf-8") as stream:
             stream.write(f"--- attempt {self.attempt}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
-        return processes.start(command.argv, env, log)
+        return processes.start(argv, env, log)
 
     def _first_failure(self, verb: str, codes: list[int | None]) -> Failure | None:
         """Of several that ended together, the one most likely to be the cause."""

@@ -12,6 +12,7 @@ from adapter_api.job import AdapterTrainingJob
 from adapter_api.progress import ExitCode, Progress
 from atj.committed import Committed
 from atj.errors import CommandError
+from atj.fork_server import ForkServer
 from atj.gang import POLL_SECONDS, Failure, Gang
 from atj.interrupts import Interrupts
 from atj.node_progress import read_progress
@@ -36,15 +37,23 @@ class Ending:
 
 
 def run_job(
-    job: AdapterTrainingJob, folder: OutputFolder, display: Display, *, embedded_in: str | None = None
+    job: AdapterTrainingJob,
+    folder: OutputFolder,
+    record: RunRecord,
+    display: Display,
+    *,
+    embedded_in: str | None = None,
+    server: ForkServer | None = None,
 ) -> Ending:
     """Trains until the job's final checkpoint is committed, or until interrupted.
 
     Args:
         job: Every location in it can be reached as it stands, with the credentials in the environment.
         folder: Held by the caller; made if it is not there.
+        record: What is remembered of the run there.
         display: Told what happens.
         embedded_in: Folder, relative to `folder`, of the embedded store that the job's output goes to, if it does.
+        server: What the trainers are forked from; without it each imports its libraries for itself.
 
     Raises:
         CommandError: an attempt failed and is not tried again.
@@ -52,7 +61,6 @@ def run_job(
     """
     folder.create()
     committed = Committed(job.spec.output.s3)
-    record = folder.record_of(job.metadata.name)
     index = committed.index()
     if _is_complete(record, job, index):
         return Ending("already complete", committed.newest())
@@ -63,7 +71,7 @@ def run_job(
     record = record.model_copy(update={"output": where, "store": embedded_in, "complete": None})
     folder.remember(record)
     with Interrupts() as interrupts:
-        run = _Run(job, folder, display, committed, record.run_id, interrupts)
+        run = _Run(job, folder, display, committed, record.run_id, interrupts, server)
         final_step = run.to_the_end(index)
     if final_step is not None:
         done = Completion(step=final_step, training_sha256=_digest(job))
@@ -97,6 +105,7 @@ class _Run:
     committed: Committed
     run_id: str
     interrupts: Interrupts
+    server: ForkServer | None
     progress: Progress | None = None
     asked_at: float = field(default=0.0, repr=False)
 
@@ -128,11 +137,10 @@ class _Run:
 
     def _attempt(self, attempt: int) -> Failure | int | None:
         """Why the attempt failed, or the step of its final checkpoint, or None when interrupted."""
-        agents = dict(os.environ)
-        trainers = {name: value for name, value in agents.items() if not name.startswith("AWS_")}
         gang = Gang(
             self.job, self.folder, self.run_id, attempt,
-            agent_env={**agents, "PYTHONUNBUFFERED": "1"}, train_env=trainer_environment(self.job, trainers),
+            agent_env={**os.environ, "PYTHONUNBUFFERED": "1"}, train_env=trainer_environment(self.job),
+            server=self.server,
         )  # fmt: skip
         self.progress = None
         try:

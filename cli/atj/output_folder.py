@@ -5,6 +5,7 @@ Its content:
     run.json                                what is remembered: the run's identity, where its checkpoints go
     node-<i>/                               the work folder of a node, as a pod has it
     logs/node-<i>-{restore,sync,train}.log  what its three commands print
+    logs/fork-server.log                    what the process prints that trainers are forked from
     s3/                                     the embedded store, unless the job names an endpoint
 """
 
@@ -64,6 +65,11 @@ class OutputFolder:
     def log(self, node: int, verb: str) -> Path:
         """What a node's command prints, over all attempts."""
         return self.path / "logs" / f"node-{node}-{verb}.log"
+
+    @property
+    def fork_server_log(self) -> Path:
+        """What the process prints that trainers are forked from: nothing, if all is well."""
+        return self.path / "logs" / "fork-server.log"
 
     def pictures(self) -> list[Path]:
         """Sample pictures of all nodes."""

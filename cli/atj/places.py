@@ -32,11 +32,12 @@ def places(job: AdapterTrainingJob, folder: OutputFolder) -> list[NodePlace]:
     ]
 
 
-def trainer_environment(job: AdapterTrainingJob, environment: dict[str, str]) -> dict[str, str]:
-    """What trainers find in their environment: the user's own, the job's, and traffic held to this machine."""
+def trainer_environment(job: AdapterTrainingJob) -> dict[str, str]:
+    """What trainers find in their environment: the user's own without storage's keys, the job's, traffic kept in this machine."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     given = {variable.name: variable.value for variable in job.spec.pod.env if variable.value is not None}
     loopback = {"GLOO_SOCKET_IFNAME": LOOPBACK, "NCCL_SOCKET_IFNAME": LOOPBACK, "PYTHONUNBUFFERED": "1"}
-    return {**loopback, **environment, **given}
+    return {**loopback, **own, **given}
 
 
 def _free_port() -> int:

@@ -81,15 +81,17 @@ def marked(mark: Mapping[str, str]) -> set[psutil.Process]:
     return found
 
 
-def kill(mark: Mapping[str, str], *, spare: Sequence[Running] = (), seconds: float = 10.0) -> None:
-    """Kills every process that carries the mark, apart from the trees of `spare`.
+def kill(
+    mark: Mapping[str, str], *, spare: Sequence[Running] = (), sparing: int | None = None, seconds: float = 10.0
+) -> None:
+    """Kills every process that carries the mark, apart from the trees of `spare`, and the process `sparing` alone.
 
     Repeats until none is found, since a process may have started another between being found and being killed.
     """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         spared = {process for root in spare for process in _tree(root)}
-        found = marked(mark) - spared
+        found = {process for process in marked(mark) - spared if process.pid != sparing}
         if not found:
             return
         for process in found:

@@ -16,8 +16,9 @@ from adapter_api.progress import ExitCode
 from atj import embedded_store
 from atj.checkpoint_table import ROWS, checkpoint_table
 from atj.committed import FOR_EVER, Committed
+from atj.fork_server import ForkServer, fork_server
 from atj.local_run import Ending, run_job
-from atj.output_folder import OutputFolder
+from atj.output_folder import OutputFolder, RunRecord
 from atj.progress_display import display_on
 from atj.terminal import results, say
 
@@ -49,9 +50,9 @@ def run_command(
     console = results()
     for note in cluster_only(job):
         say(console, f"{file}: {note}", "yellow")
-    with folder.held(), reachable(job, folder) as (located, embedded_in):
+    with folder.held(), forking(job, folder) as (record, server), reachable(job, folder) as (located, embedded_in):
         with display_on(console) as display:
-            ending = run_job(located, folder, display, embedded_in=embedded_in)
+            ending = run_job(located, folder, record, display, embedded_in=embedded_in, server=server)
         report(console, ending, Committed(located.spec.output.s3), folder, is_embedded=embedded_in is not None)
     if ending.state == "interrupted":
         again = [
@@ -64,6 +65,20 @@ def run_command(
         ]
         say(console, f"To continue: {shlex.join(again)}")
         raise typer.Exit(ExitCode.INTERRUPTED)
+
+
+@contextmanager
+def forking(job: AdapterTrainingJob, folder: OutputFolder) -> Iterator[tuple[RunRecord, ForkServer | None]]:
+    """What is remembered of the run, and what its trainers are forked from, which starts now if there may be work for it.
+
+    Raises:
+        CommandError: the folder belongs to another job.
+    """
+    record = folder.record_of(job.metadata.name)
+    with fork_server(job, folder, record.run_id) as server:
+        if server is not None and record.complete is None:
+            server.start()
+        yield record, server
 
 
 @contextmanager

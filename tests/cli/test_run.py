@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable
@@ -72,16 +73,19 @@ def test_step_that_was_never_committed_is_named_with_those_that_were(atj: Atj, f
     assert "committed steps: 2, 4" in result.stderr
 
 
-def test_lost_node_restarts_the_gang_from_the_last_commit(atj: Atj, job: MakeJob, tmp_path: Path, ended: Keep) -> None:
+@pytest.mark.parametrize("lost", ["node 1's torchrun", "what trainers are forked from"])
+def test_lost_process_restarts_the_gang_from_the_last_commit(
+    atj: Atj, job: MakeJob, tmp_path: Path, ended: Keep, lost: str
+) -> None:
     file, output = write_yaml(tmp_path / "job.yaml", job("lost", steps=400, save_steps=20, nodes=2)), tmp_path / "out"
     command = ended(atj.start("run", file, "--output", output))
     wait_until(
         "checkpoint 20 is committed", lambda: "committed checkpoint 20" in _log(output), state=lambda: _log(output)
     )
-    _torchrun(command, node=1).kill()
+    (_torchrun(command, node=1) if lost == "node 1's torchrun" else _fork_server(command)).kill()
     text, _ = command.communicate(timeout=600)
     assert command.returncode == 0, text
-    assert "Attempt 1 failed: node 1: train ended with signal SIGKILL" in text
+    assert re.search(r"Attempt 1 failed: node [01]: train ended with signal SIGKILL", text)
     assert "Restart 1 of 1 from step " in text
     assert "Attempt 2 from the committed checkpoint of step " in text
     assert "Newest checkpoint: s3://checkpoints/lost/checkpoint-400" in text
@@ -129,6 +133,16 @@ def test_second_ctrl_c_leaves_nothing_running(atj: Atj, job: MakeJob, tmp_path: 
     assert not _processes_of(tmp_path / "out")
 
 
+@pytest.mark.process
+def test_trainers_import_for_themselves_where_nothing_can_be_forked(job: MakeJob, tmp_path: Path) -> None:
+    long = tmp_path / ("long" * 25)  # too long a name for a Unix socket
+    long.mkdir()
+    atj = Atj(tmp_path, {"TMPDIR": str(long)})
+    result = atj("run", write_yaml(tmp_path / "job.yaml", job("plain", steps=2, save_steps=2)), "--output", "out")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert not (tmp_path / "out" / "logs" / "fork-server.log").exists()
+
+
 def test_data_that_is_wrong_is_not_tried_again(atj: Atj, job: MakeJob, tmp_path: Path) -> None:
     plain = job("wrong", steps=2, save_steps=1)
     (tmp_path / "train.txt").write_text("missing.png\ta caption\t0\t0 0 0 0 0\n")
@@ -157,6 +171,13 @@ def _torchrun(command: subprocess.Popen[str], node: int) -> psutil.Process:
         if "torch.distributed.run" in child.cmdline() and child.environ()["JOB_COMPLETION_INDEX"] == str(node):
             return child
     raise AssertionError(f"node {node} does not run")
+
+
+def _fork_server(command: subprocess.Popen[str]) -> psutil.Process:
+    (server,) = (
+        child for child in psutil.Process(command.pid).children() if "adapter_trainer.fork_server" in child.cmdline()
+    )
+    return server
 
 
 def _processes_of(output: Path) -> list[psutil.Process]:
