@@ -218,7 +218,7 @@ def _become(request: Request) -> None:
 
 EARLY = ("torch.distributed.run",)
 """What does without a trainer's libraries, and better: at each step of a rendezvous torchrun looks through all modules that
-there are for the one that it is in (`inspect.stack` in torch 2.15's dynamic_rendezvous.py), which takes seconds among thousands.
+there are for the one that it is in (`inspect.stack` in torch 2.15's dynamic_rendezvous.py), which takes a second among a trainer's.
 """
 
 
