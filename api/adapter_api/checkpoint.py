@@ -88,6 +88,8 @@ class CheckpointManifest(ResourceModel):
     schema_version: Literal[1] = 1
     step: Count
     attempt: Count
+    run: str = ""
+    """The run that wrote it, as its objects' marks and the index say; empty in what older builds wrote."""
     nodes: PositiveCount
     world_size: PositiveCount
     created_at: datetime
@@ -155,6 +157,9 @@ class CheckpointIndex(ResourceModel):
     """The newest attempt that has claimed this output; older ones may change nothing any more."""
     nonce: str
     """Chosen by that attempt, so that it recognises its own write after a lost reply."""
+    run: str = ""
+    """Chosen when the output was first claimed, or first by a build that knows of it: objects that carry it are this
+    run's own."""
     checkpoints: tuple[IndexEntry, ...] = ()
     removals: tuple[Removal, ...] = ()
     """What has been taken out, until its objects are gone; the manifest goes before the data."""

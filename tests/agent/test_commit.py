@@ -10,7 +10,7 @@ import pytest
 
 from adapter_agent import index, restore, upload
 from adapter_agent.commit import build_manifest, commit, receipts_of
-from adapter_agent.errors import ContentConflict, Damaged, Fenced
+from adapter_agent.errors import ContentConflict, Damaged, Fenced, IndexLost
 from adapter_agent.index import Claim
 from adapter_agent.retention import retire
 from adapter_agent.store import Store
@@ -186,6 +186,6 @@ def test_metrics_that_are_no_numbers_are_named(tmp_path: Path) -> None:
         build_manifest([Receipt(step=10, attempt=1, node=0, files=())], folder, 1, NOW)
 
 
-def test_an_index_that_is_gone_fences_its_owner(store: Store) -> None:
-    with pytest.raises(Fenced, match="is gone"):
+def test_an_owner_whose_index_is_gone_changes_nothing_until_it_is_back(store: Store) -> None:
+    with pytest.raises(IndexLost, match=r"is gone.*atj checkpoints adopt s3://"):
         index.read_owned(store, Claim(1, "mine"))

@@ -50,7 +50,7 @@ def commit(
     key = f"{index.folder(store, claim, step)}/{MANIFEST_NAME}"
     manifest, body = _existing_manifest(store, claim, key) or (None, b"")
     if manifest is None:
-        manifest = build_manifest(receipts, folder, world_size, now)
+        manifest = build_manifest(receipts, folder, world_size, now, claim.run)
         body = manifest.model_dump_json(indent=2, exclude_none=True).encode()
         create_document(store, claim, key, body)
     entry = IndexEntry(
@@ -86,7 +86,9 @@ def _existing_manifest(store: Store, claim: Claim, key: str) -> tuple[Checkpoint
     return (manifest, body) if manifest.attempt == claim.attempt else None
 
 
-def build_manifest(receipts: list[Receipt], folder: Path, world_size: int, now: datetime) -> CheckpointManifest:
+def build_manifest(
+    receipts: list[Receipt], folder: Path, world_size: int, now: datetime, run: str = ""
+) -> CheckpointManifest:
     """Every file of every receipt, sorted by path, with what rank 0 wrote about the checkpoint."""
     files: dict[str, FileEntry] = {}
     for entry in (entry for receipt in receipts for entry in receipt.files):
@@ -99,6 +101,7 @@ def build_manifest(receipts: list[Receipt], folder: Path, world_size: int, now: 
             {
                 "step": receipts[0].step,
                 "attempt": receipts[0].attempt,
+                "run": run,
                 "nodes": len(receipts),
                 "world_size": world_size,
                 "created_at": now,

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from adapter_agent import index, local, retention, stopping
+from adapter_agent import index, local, open_uploads, retention, stopping
 from adapter_agent.backoff import delays
 from adapter_agent.commit import commit, receipts_of
 from adapter_agent.encodings import Exchange
@@ -159,10 +159,17 @@ class Pipeline:
                     self._store, self._claim, receipts, self._folders.checkpoint(step), self._options.world_size,
                     self._now(),
                 )  # fmt: skip
-                # All receipts are there: what is still open was begun by a process that was killed.
-                self._store.abort_uploads(f"{index.folder(self._store, self._claim, step)}/")
                 log.info("committed checkpoint %d: %d bytes from %d nodes", step, entry.bytes, len(receipts))
                 self._settle(entry)
+                self._end_uploads(step)
+
+    def _end_uploads(self, step: int) -> None:
+        """All receipts are there: what is still open was begun by a process that was killed. Failing undoes no commit."""
+        try:
+            below = f"{index.folder(self._store, self._claim, step)}/"
+            open_uploads.end_recorded(self._store, self._claim.attempt, below)
+        except StorageError as error:
+            log.warning("uploads that a killed process left open stay until the next attempt: %s", error)
 
     def _learn_commits(self) -> None:
         """What the index says; after a restart of this process, what it said before."""

@@ -1,6 +1,7 @@
 """One node: what its trainer leaves in the work folder, and the agent's commands."""
 
 import contextlib
+import hashlib
 import http.client
 import json
 import signal
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from adapter_agent import index, options, prepare
+from adapter_agent import index, marks, options, prepare
 from adapter_agent.commit import commit, receipts_of
 from adapter_agent.errors import StorageError
 from adapter_agent.index import Claim
@@ -57,6 +58,11 @@ def upload_and_commit(store: Store, claim: Claim, step: int, folder: Path) -> In
     receipts = receipts_of(store, claim, step, nodes=1)
     assert receipts is not None
     return commit(store, claim, receipts, folder, world_size=1, now=datetime.now(UTC))
+
+
+def put_marked(store: Store, claim: Claim, key: str, body: bytes = b"x") -> None:
+    """An object as an attempt writes it."""
+    store.put_if_absent(key, body, marks.metadata(claim, hashlib.sha256(body).hexdigest()))
 
 
 def committed_steps(store: Store) -> list[int]:
