@@ -79,6 +79,9 @@ class Receipt(ResourceModel):
     step: Count
     attempt: Count
     node: Count
+    pass_id: str = ""
+    """The start of all training processes that saved it: within an attempt they may be started again, and come by the same step
+    once more. Empty in what older builds wrote."""
     files: tuple[FileEntry, ...]
 
 
@@ -90,6 +93,8 @@ class CheckpointManifest(ResourceModel):
     attempt: Count
     run: str = ""
     """The run that wrote it, as its objects' marks and the index say; empty in what older builds wrote."""
+    pass_id: str = ""
+    """The one pass that all of its files are of."""
     nodes: PositiveCount
     world_size: PositiveCount
     created_at: datetime

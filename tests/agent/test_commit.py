@@ -52,6 +52,79 @@ def test_a_checkpoint_of_two_nodes_is_committed_only_with_both_receipts(
     assert entry.bytes == sum(file.size for receipt in receipts for file in receipt.files)
 
 
+def upload_of(store: Store, claim: Claim, output: Path, node: int, pass_id: str) -> Path:
+    """What one of two nodes has saved of step 10 in a pass, and uploaded."""
+    folder = write_checkpoint(output / f"{node}", 10, node, values=f"{pass_id} {node}".encode(), pass_id=pass_id)
+    upload.upload_checkpoint(store, claim, node, 10, folder)
+    return folder
+
+
+def test_a_checkpoint_is_of_one_pass_however_often_processes_were_started_in_place(
+    store: Store, claimed: Claims, tmp_path: Path
+) -> None:
+    """Node 0 has saved and sent step 10 when node 1's process crashes; torchrun starts both anew, and both come by it again."""
+    claim = claimed(store, 1)
+    before = upload_of(store, claim, tmp_path, 0, "first")
+    upload_of(store, claim, tmp_path, 1, "second")
+    assert receipts_of(store, claim, 10, nodes=2) is None
+    folder = upload_of(store, claim, tmp_path, 0, "second")
+    assert folder == before
+    receipts = receipts_of(store, claim, 10, nodes=2)
+    assert receipts is not None
+    commit(store, claim, receipts, folder, 2, NOW)
+    manifest = restore.fetch_checkpoint(store, 10, tmp_path / "back")
+    assert manifest.pass_id == "second"
+    assert (tmp_path / "back/unet/model.safetensors").read_bytes() == safetensors(b"second 0")
+
+
+def test_receipts_of_two_passes_make_no_manifest(tmp_path: Path) -> None:
+    receipts = [Receipt(step=10, attempt=1, node=node, pass_id=f"{node}", files=()) for node in (0, 1)]
+    with pytest.raises(Damaged, match="receipts are of different passes"):
+        build_manifest(receipts, tmp_path, 2, NOW)
+
+
+def test_what_a_later_pass_has_saved_is_not_committed_with_receipts_of_an_earlier_one(
+    store: Store, claimed: Claims, tmp_path: Path
+) -> None:
+    claim = claimed(store, 1)
+    upload_of(store, claim, tmp_path, 0, "first")
+    folder = upload_of(store, claim, tmp_path, 1, "first")
+    receipts = receipts_of(store, claim, 10, nodes=2)
+    assert receipts is not None
+    write_checkpoint(folder.parent, 10, 1, pass_id="second")
+    with pytest.raises(ContentConflict, match="saved anew by a later pass"):
+        commit(store, claim, receipts, folder, 2, NOW)
+    assert committed_steps(store) == []
+
+
+def test_a_folder_that_a_later_pass_replaces_under_its_upload_gets_no_receipt(
+    store: Store, through: Store, proxy: Proxy, claimed: Claims, tmp_path: Path
+) -> None:
+    claim = claimed(store, 1)
+    folder = write_checkpoint(tmp_path, 10, values=b"first")
+
+    def save_anew(request: Request) -> str:
+        if request.method == "PUT" and request.key.endswith("versions.json"):
+            proxy.rule = lambda _: "pass"
+            write_checkpoint(tmp_path, 10, values=b"second", pass_id="second")
+        return "pass"
+
+    proxy.rule = save_anew
+    with pytest.raises(ContentConflict, match="saved anew by a later pass"):
+        upload.upload_checkpoint(through, claim, 0, 10, folder)
+    assert receipts_of(store, claim, 10, nodes=1) is None
+    upload_and_commit(store, claim, 10, folder)
+    restore.fetch_checkpoint(store, 10, tmp_path / "back")
+    assert (tmp_path / "back/unet/model.safetensors").read_bytes() == safetensors(b"second")
+
+
+def test_a_folder_of_two_passes_is_not_uploaded(store: Store, claimed: Claims, tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path, 10)
+    (folder / "complete-rank-00001.json").write_text('{"step": 10, "pass": "second", "files": {}}')
+    with pytest.raises(Damaged, match="files of different passes"):
+        upload.upload_checkpoint(store, claimed(store, 1), 0, 10, folder)
+
+
 def test_a_receipt_of_an_older_attempt_does_not_count(store: Store, claimed: Claims, tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path, 10)
     upload.upload_checkpoint(store, claimed(store, 1), 0, 10, folder)
@@ -117,7 +190,7 @@ def test_a_zombie_can_neither_commit_nor_replace_what_a_newer_attempt_wrote(
     save(store, new, 10, values=b"newer")
     with pytest.raises(Fenced):
         upload.upload_checkpoint(store, old, 0, 10, folder)
-    receipt = Receipt(step=20, attempt=1, node=0, files=())
+    receipt = Receipt(step=20, attempt=1, node=0, pass_id="first", files=())
     with pytest.raises(Fenced):
         commit(store, old, [receipt], folder, 1, NOW)
     with pytest.raises(Fenced):

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from pydantic import ValidationError
 
-from adapter_agent import content, index, local, marks, multipart, parallel
+from adapter_agent import content, index, local, marks, multipart, parallel, seals
 from adapter_agent.errors import ContentConflict, Damaged, ObjectMissing, PreconditionFailed
 from adapter_agent.index import Claim
 from adapter_agent.multipart import OnBytes, Origin, ignore_bytes
@@ -106,9 +106,11 @@ def upload_checkpoint(
 
     Raises:
         Damaged: the folder holds a file of a kind that restore would refuse.
+        ContentConflict: another pass has replaced the folder meanwhile.
     """
+    pass_id = seals.pass_of(folder)
     receipt = read_receipt(store, claim, step, node)
-    if receipt is not None and receipt.attempt == claim.attempt:
+    if receipt is not None and (receipt.attempt, receipt.pass_id) == (claim.attempt, pass_id):
         return receipt
     paths = [path for path in local.files_below(folder) if path != MANIFEST_NAME]
     for path in paths:
@@ -124,7 +126,10 @@ def upload_checkpoint(
         return FileEntry(path=path, size=facts.size, sha256=facts.sha256, node=node)
 
     files = tuple(parallel.each(upload, paths, PARALLEL_FILES))
-    receipt = Receipt(step=step, attempt=claim.attempt, node=node, files=files)
+    # Each pass saves a step once and gives the folder its name when it is whole: of one pass before and after, of one throughout.
+    if seals.pass_of(folder) != pass_id:
+        raise ContentConflict(f"{folder}: was saved anew by a later pass while it was uploaded; it is uploaded anew")
+    receipt = Receipt(step=step, attempt=claim.attempt, node=node, pass_id=pass_id, files=files)
     create_document(
         store,
         claim,

@@ -29,8 +29,9 @@ def safetensors(values: bytes) -> bytes:
 
 
 def write_checkpoint(
-    output: Path, step: int, node: int = 0, values: bytes | None = None, more: Mapping[str, bytes] | None = None
-) -> Path:
+    output: Path, step: int, node: int = 0, values: bytes | None = None, more: Mapping[str, bytes] | None = None,
+    pass_id: str = "first",
+) -> Path:  # fmt: skip
     """What the trainer of one node leaves for a step: complete or absent."""
     files = {f"random_states_{node}.safetensors": safetensors(f"rng {node} {step}".encode())}
     if node == 0:
@@ -42,12 +43,14 @@ def write_checkpoint(
         }
     files |= more or {}
     sizes = {path: len(body) for path, body in files.items()}
-    files[f"complete-rank-{node:05}.json"] = json.dumps({"step": step, "files": sizes}).encode()
+    files[f"complete-rank-{node:05}.json"] = json.dumps({"step": step, "pass": pass_id, "files": sizes}).encode()
     partial = output / f".checkpoint-{step}.tmp"
     for path, body in files.items():
         (partial / path).parent.mkdir(parents=True, exist_ok=True)
         (partial / path).write_bytes(body)
     folder = output / f"checkpoint-{step}"
+    if folder.exists():
+        folder.rename(output / f".removed-{step}-{pass_id}")
     partial.rename(folder)
     return folder
 
