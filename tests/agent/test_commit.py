@@ -12,12 +12,19 @@ from adapter_agent import index, restore, upload
 from adapter_agent.commit import build_manifest, commit, receipts_of
 from adapter_agent.errors import ContentConflict, Damaged, Fenced, IndexLost
 from adapter_agent.index import Claim
-from adapter_agent.retention import retire
+from adapter_agent.retention import retire, sweep
 from adapter_agent.store import Store
 from adapter_api.checkpoint import CheckpointManifest, IndexEntry, Receipt
 from adapter_api.retention import Policy
 from tests.agent.support.faulty_proxy import Proxy, Request
-from tests.agent.support.node import Claims, committed_steps, safetensors, upload_and_commit, write_checkpoint
+from tests.agent.support.node import (
+    Claims,
+    committed_steps,
+    put_marked,
+    safetensors,
+    upload_and_commit,
+    write_checkpoint,
+)
 from tests.support.waiting import wait_until
 
 Save = Callable[..., IndexEntry]
@@ -262,3 +269,25 @@ def test_metrics_that_are_no_numbers_are_named(tmp_path: Path) -> None:
 def test_an_owner_whose_index_is_gone_changes_nothing_until_it_is_back(store: Store) -> None:
     with pytest.raises(IndexLost, match=r"is gone.*atj checkpoints adopt s3://"):
         index.read_owned(store, Claim(1, "mine"))
+
+
+def test_marks_are_read_behind_a_proxy_that_writes_header_names_as_go_does(
+    store: Store, through: Store, proxy: Proxy, claimed: Claims, tmp_path: Path
+) -> None:
+    proxy.spell = str.title
+    claim, folder = claimed(through, 1), write_checkpoint(tmp_path, 10)
+    raw = through.client.head_object(
+        Bucket=through.bucket, Key=through.full_key(_written(store, "a", {"sha256": "0"}))
+    )  # fmt: skip
+    assert raw["Metadata"] == {"Sha256": "0"}
+    put_marked(store, claim, "checkpoint-10/unet/model.safetensors", b"of an upload that was interrupted")
+    upload_and_commit(through, claim, 10, folder)
+    second = claimed(through, 2)
+    put_marked(store, claim, "checkpoint-20/unet/model.safetensors")
+    assert sweep(through, second, NOW) == (20,)
+    restore.fetch_checkpoint(through, 10, tmp_path / "back")
+
+
+def _written(store: Store, key: str, metadata: dict[str, str]) -> str:
+    store.put_if_absent(key, b"x", metadata)
+    return key

@@ -9,7 +9,7 @@ from adapter_agent import index, local, open_uploads, retention, seals, stopping
 from adapter_agent.backoff import delays
 from adapter_agent.commit import commit, receipts_of
 from adapter_agent.encodings import Exchange
-from adapter_agent.errors import ContentConflict, Damaged, StorageError
+from adapter_agent.errors import ContentConflict, Damaged, EndpointUnreachable, Fenced, StorageError
 from adapter_agent.extras import Extras
 from adapter_agent.multipart import COPY_BYTES
 from adapter_agent.options import SyncOptions
@@ -83,18 +83,18 @@ class Pipeline:
                 self._commit_uploaded()
             else:
                 self._learn_commits()
-        if self._expire:
-            self._clear_away()
-        self._delete_due()
+        untidy = self._tidy()
         self._extras.send_samples(settled=last)
         if not last and self._encodings is not None:
             self._encodings.send_next()
             if self._options.nodes > 1 and self._report.progress().phase == "encoding":
                 self._encodings.fetch_some()
-        if problem is not None:
-            raise problem
+        if problem is not None or (untidy is not None and not last):
+            raise problem or untidy  # type: ignore[misc]
         if not last or self._to_upload() or (self._options.node == 0 and self._uploaded):
             return False
+        if untidy is not None:
+            log.warning("everything is committed; what it replaces stays: %s", untidy)
         self._extras.send_logs()
         self._send_encodings()
         return True
@@ -208,6 +208,18 @@ class Pipeline:
         self._report.committed(entry, seconds=None if began is None else time.monotonic() - began)
         self._upload_began = {step: began for step, began in self._upload_began.items() if step > entry.step}
         self._expire = True
+
+    def _tidy(self) -> StorageError | None:
+        """Clears away what a commit has replaced. That the store refuses it undoes no commit; the fault is returned."""
+        try:
+            if self._expire:
+                self._clear_away()
+            self._delete_due()
+        except (Fenced, EndpointUnreachable):
+            raise
+        except StorageError as error:
+            return error
+        return None
 
     def _clear_away(self) -> None:
         """After a commit: storage keeps what the policy says, this node the newest one, and logs follow."""

@@ -19,6 +19,7 @@ from adapter_agent.connections import Connections
 from adapter_agent.direct_content import DirectReceiver
 from adapter_agent.errors import BucketMissing, Damaged, EndpointUnreachable, ObjectMissing, explain
 from adapter_agent.file_body import DirectSender
+from adapter_agent.proxies import is_loopback
 from adapter_api.base import split_s3_uri
 from adapter_api.launch import CREDENTIALS_FOLDER
 
@@ -48,6 +49,11 @@ class ObjectFacts:
     metadata: Mapping[str, str] = field(default_factory=dict)
     """Empty where a listing delivered the facts."""
 
+    @property
+    def is_marker(self) -> bool:
+        """Whether it is how consoles mark a folder: an empty object by its name; of the address itself, without any."""
+        return not self.key or self.key.endswith("/")
+
 
 def checksum(body: bytes) -> str:
     """SHA-256 in the spelling of S3's checksum headers."""
@@ -70,6 +76,7 @@ def _client(
             read_timeout=read_timeout,
             retries={"mode": "standard", "total_max_attempts": attempts},
             max_pool_connections=MAX_CONNECTIONS,
+            proxies={} if endpoint_url is not None and is_loopback(endpoint_url) else None,
             s3={
                 "addressing_style": "path" if endpoint_url else "auto",
                 **({} if sign_payloads else {"payload_signing_enabled": False}),
@@ -295,7 +302,7 @@ class Store:
 
     def holds_any(self, prefix: str) -> bool:
         """Whether there is an object whose key starts with `prefix`, apart from the markers that consoles make of folders."""
-        return any(not facts.key.endswith("/") for facts in self.list(prefix))
+        return any(not facts.is_marker for facts in self.list(prefix))
 
     def folders(self) -> Iterator[str]:
         """Names of the folders directly below the prefix."""
