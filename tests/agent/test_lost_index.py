@@ -48,14 +48,15 @@ def contents(store: Store) -> dict[str, bytes]:
     return {facts.key: store.get(facts.key)[0] for facts in store.list()}
 
 
-def test_an_output_with_folders_of_another_program_is_refused_and_left_as_it_is(
-    make_node: MakeNode, store: Store
+def test_an_output_with_folders_of_another_program_is_refused_before_anything_is_written(
+    make_node: MakeNode, store: Store, proxy: Proxy
 ) -> None:
     for key in ACCELERATE:
         store.put(key, b"theirs")
     before = contents(store)
-    code, message = make_node().restore()
+    code, message = make_node(endpoint_url=proxy.url).restore()
     assert code == ExitCode.INVALID
+    assert {request.method for request in proxy.log} == {"GET"}
     assert "holds checkpoint-500, and no checkpoints.json" in message
     assert f"atj checkpoints adopt {store.uri}" in message
     assert contents(store) == before

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
-from adapter_agent import attempt_index, layout
+from adapter_agent import attempt_index, unexplained
 from adapter_agent.attempt_index import Written
 from adapter_agent.backoff import Deadline
 from adapter_agent.errors import (
@@ -153,7 +153,7 @@ def claim(store: Store, wanted: Claim) -> CheckpointIndex:
         held = read(store)
         _refuse_other_layout(store, held)
         if held is None:
-            _refuse_unexplained(store, wanted)
+            unexplained.refuse(store, wanted.attempt)
         if not store.conditional:
             return _claim_scoped(store, wanted, held)
         if held is not None:
@@ -175,24 +175,6 @@ def _taken(before: CheckpointIndex | None, wanted: Claim) -> CheckpointIndex:
     return base.model_copy(
         update={"attempt": wanted.attempt, "nonce": wanted.nonce, "run": base.run or wanted.run or wanted.nonce}
     )
-
-
-def _refuse_unexplained(store: Store, wanted: Claim) -> None:
-    """Without an index nothing tells this run's checkpoints from other programs', or whether a newer attempt is there."""
-    folders = [
-        folder for scoped in (False, True) for _, folder in sorted(layout.checkpoint_folders(store, scoped=scoped))
-    ]
-    # Some stores go on listing a folder that has become empty.
-    found = next((folder for folder in folders if store.holds_any(f"{folder}/")), None)
-    newest = max(layout.announced_attempts(store), default=0)
-    if found is None and newest > wanted.attempt:
-        found = layout.announcement_key(newest)
-    if found is not None:
-        raise IndexLost(
-            f"{store.uri} holds {found}, and no {INDEX_KEY} that says what it is; nothing has been changed there. Give this "
-            "run an output address of its own. If it is this product's, and its index was lost, rebuild that from the "
-            f"checkpoints that verify: atj checkpoints adopt {store.uri}"
-        )
 
 
 def _refuse_other_layout(store: Store, held: Held | None) -> None:

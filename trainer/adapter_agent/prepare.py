@@ -7,7 +7,19 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from adapter_agent import encodings, exported, index, local, models, quarantine, restore, retention, staging, start
+from adapter_agent import (
+    encodings,
+    exported,
+    index,
+    local,
+    models,
+    quarantine,
+    restore,
+    retention,
+    staging,
+    start,
+    unexplained,
+)
 from adapter_agent.errors import Damaged, NothingThere, disk_error
 from adapter_agent.index import Claim
 from adapter_agent.options import RestoreOptions
@@ -42,6 +54,8 @@ def _lead(options: RestoreOptions, output: Store) -> Start:
     before = start.kept(options.folders)
     again = before is not None and before.attempt == options.attempt
     claim = before.claim if before is not None and again else Claim(options.attempt, uuid.uuid4().hex)
+    if index.read(output) is None:
+        unexplained.refuse(output, options.attempt)  # before the probe writes anything
     if output.conditional:
         index.probe(output, options.attempt)
     # Kept first: a process that dies between claim and reply must recognise its own claim when it is run again.
