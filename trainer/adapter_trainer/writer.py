@@ -98,7 +98,8 @@ def _finish(aside: Path, final: Path, command: Command) -> None:
     seal.write_text(text, encoding="utf-8")
     for path in (seal, *(folder for folder in aside.rglob("*") if folder.is_dir()), aside):
         fsync_path(path)
-    remove([final])  # what an earlier pass or an incompatible attempt left under this name; never seen in part
+    if final.is_dir():
+        remove([final])  # what an earlier pass or an incompatible attempt left under this name; never seen in part
     aside.replace(final)
     fsync_path(final.parent)
     remove(Path(folder) for folder in command.doomed)
