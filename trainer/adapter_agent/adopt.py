@@ -110,7 +110,7 @@ def _is_scoped(store: Store) -> bool:
     """Whether attempts have written below prefixes of their own; both ways are never mixed."""
     if store.head(INDEX_KEY) is not None:
         return False
-    return any(attempt_index.look(store).numbers) or any(True for _ in layout.checkpoint_folders(store, scoped=True))
+    return bool(attempt_index.look(store).numbers) or any(layout.checkpoint_folders(store, scoped=True))
 
 
 def _candidate(store: Store, step: int, folder: str, *, scoped: bool) -> Candidate:

@@ -26,10 +26,10 @@ def remove_committed(store: Store, removal: Removal, run: str) -> int:
     """
     there = list(store.list(f"{removal.folder}/"))
     described = _described(store, removal)
-    certain = [facts for facts in there if _is_described(facts, removal.folder, described)]
-    others = [facts for facts in there if facts not in certain]
+    certain = {facts.key for facts in there if _is_described(facts, removal.folder, described)}
+    others = [facts for facts in there if facts.key not in certain]
     marked = _marked(store, others, lambda found: marks.possible_attempt_in(found, run) is not None)
-    return _delete(store, removal.folder, [*(facts.key for facts in certain), *marked], len(there))
+    return _delete(store, removal.folder, [*certain, *marked], len(there))
 
 
 def remove_leftovers(store: Store, folder: str, run: str, before: int) -> int:
