@@ -79,6 +79,9 @@ class Receipt(ResourceModel):
     step: Count
     attempt: Count
     node: Count
+    pass_id: str = ""
+    """The start of all training processes that saved it: within an attempt they may be started again, and come by the same step
+    once more. Empty in what older builds wrote."""
     files: tuple[FileEntry, ...]
 
 
@@ -88,6 +91,10 @@ class CheckpointManifest(ResourceModel):
     schema_version: Literal[1] = 1
     step: Count
     attempt: Count
+    run: str = ""
+    """The run that wrote it, as its objects' marks and the index say; empty in what older builds wrote."""
+    pass_id: str = ""
+    """The one pass that all of its files are of."""
     nodes: PositiveCount
     world_size: PositiveCount
     created_at: datetime
@@ -155,6 +162,9 @@ class CheckpointIndex(ResourceModel):
     """The newest attempt that has claimed this output; older ones may change nothing any more."""
     nonce: str
     """Chosen by that attempt, so that it recognises its own write after a lost reply."""
+    run: str = ""
+    """Chosen when the output was first claimed, or first by a build that knows of it: objects that carry it are this
+    run's own."""
     checkpoints: tuple[IndexEntry, ...] = ()
     removals: tuple[Removal, ...] = ()
     """What has been taken out, until its objects are gone; the manifest goes before the data."""

@@ -30,6 +30,9 @@ INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
 BEGIN_VARIABLE = "ADAPTER_TRAINING_BEGIN_FILE"
 """Environment variable that names a file: training processes that are started beside `restore` touch no folder before it
 exists. In a pod they are started after it."""
+EPOCHS_A_SECOND = 2_000_000
+"""More than a job has attempts, and than the 100,000 of builds before, whose claims in storage are thereby lower. Until 2112
+an epoch is an integer that every reader of JSON has exactly (below 2**53)."""
 IS_HOST = "is_host="
 """The rendezvous option by which node 0 says that it hosts the store."""
 
@@ -104,9 +107,10 @@ def epoch(created: datetime, attempt: int) -> int:
     """The attempt's number that storage is claimed with in a cluster.
 
     A job that is deleted and created again counts its attempts anew, but writes to the same place: the later one has
-    the higher epoch.
+    the higher epoch. Times of creation are whole seconds, and the operator launches nothing in the second of a job's
+    creation: of several that are created in one, only the last comes to have attempts.
     """
-    return int(created.timestamp()) * 100_000 + attempt
+    return int(created.timestamp()) * EPOCHS_A_SECOND + attempt
 
 
 def supervised(train: Command, place: NodePlace, grace_seconds: int) -> Command:

@@ -1,4 +1,4 @@
-"""`atj checkpoints pin`, `unpin`, `delete` and `prune`: what changes the index; whoever owns the output keeps it."""
+"""`atj checkpoints pin`, `unpin`, `delete`, `prune` and `adopt`: what changes the index; whoever owns the output keeps it."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
+from adapter_agent.errors import ContentConflict
 from adapter_api.checkpoint import IndexEntry
 from atj.address import Address, EndpointURL, Region, located, step_required
 from atj.committed import FOR_EVER, Committed
 from atj.errors import refusal
-from atj.terminal import results, say, size
+from atj.terminal import results, say, size, transfer
 
 Step = Annotated[int | None, typer.Option(min=0, help="Of the checkpoint.", show_default=False)]
 
@@ -98,3 +99,25 @@ def prune_command(
             say(results(), f"{committed.uri_of(removal)}: may still be fetched until {until}")
         if not removals and not waiting:
             say(results(), f"{committed.uri}: nothing to delete")
+
+
+def adopt_command(address: Address, endpoint_url: EndpointURL = None, region: Region = None) -> None:
+    """Rebuild an index that is lost or damaged, from the checkpoints that verify.
+
+    Every byte is read. What a damaged index held is kept in quarantine/. A run that is going on keeps the output. Pins are lost, and what had been
+    removed from the index comes back while its files are there. Folders that do not verify stay as they are.
+    """
+    with located(address, endpoint_url, region) as (committed, named):
+        if named is not None:
+            raise refusal(f"{address} is a single checkpoint; give the output address that it lies in")
+        try:
+            with transfer("verifying", committed.adoptable_bytes()) as on_bytes:
+                adopted = committed.adopt(on_bytes)
+        except ContentConflict as error:
+            raise refusal(str(error)) from None
+        for entry in adopted.index.checkpoints:
+            say(results(), f"{committed.uri_of(entry)}: {size(entry.bytes)}, whole, in the index again")
+        for each in adopted.refused:
+            say(results(), f"{each.uri}: stays out of the index, and as it is: {each.reason}")
+        count, owner = len(adopted.index.checkpoints), adopted.index.attempt
+        say(results(), f"{committed.uri}: the index names {count} checkpoints; the next attempt after {owner} goes on")

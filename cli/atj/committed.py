@@ -4,7 +4,8 @@ from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from pathlib import Path
 
-from adapter_agent import index, restore, retention, start, tensors, verify
+from adapter_agent import adopt, index, restore, retention, start, tensors, verify
+from adapter_agent.adopt import Adopted
 from adapter_agent.errors import NothingThere
 from adapter_agent.store import Store
 from adapter_agent.tensors import Tensor
@@ -49,7 +50,10 @@ class Committed:
         """
         current = self.index()
         if current is None:
-            raise NothingThere(f"{self.uri} at {self.store.endpoint} holds no checkpoints.json; correct the address")
+            raise NothingThere(
+                f"{self.uri} at {self.store.endpoint} holds no checkpoints.json; correct the address, or if it was lost: "
+                f"atj checkpoints adopt {self.uri}"
+            )
         return current.checkpoints
 
     def newest(self) -> IndexEntry | None:
@@ -112,6 +116,23 @@ class Committed:
         """Deletes checkpoints: out of the index, then manifest, then data. Interrupted, the next call goes on with it."""
         index.change(self.store, None, lambda current: current.without(steps, now))
         self.delete_due(now)
+
+    def adoptable_bytes(self) -> int:
+        """Size of the checkpoints that an index could be rebuilt from.
+
+        Raises:
+            ContentConflict: there is an index.
+        """
+        return sum(each.entry.bytes for each in adopt.candidates(self.store)[0])
+
+    def adopt(self, on_bytes: Callable[[int], None]) -> Adopted:
+        """Rebuilds the index, where it is lost or damaged, from the checkpoints that verify, every byte read.
+
+        Raises:
+            ContentConflict: there is an index.
+            NothingThere: nothing there is this product's.
+        """
+        return adopt.adopt(self.store, on_bytes)
 
     def delete_due(self, now: datetime) -> tuple[Removal, ...]:
         """Deletes what left the index before, and may not be fetched any more at `now`; returns what that was."""

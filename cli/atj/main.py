@@ -118,6 +118,11 @@ class CheckpointCommands(DeferredGroup):
             "atj.checkpoint_changes:prune_command",
             "Delete the files of checkpoints that have left the index, which a run does while it goes on.",
         ),
+        Entry(
+            "adopt",
+            "atj.checkpoint_changes:adopt_command",
+            "Rebuild an index that is lost or damaged, from the checkpoints that verify.",
+        ),
     )
 
 

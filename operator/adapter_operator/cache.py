@@ -70,13 +70,13 @@ class Cache:
 
     def observed(self, key: Key) -> Observed:
         """What is known of a job's attempts."""
-        run = self._runs.get(key)
+        run, job = self._runs.get(key), self._jobs.get(key)
+        created = None if job is None else datetime.fromisoformat(job.created)
         if run is None:
-            return Observed()
-        job = self._jobs.get(key)
+            return Observed(created=created)
         # Labels anybody can set: a Job that is not owned is not ours.
         mine = {n: each for n, each in run.batch_jobs.items() if job is None or each.owner == job.uid}
-        return Observed(tuple(run.pods.values()), mine, run.progress, run.advanced_at, run.announced)
+        return Observed(tuple(run.pods.values()), mine, run.progress, run.advanced_at, run.announced, created)
 
     def put_job(self, raw: Plain) -> Key:
         """A job as an event, a list or a reply shows it; older than what is known, it changes nothing."""

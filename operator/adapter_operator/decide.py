@@ -131,13 +131,16 @@ def _unlaunched(job: AdapterTrainingJob, observed: Observed, begun: Decision, no
     if not_before is not None and now < not_before:
         message = f"attempt {begun.attempt} starts at {not_before:%H:%M:%S} UTC"
         return replace(begun, state=waiting, reason="BackingOff", message=message, look_at=not_before)
-    return replace(
+    launching = replace(
         begun,
         state=State.QUEUED if job.spec.scheduling.queue_name else State.STARTING,
         reason="Launching",
         message=f"attempt {begun.attempt}: creating {job.spec.nodes} pods",
-        actions=(*begun.actions, Launch(begun.attempt)),
     )
+    if observed.created is not None and now < (second := observed.created + timedelta(seconds=1)):
+        # Deleted, and made anew in the same second, the job would have the same epochs: see adapter_api.launch.epoch.
+        return replace(launching, look_at=second)
+    return replace(launching, actions=(*begun.actions, Launch(begun.attempt)))
 
 
 def _reason_kept(status: JobStatus, otherwise: str) -> str:

@@ -120,6 +120,8 @@ class Observed:
     """When that first showed the step that it shows."""
     announced: int = 0
     """The attempt whose node 0 this process has given its name."""
+    created: datetime | None = None
+    """When the job was, by its creationTimestamp: a whole second."""
 
     def of(self, attempt: int) -> tuple[ObservedPod, ...]:
         """Pods of an attempt, by index. A pod that has been replaced under the same index counts once, as its newest."""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,8 +88,7 @@ def proxy(endpoint: str) -> Iterator[Proxy]:
 def claimed() -> Callable[[Store, int], Claim]:
     def claim(store: Store, attempt: int) -> Claim:
         claim = Claim(attempt, f"nonce-{attempt}")
-        index.claim(store, claim)
-        return claim
+        return replace(claim, run=index.claim(store, claim).run)
 
     return claim
 

@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 from boto3.session import Session
 
+from adapter_agent import index, restore
 from adapter_agent.store import Store
 from adapter_api.progress import ExitCode
-from tests.agent.support.crash_matrix import NOTHING, Crash, Recovery, Run, Victim
+from tests.agent.support.crash_matrix import NOTHING, STEPS, Crash, Recovery, Run, Victim
 from tests.agent.support.fencing import Fencing
 from tests.agent.support.seaweed import BUCKET, Seaweed
 from tests.agent.support.servers import COMPILED, SERVERS
@@ -139,6 +140,24 @@ def test_nothing_is_lost_torn_or_left_behind_wherever_a_run_is_killed(
         servers[-1].kill()
     print(json.dumps({"requests": undisturbed.requests, "local": undisturbed.local_steps(), "runs": done}, indent=1))
     assert found == {}
+
+
+@pytest.mark.parametrize("change", [1, 4, 7] if RUNS > 20 else [4])
+def test_a_checkpoint_is_of_one_pass_where_one_node_has_sent_what_another_has_not_saved(
+    server: Seaweed | Versity, aws: Session, tmp_path: Path, change: int, *, conditional: bool
+) -> None:
+    """Node 1's process is killed at one of its changes on disk; both start anew in place, and save the step once more."""
+    crash = Crash("1-trainer-1", change, "trainer", "restart")
+    made = Run(tmp_path, server, place(server, aws, tmp_path, conditional=conditional), crash, uneven=True)
+    seen: dict[int, str] = {}
+    try:
+        made.go()
+        for entry in index.current(made.store, None).checkpoints:
+            seen[entry.step] = restore.read_manifest(made.store, entry).manifest.pass_id
+    finally:
+        made.close()
+    assert list(made.check()) == []
+    assert seen == {STEPS[0]: "1-2", STEPS[-1]: "2-1"}
 
 
 @pytest.mark.parametrize("seed", range(FENCING_RUNS))

@@ -180,3 +180,10 @@ def test_an_address_that_cannot_be_read_is_named_with_its_field(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(CredentialsRefused, match=r"^model\.params\.unet_config\.pretrained: .* secret key is wrong"):
         models.stage([UNET], tmp_path, lambda uri: Store.connect(uri, endpoint))
+
+
+def test_the_marker_of_a_models_own_folder_is_no_file(store: Store, tmp_path: Path) -> None:
+    for key in ("config.json", "diffusion_pytorch_model.safetensors"):
+        store.put(key, b"{}" if key.endswith("json") else safetensors(b"weights"))
+    store.client.put_object(Bucket=store.bucket, Key=f"{store.prefix}/")
+    assert models.stage([StoredModel(uri=store.uri, field=UNET.field)], tmp_path, lambda _: store) == 2

@@ -1,11 +1,12 @@
 """Large files: a killed upload goes on where it was, known content is copied, and nothing is left behind."""
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from adapter_agent import download, local, multipart, transfer
+from adapter_agent import download, local, multipart, retention, transfer
 from adapter_agent.errors import Damaged, PreconditionFailed, StorageError
 from adapter_agent.index import Claim
 from adapter_agent.multipart import Origin
@@ -124,7 +125,8 @@ def test_an_upload_that_somebody_ended_begins_anew(
     refusing_parts_after(proxy, 3)
     with pytest.raises(StorageError):
         send(through, large, Origin(journal))
-    store.abort_uploads("")
+    (upload,) = store.client.list_multipart_uploads(Bucket=store.bucket, Prefix=store.full_key("large"))["Uploads"]
+    store.abort_upload("large", upload["UploadId"])
     assert send(store, large, Origin(journal)) == 21 * MIB
     assert holds(store, "large", large, tmp_path)
 
@@ -185,18 +187,49 @@ def test_a_part_that_is_damaged_on_its_way_is_refused(store: Store, large: Path)
     assert open_uploads(store) == 0
 
 
-def test_an_upload_that_its_owner_ends_while_all_are_ended_is_no_error(
-    store: Store, proxy: Proxy, through: Store
+@pytest.fixture
+def interrupted(store: Store, through: Store, proxy: Proxy, claimed: Claims, tmp_path: Path) -> Claim:
+    """The claim of an attempt whose node was lost, with its journal, while it sent checkpoint 1."""
+    claim, folder = claimed(store, 1), tmp_path / "checkpoint-1"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(safetensors(os.urandom(11 * MIB)))
+    refusing_parts_after(proxy, 1)
+    with pytest.raises(StorageError):
+        upload_checkpoint(through, claim, 0, 1, folder, journals=tmp_path / "uploads")
+    assert open_uploads(store) == 1
+    return claim
+
+
+def test_an_upload_of_a_lost_node_is_ended_and_those_of_others_are_not(
+    store: Store, interrupted: Claim, claimed: Claims
 ) -> None:
-    for name in ("first", "second"):
-        store.client.create_multipart_upload(Bucket=store.bucket, Key=store.full_key(name))
+    for key in ("checkpoint-1/theirs.bin", "checkpoint-best/model.bin", "else"):
+        store.client.create_multipart_upload(Bucket=store.bucket, Key=store.full_key(key))
+    retention.sweep(store, claimed(store, 2), datetime.now(UTC))
+    assert open_uploads(store) == 3
+    assert not list(store.list(f"attempts/{interrupted.attempt}/"))
 
-    def rule(request: Request) -> str:
-        if request.method == "DELETE":  # the first of two: all but what this one asks for is done by somebody else
-            proxy.rule = lambda request: "pass"
-            store.abort_uploads("")
-        return "pass"
 
-    proxy.rule = rule
-    through.abort_uploads("")
+def test_a_store_that_lists_no_uploads_has_those_of_a_lost_node_ended(
+    store: Store, through: Store, proxy: Proxy, interrupted: Claim, claimed: Claims
+) -> None:
+    proxy.rule = lambda request: (
+        "unknown_key" if request.method == "GET" and request.query.startswith("uploads") else "pass"
+    )
+    retention.sweep(through, claimed(through, interrupted.attempt + 1), datetime.now(UTC))
     assert open_uploads(store) == 0
+
+
+def test_an_upload_that_has_ended_already_is_no_error(store: Store, interrupted: Claim, claimed: Claims) -> None:
+    (upload,) = store.client.list_multipart_uploads(Bucket=store.bucket, Prefix=store.full_key(""))["Uploads"]
+    store.abort_upload("checkpoint-1/model.safetensors", upload["UploadId"])
+    retention.sweep(store, claimed(store, 2), datetime.now(UTC))
+    assert not list(store.list(f"attempts/{interrupted.attempt}/"))
+
+
+def test_a_completed_upload_leaves_no_record(store: Store, claimed: Claims, large: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint-1"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(safetensors(large.read_bytes()))
+    upload_checkpoint(store, claimed(store, 1), 0, 1, folder)
+    assert not list(store.list("attempts/"))

@@ -298,3 +298,20 @@ def test_an_unreachable_endpoint_is_reported_before_anything_is_waited_for(make_
     assert code == ExitCode.FAILED
     assert "127.0.0.1:9: the endpoint cannot be reached" in errors
     assert "Traceback" not in errors
+
+
+def test_a_store_that_refuses_deletions_keeps_a_run_from_nothing_and_is_told(
+    make_node: MakeNode, store: Store, proxy: Proxy
+) -> None:
+    node = make_node(endpoint_url=proxy.url)
+    assert node.restore() == (0, "")
+    proxy.rule = lambda request: "unknown_key" if request.method == "POST" and request.query == "delete" else "pass"
+    process = node.sync("--keep-last=1")
+    for step in (10, 20, 30):
+        write_checkpoint(node.output, step)
+        wait_until(f"checkpoint {step} is committed", lambda step=step: step in committed_steps(store))
+    wait_until("the agent says so", lambda: "InvalidAccessKeyId" in node.get("/progress"))
+    code, said = stop(process)
+    assert (code, "everything is committed; what it replaces stays" in said) == (0, True)
+    assert committed_steps(store) == [30]
+    assert list(store.list("checkpoint-10/"))

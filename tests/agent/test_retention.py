@@ -1,10 +1,12 @@
 """Retention: index first; later manifest, then data. What a policy keeps is shown with the policy."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
-from adapter_agent import index, retention
+from adapter_agent import index, retention, start
 from adapter_agent.errors import EndpointUnreachable, Fenced
 from adapter_agent.index import Claim
 from adapter_agent.store import Store
@@ -12,7 +14,7 @@ from adapter_api.checkpoint import CheckpointIndex, IndexEntry
 from adapter_api.retention import Policy
 from adapter_api.training import KeepBest
 from tests.agent.support.faulty_proxy import Proxy
-from tests.agent.support.node import Claims, committed_steps
+from tests.agent.support.node import Claims, committed_steps, put_marked, upload_and_commit, write_checkpoint
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -29,7 +31,7 @@ def owner(store: Store, claimed: Claims) -> Claim:
     claim = claimed(store, 1)
     for step in (10, 20, 30, 40):
         for name in ("a.safetensors", "manifest.json", "nodes/0.json"):
-            store.put(f"checkpoint-{step}/{name}", b"x")
+            put_marked(store, claim, f"checkpoint-{step}/{name}")
     index.change(store, claim, lambda current: current.model_copy(update={"checkpoints": entries(10, 20, 30, 40)}))
     return claim
 
@@ -123,18 +125,94 @@ def test_a_metric_that_no_checkpoint_has_is_named_with_those_that_are_there() ->
     assert retention.metric_missing(current, Policy(last=1, best=KeepBest(metric="loss"))) is None
 
 
-def test_the_sweep_leaves_what_is_committed_and_what_is_no_checkpoint(store: Store, owner: Claim) -> None:
+def test_the_sweep_leaves_what_is_committed_and_what_is_no_checkpoint(
+    store: Store, owner: Claim, claimed: Claims
+) -> None:
     for key in ("checkpoint-50/a.safetensors", "checkpoint-best/a", "samples/step-1.png", "checkpoint-050/a"):
-        store.put(key, b"x")
-    assert retention.sweep(store, owner, NOW) == (50,)
+        put_marked(store, owner, key)
+    assert retention.sweep(store, claimed(store, 2), NOW) == (50,)
     folders = {facts.key.partition("/")[0] for facts in store.list()} - {"checkpoints.json"}
     committed = {f"checkpoint-{step}" for step in (10, 20, 30, 40)}
     assert folders == {*committed, "checkpoint-best", "samples", "checkpoint-050"}
 
 
 def test_a_zombie_sweeps_nothing(store: Store, owner: Claim, claimed: Claims) -> None:
-    store.put("checkpoint-50/a.safetensors", b"x")
+    put_marked(store, replace(owner, attempt=0), "checkpoint-50/a.safetensors")
     claimed(store, 2)
     with pytest.raises(Fenced):
         retention.sweep(store, owner, NOW)
     assert list(store.list("checkpoint-50/"))
+
+
+ACCELERATE = (
+    "checkpoint-500/optimizer.bin", "checkpoint-500/scheduler.bin", "checkpoint-500/random_states_0.pkl",
+    "checkpoint-500/unet/config.json", "checkpoint-500/unet/diffusion_pytorch_model.safetensors",
+)  # fmt: skip
+"""What `accelerator.save_state` writes in diffusers' examples."""
+
+
+def test_folders_of_other_programs_survive_every_attempt(store: Store, owner: Claim, claimed: Claims) -> None:
+    for key in ACCELERATE:
+        store.put(key, b"theirs")
+    put_marked(store, owner, "checkpoint-500/ours.json")
+    assert retention.sweep(store, claimed(store, 2), NOW) == (500,)
+    assert {facts.key for facts in store.list("checkpoint-500/")} == set(ACCELERATE)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [{}, {"attempt": "1"}, {"attempt": "1", "run": "another"}, {"attempt": "2", "run": "nonce-1"}, {"attempt": "1.0", "run": "nonce-1"}],
+    ids=["no mark", "an older build's", "another run's", "of this attempt", "no number"],
+)  # fmt: skip
+def test_what_is_not_provably_an_older_attempts_of_this_run_is_not_swept(
+    store: Store, owner: Claim, claimed: Claims, metadata: dict[str, str]
+) -> None:
+    assert owner.run == "nonce-1"
+    store.put_if_absent("checkpoint-50/a.safetensors", b"x", metadata)
+    assert retention.sweep(store, claimed(store, 2), NOW) == ()
+    assert store.get("checkpoint-50/a.safetensors")[0] == b"x"
+
+
+def test_a_removed_checkpoint_goes_without_what_others_have_put_beside_it(store: Store, owner: Claim) -> None:
+    store.put("checkpoint-10/README.md", b"a person's notes")
+    retention.retire(store, owner, Policy(last=3), (), NOW)
+    retention.delete_due(store, owner, NOW)
+    assert [facts.key for facts in store.list("checkpoint-10/")] == ["checkpoint-10/README.md"]
+
+
+def test_what_an_older_build_committed_is_deleted_when_its_time_has_come(
+    store: Store, claimed: Claims, tmp_path: Path
+) -> None:
+    claim = replace(claimed(store, 1), run="")
+    for step in (10, 20):
+        upload_and_commit(store, claim, step, write_checkpoint(tmp_path, step))
+    retention.retire(store, claim, Policy(last=1), (), NOW)
+    retention.delete_due(store, claim, NOW)
+    assert not list(store.list("checkpoint-10/"))
+
+
+def test_a_checkpoint_goes_by_its_manifest_on_a_store_that_keeps_no_metadata(
+    store: Store, claimed: Claims, tmp_path: Path
+) -> None:
+    claim = claimed(store, 1)
+    for step in (10, 20):
+        upload_and_commit(store, claim, step, write_checkpoint(tmp_path, step))
+    for facts in list(store.list("checkpoint-10/")):
+        store.put(facts.key, store.get(facts.key)[0])
+    store.put("checkpoint-10/metrics.json", b"another size")
+    retention.retire(store, claim, Policy(last=1), (), NOW)
+    retention.delete_due(store, claim, NOW)
+    assert [facts.key for facts in store.list("checkpoint-10/")] == ["checkpoint-10/metrics.json"]
+
+
+def test_only_announcements_and_probes_of_older_attempts_go(store: Store, owner: Claim, claimed: Claims) -> None:
+    ours = start.Start(attempt=1, nonce=owner.nonce, run=owner.run)
+    start.announce(store, ours)
+    start.announce(store, start.Start(attempt=0, nonce="theirs", run="another"))
+    probes = [f"probe-{attempt}-{'0' * 32}" for attempt in (1, 3)]
+    theirs = ["attempts/1-notes.txt", "attempts/1.json.bak", "probe-1.txt", "probe-1-results/a.csv", "attempts/1/uploads/list.txt"]  # fmt: skip
+    for key in (*probes, *theirs):
+        store.put(key, b"0\n")
+    retention.sweep(store, claimed(store, 2), NOW)
+    left = {facts.key for prefix in ("attempts", "probe") for facts in store.list(prefix)}
+    assert left == {"attempts/0.json", probes[1], *theirs}

@@ -66,3 +66,13 @@ def test_an_interrupted_download_is_continued(
         staging.stage_folder(through, target)
     assert not (target / "images/1.png").exists()
     assert staging.stage_folder(store, target) == 1
+
+
+def test_the_markers_that_consoles_make_of_folders_are_no_files_at_any_depth(
+    store: Store, data: Path, tmp_path: Path
+) -> None:
+    staging.upload_folder(store, data)
+    for folder in ("", "images/", "images/empty/"):
+        store.client.put_object(Bucket=store.bucket, Key=f"{store.prefix}/{folder}")
+    assert "" in {facts.key for facts in store.list()}
+    assert staging.stage_folder(store, tmp_path / "data") == 4

@@ -22,6 +22,7 @@ from adapter_agent.errors import (
     WrongRegion,
     explain,
 )
+from adapter_agent.proxies import is_loopback
 from adapter_agent.ranges import Expected
 from adapter_agent.store import Store
 from tests.agent.support.seaweed import KEY, SECRET
@@ -190,3 +191,30 @@ def test_every_error_says_where_what_and_what_to_do(
     assert type(explained) is kind
     assert str(explained).startswith("s3://bucket/run/x at http://store: ")
     assert remedy in str(explained)
+
+
+def test_a_proxy_in_the_environment_does_not_stand_before_a_store_on_this_machine(
+    endpoint: str, output_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    store = Store.connect(output_uri, endpoint)
+    store.put("a", b"1")
+    (tmp_path / "file").write_bytes(b"content")
+    facts = local.facts_of(tmp_path / "file")
+    transfer.send(store, "b", tmp_path / "file", facts, {}, transfer.Condition())
+    assert store.get("a")[0] == b"1"
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9000", "https://localhost", "http://[::1]:9000/a", "http://127.8.9.1"]
+)
+def test_addresses_of_this_machine_are_known(url: str) -> None:
+    assert is_loopback(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1.example.com", "https://minio:9000", "http://10.0.0.1", "http://[fe80::1]"]
+)
+def test_other_addresses_are_not_taken_for_this_machines(url: str) -> None:
+    assert not is_loopback(url)

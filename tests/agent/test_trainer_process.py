@@ -7,8 +7,10 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -34,7 +36,12 @@ def work(tmp_path: Path) -> Path:
 
 
 def start(
-    work: Path, *trainer: str, node: int = 0, rendezvous: str = "127.0.0.1:1", stdout: int = subprocess.DEVNULL
+    work: Path,
+    *trainer: str,
+    node: int = 0,
+    rendezvous: str = "127.0.0.1:1",
+    stdout: int = subprocess.DEVNULL,
+    more: Mapping[str, str] = MappingProxyType({}),
 ) -> subprocess.Popen[str]:
     argv = [sys.executable, "-m", "adapter_agent", "train", f"--node={node}", f"--work={work}"]
     argv += [
@@ -45,7 +52,7 @@ def start(
         "-c",
         *trainer,
     ]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    environment = {**os.environ, **more, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     return subprocess.Popen(argv, env=environment, stdout=stdout, stderr=subprocess.DEVNULL, text=True)
 
 
@@ -91,6 +98,20 @@ def test_a_complete_training_ends_only_when_its_checkpoint_is_committed(work: Pa
     word = last_word(work)
     assert word.checkpoint is not None
     assert (word.reason, word.checkpoint.step) == ("Complete", 7)
+
+
+@pytest.mark.process
+def test_a_proxy_in_the_environment_does_not_stand_between_a_node_and_its_agent(work: Path) -> None:
+    report = Report(work / "output", "s3://bucket/run")
+    report.committed(
+        IndexEntry.model_validate({"step": 7, "committedAt": NOW, "bytes": 5, "manifestSha256": "0" * 64, "attempt": 1})
+    )
+    proxies = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
+    with serving("127.0.0.1", 0, report) as url:
+        (work / "agent" / "address.json").write_text(json.dumps({"url": url}))
+        process = start(work, ENDS, str(work / "output" / "outcome.json"), outcome("Complete", 0), "0", more=proxies)
+        assert process.wait(30) == 0
+    assert last_word(work).reason == "Complete"
 
 
 @pytest.mark.process

@@ -17,13 +17,20 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from adapter_agent import attempt_index, index, restore, retention
+from adapter_agent import attempt_index, index, restore, retention, start
 from adapter_agent.errors import ConditionalWritesIgnored, Fenced, ObjectMissing, OtherLayout, OwnerOnly
 from adapter_agent.index import Claim
 from adapter_agent.store import Store
 from adapter_api.retention import Policy
 from tests.agent.support.faulty_proxy import Proxy
-from tests.agent.support.node import MakeNode, committed_steps, stop, upload_and_commit, write_checkpoint
+from tests.agent.support.node import (
+    MakeNode,
+    committed_steps,
+    put_marked,
+    stop,
+    upload_and_commit,
+    write_checkpoint,
+)
 from tests.agent.support.seaweed import KEY, SECRET
 
 Open = Callable[..., Store]
@@ -54,8 +61,7 @@ def open_store(plain: Proxy, output_uri: str, aws: Session) -> Open:
 
 def claim(store: Store, attempt: int) -> Claim:
     wanted = Claim(attempt, f"nonce-{attempt}")
-    index.claim(store, wanted)
-    return wanted
+    return replace(wanted, run=index.claim(store, wanted).run)
 
 
 def test_it_is_refused_unless_the_job_says_so(open_store: Open) -> None:
@@ -159,8 +165,8 @@ def test_the_sweep_removes_what_older_attempts_left(open_store: Open, tmp_path: 
     old = open_store()
     first = claim(old, 1)
     upload_and_commit(old, first, 10, write_checkpoint(tmp_path, 10))
-    old.put("attempts/1/checkpoint-20/a.safetensors", b"x")
-    old.put("attempts/1.json", b"{}")
+    put_marked(old, first, "attempts/1/checkpoint-20/a.safetensors")
+    start.announce(old, start.Start(attempt=1, nonce=first.nonce, run=first.run))
     new = open_store()
     second = claim(new, 2)
     assert retention.sweep(new, second, datetime.now(UTC)) == (20,)

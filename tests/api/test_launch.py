@@ -2,11 +2,13 @@
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from adapter_api.base import MAX_INT
 from adapter_api.document import parse, validate
 from adapter_api.job import AdapterTrainingJob
-from adapter_api.launch import NodePlace, launch
+from adapter_api.launch import NodePlace, epoch, launch
 
 PLACE = NodePlace(
     index=0, rendezvous_host="digits-1-0.digits", rendezvous_port=29400, address="10.0.0.7", work="/work", data="/data"
@@ -96,3 +98,19 @@ def test_commands_share_no_environment() -> None:
     commands = launch(job(), "uid", 1, PLACE)
     commands.restore.env["ADDED"] = "1"
     assert "ADDED" not in commands.sync.env
+
+
+CREATED = datetime(2026, 12, 1, 12, 0, 0, tzinfo=UTC)
+
+
+def test_epochs_order_the_attempts_of_a_job_and_those_of_the_job_that_takes_its_place() -> None:
+    next_job = CREATED + timedelta(seconds=1)
+    attempts = (1, 2, 99_999, 100_000, 100_001, 1_999_999)
+    epochs = [epoch(created, attempt) for created in (CREATED, next_job) for attempt in attempts]
+    assert epochs == sorted(set(epochs))
+
+
+def test_epochs_are_above_every_claim_that_an_older_build_has_stored() -> None:
+    stored = int(CREATED.timestamp()) * 100_000 + 99_999
+    assert epoch(CREATED, 1) > stored
+    assert epoch(datetime(2112, 1, 1, tzinfo=UTC), 1_999_999) <= MAX_INT

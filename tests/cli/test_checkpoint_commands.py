@@ -15,7 +15,7 @@ from adapter_agent.errors import StorageError
 from adapter_agent.index import Claim
 from adapter_agent.start import Source, Start, announce
 from adapter_agent.store import Store
-from adapter_api.checkpoint import folder_name
+from adapter_api.checkpoint import INDEX_KEY, folder_name
 from atj.address import located
 from atj.errors import CommandError
 from atj.main import app
@@ -189,3 +189,25 @@ def test_tensors_of_another_shape_are_named(atj: Atj, store: Store, tmp_path: Pa
 def test_an_address_names_an_output_or_one_of_its_checkpoints(text: str, uri: str, step: int | None) -> None:
     with located(text, "http://127.0.0.1:9") as (committed, named):
         assert (committed.uri, named) == (uri, step)
+
+
+def test_a_lost_index_is_rebuilt_by_adopt_and_what_does_not_verify_is_named(atj: Atj, store: Store) -> None:
+    store.put("checkpoint-20/unet/model.safetensors", b"damaged")
+    store.put("checkpoint-500/optimizer.bin", b"theirs")
+    store.delete(INDEX_KEY)
+    assert f"if it was lost: atj checkpoints adopt {store.uri}" in atj.refused("list")
+    told = " ".join(atj("adopt").output.split())
+    assert "checkpoint-10: " in told
+    assert "whole, in the index again" in told
+    assert "checkpoint-20: stays out of the index, and as it is: unet/model.safetensors" in told
+    assert "checkpoint-500: stays out of the index" in told
+    assert "names 2 checkpoints; the next attempt after 1 goes on" in told
+    assert committed_steps(store) == [10, 30]
+    assert "has an index" in atj.refused("adopt")
+
+
+def test_adopt_takes_an_output_and_not_a_checkpoint(store: Store) -> None:
+    argv = ["checkpoints", "adopt", f"{store.uri}/checkpoint-10", f"--endpoint-url={store.endpoint}"]
+    error = CliRunner().invoke(app, argv).exception
+    assert isinstance(error, CommandError)
+    assert "give the output address that it lies in" in str(error)

@@ -24,6 +24,15 @@ def test_a_new_job_is_launched_as_attempt_1_at_once() -> None:
     assert decision.start_time == NOW
 
 
+def test_nothing_is_launched_in_the_second_of_a_jobs_creation_so_that_its_epochs_are_its_own() -> None:
+    new = Observed(created=NOW)
+    waiting = decide(job(), new, NOW)
+    assert (waiting.actions, waiting.look_at) == ((), after(1))
+    launching = decide(job(), new, after(1))
+    assert launching.actions == (Launch(1),)
+    assert (waiting.state, waiting.reason, waiting.message) == (launching.state, launching.reason, launching.message)
+
+
 def test_a_job_that_is_created_suspended_launches_nothing_and_has_not_started() -> None:
     decision = decide(job({"suspend": True}), Observed(), NOW)
     assert (decision.state, decision.reason, decision.actions) == (State.SUSPENDED, "Suspended", ())

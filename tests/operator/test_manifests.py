@@ -13,6 +13,7 @@ from pydantic.alias_generators import to_camel
 
 from adapter_api.document import parse, validate
 from adapter_api.job import JobSpec
+from adapter_api.launch import epoch
 from adapter_api.training import TrainingConfig
 from adapter_operator.manifests import manifests, service, specification
 from adapter_operator.pods import pod_template
@@ -119,8 +120,8 @@ def test_every_attempt_has_a_rendezvous_of_its_own_and_a_higher_epoch() -> None:
     first, second = (json.dumps(sent("plain", attempt)[-1]) for attempt in (1, 2))
     assert "digits-1-0.digits:29500" in first
     assert "digits-2-0.digits:29500" in second
-    assert f"--attempt={int(CREATED.timestamp())}00001" in first
-    assert f"--attempt={int(CREATED.timestamp())}00002" in second
+    assert f"--attempt={epoch(CREATED, 1)}" in first
+    assert f"--attempt={epoch(CREATED, 2)}" in second
 
 
 def test_a_configuration_keeps_its_name_as_long_as_it_is_the_same() -> None:

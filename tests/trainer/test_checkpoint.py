@@ -78,3 +78,31 @@ def test_retention_keeps_also_the_best_and_every_so_many_steps(tmp_path: Path) -
     policy = Policy(last=1, every=2, best=KeepBest(metric="loss", count=1))
     metrics = {**checkpoint.metrics_of(tmp_path), 6: {"loss": 0.2}}
     assert checkpoint.doomed(tmp_path, policy, 6, metrics) == [5]
+
+
+def held(pass_id: str) -> checkpoint.Held:
+    return checkpoint.Held(state=True, tensors=["model/unet.safetensors"], pass_id=pass_id)
+
+
+def test_nodes_go_on_from_a_step_that_they_have_of_one_pass() -> None:
+    first = {10: held("first"), 20: held("first")}
+    assert checkpoint.newest_of([first, first]) == 20
+    assert checkpoint.newest_of([first, {10: held("first"), 20: held("second")}]) == 10
+    assert checkpoint.newest_of([{20: held("first")}, {20: held("second")}]) is None
+
+
+def test_a_folder_of_two_passes_is_no_checkpoint(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint-10"
+    folder.mkdir()
+    for rank, pass_id in enumerate(("first", "first")):
+        (folder / f"complete-rank-{rank:05d}.json").write_text(f'{{"step": 10, "pass": "{pass_id}", "files": {{}}}}')
+    assert checkpoint.fault_of(folder) is None
+    (folder / "complete-rank-00001.json").write_text('{"step": 10, "pass": "second", "files": {}}')
+    assert checkpoint.fault_of(folder) == "complete-rank-00001.json is of another pass than complete-rank-00000.json"
+
+
+def test_a_checkpoint_of_an_older_build_is_of_no_pass_and_gone_on_from(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint-10"
+    folder.mkdir()
+    (folder / "complete-rank-00000.json").write_text('{"step": 10, "files": {}}')
+    assert checkpoint.complete_steps(tmp_path)[10].pass_id == ""

@@ -176,6 +176,15 @@ def test_nodes_that_hold_only_their_own_shards_resume_together(
 
 
 @pytest.mark.process
+def test_nodes_of_one_start_seal_what_they_save_as_of_one_pass_and_those_of_another_as_of_another(
+    nodes: list[Path], shards: Path
+) -> None:
+    passes = [{held.pass_id for held in checkpoint.complete_steps(output).values()} for output in (*nodes, shards)]
+    assert passes[0] == passes[1] != passes[2]
+    assert [len(each) for each in passes] == [1, 1, 1]
+
+
+@pytest.mark.process
 def test_a_lost_node_takes_its_shards_with_it_and_an_older_whole_checkpoint_is_used(nodes: list[Path]) -> None:
     whole, lost = (checkpoint.complete_steps(node) for node in nodes)
     assert checkpoint.newest_of([whole, lost]) == STEPS

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from adapter_agent.errors import Damaged, EndpointUnreachable, ObjectMissing
+from adapter_agent.errors import EndpointUnreachable, IndexDamaged, ObjectMissing
 from adapter_agent.store import Store
 from adapter_api.checkpoint import ATTEMPTS, CheckpointIndex
 
@@ -55,7 +55,7 @@ def read(store: Store) -> tuple[Written, CheckpointIndex | None]:
     """What is there, and the index that counts; None where there is none yet.
 
     Raises:
-        Damaged: it is not an index.
+        IndexDamaged: it is not an index.
     """
     for _ in range(_LOOKS):
         written = look(store)
@@ -67,7 +67,10 @@ def read(store: Store) -> tuple[Written, CheckpointIndex | None]:
         except ObjectMissing:
             continue  # replaced by a newer one
         except ValidationError:
-            raise Damaged(f"{store.uri_of(key)}: is not an index of checkpoints") from None
+            raise IndexDamaged(
+                f"{store.uri_of(key)}: is not an index of checkpoints; restore the object, or rebuild it from the "
+                f"checkpoints that verify: atj checkpoints adopt {store.uri}"
+            ) from None
     raise EndpointUnreachable(f"{store.uri}: its index changes faster than it can be read; try again")
 
 
@@ -85,6 +88,11 @@ def write(store: Store, index: CheckpointIndex, written: Written) -> None:
     store.last_number = number
     store.put(_key(index.attempt, number), index.model_dump_json(indent=2).encode() + b"\n")
     store.delete(*(_key(index.attempt, each) for each in there))
+
+
+def keys(written: Written, attempt: int) -> list[str]:
+    """Keys of an attempt's indexes, the oldest first."""
+    return [_key(attempt, number) for number in written.numbers.get(attempt, [])]
 
 
 def _key(attempt: int, number: int) -> str:

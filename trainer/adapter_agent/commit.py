@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from adapter_agent import content, index
+from adapter_agent import content, index, seals
 from adapter_agent.errors import ContentConflict, Damaged, ObjectMissing
 from adapter_agent.index import Claim
 from adapter_agent.store import Store
@@ -27,14 +27,15 @@ _FACTS = {"metrics": "metrics.json", "versions": "versions.json"}
 
 
 def receipts_of(store: Store, claim: Claim, step: int, nodes: int) -> list[Receipt] | None:
-    """The receipts of all nodes for a step in this attempt; None as long as one is missing."""
+    """The receipts of all nodes for a step in this attempt, of one pass; None as long as one is missing."""
     receipts = []
     for node in range(nodes):
         receipt = read_receipt(store, claim, step, node)
         if receipt is None or receipt.attempt != claim.attempt:
             return None
         receipts.append(receipt)
-    return receipts
+    # A node whose receipt is of an earlier pass sends another one: that pass never got to this step on every node.
+    return receipts if len({receipt.pass_id for receipt in receipts}) == 1 else None
 
 
 def commit(
@@ -45,12 +46,17 @@ def commit(
     Raises:
         Fenced: a newer attempt owns the output; nothing was committed.
         Damaged: the receipts contradict each other, or the trainer's JSON files are not what they should be.
+        ContentConflict: `folder` is of another pass than the receipts.
     """
-    step = receipts[0].step
+    step, pass_id = receipts[0].step, receipts[0].pass_id
+    if seals.pass_of(folder) != pass_id:
+        raise ContentConflict(
+            f"{folder}: was saved anew by a later pass; it is committed when it has been uploaded anew"
+        )
     key = f"{index.folder(store, claim, step)}/{MANIFEST_NAME}"
-    manifest, body = _existing_manifest(store, claim, key) or (None, b"")
+    manifest, body = _existing_manifest(store, claim, key, pass_id) or (None, b"")
     if manifest is None:
-        manifest = build_manifest(receipts, folder, world_size, now)
+        manifest = build_manifest(receipts, folder, world_size, now, claim.run)
         body = manifest.model_dump_json(indent=2, exclude_none=True).encode()
         create_document(store, claim, key, body)
     entry = IndexEntry(
@@ -76,18 +82,26 @@ def commit(
     return index.change(store, claim, with_entry).entry(step) or entry
 
 
-def _existing_manifest(store: Store, claim: Claim, key: str) -> tuple[CheckpointManifest, bytes] | None:
-    """The manifest that this attempt wrote before it was interrupted; those of other attempts do not count."""
+def _existing_manifest(store: Store, claim: Claim, key: str, pass_id: str) -> tuple[CheckpointManifest, bytes] | None:
+    """The manifest that this attempt wrote before it was interrupted; those of other attempts and passes do not count."""
     try:
         body, _ = store.get(key)
         manifest = CheckpointManifest.model_validate_json(body)
     except (ObjectMissing, ValidationError):
         return None
-    return (manifest, body) if manifest.attempt == claim.attempt else None
+    return (manifest, body) if (manifest.attempt, manifest.pass_id) == (claim.attempt, pass_id) else None
 
 
-def build_manifest(receipts: list[Receipt], folder: Path, world_size: int, now: datetime) -> CheckpointManifest:
-    """Every file of every receipt, sorted by path, with what rank 0 wrote about the checkpoint."""
+def build_manifest(
+    receipts: list[Receipt], folder: Path, world_size: int, now: datetime, run: str = ""
+) -> CheckpointManifest:
+    """Every file of every receipt, sorted by path, with what rank 0 wrote about the checkpoint.
+
+    Raises:
+        Damaged: two receipts name one file, or are of different passes; or rank 0's JSON files are not what they should be.
+    """
+    if len({receipt.pass_id for receipt in receipts}) > 1:
+        raise Damaged(f"checkpoint {receipts[0].step}: the nodes' receipts are of different passes")
     files: dict[str, FileEntry] = {}
     for entry in (entry for receipt in receipts for entry in receipt.files):
         if entry.path in files:
@@ -99,6 +113,8 @@ def build_manifest(receipts: list[Receipt], folder: Path, world_size: int, now: 
             {
                 "step": receipts[0].step,
                 "attempt": receipts[0].attempt,
+                "run": run,
+                "pass_id": receipts[0].pass_id,
                 "nodes": len(receipts),
                 "world_size": world_size,
                 "created_at": now,

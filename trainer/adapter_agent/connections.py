@@ -20,6 +20,8 @@ from botocore.exceptions import ConnectionClosedError, EndpointConnectionError, 
 from botocore.utils import get_environ_proxies
 from urllib3 import HTTPResponse
 
+from adapter_agent.proxies import is_loopback
+
 CONTINUE_SECONDS = 1.0
 """How long a store may take to say that it wants the body; some never do."""
 
@@ -80,7 +82,8 @@ class Connections:
 
     def can_carry(self, request: AWSPreparedRequest) -> bool:
         """Whether a request may go this way."""
-        return urlsplit(request.url).scheme == "http" and not get_environ_proxies(request.url)
+        is_direct = is_loopback(request.url) or not get_environ_proxies(request.url)
+        return urlsplit(request.url).scheme == "http" and is_direct
 
     def exchange(self, request: AWSPreparedRequest, body: Body | None = None) -> "Exchange":
         """Sends a request; returns when the headers of the reply are there. Raises what botocore would."""

@@ -58,6 +58,18 @@ class Damaged(StorageError):
     """What storage returned is not what was committed, or is of a kind that is never accepted."""
 
 
+class IndexDamaged(Damaged):
+    """The index cannot be read: a person decides what counts."""
+
+    exit_code = ExitCode.INVALID
+
+
+class IndexLost(StorageError):
+    """Checkpoints are there, and no index that says whose they are and which of them count."""
+
+    exit_code = ExitCode.INVALID
+
+
 class UnreliableConnection(StorageError):
     """What arrives differs from one time to the next: nothing is known about what storage holds."""
 

@@ -49,7 +49,7 @@ def _described(store: Store) -> CheckpointManifest:
     step = content.read_json_object(body, store.uri_of(STATE_FILE)).get("step")
     if not isinstance(step, int) or step < 0:
         raise Damaged(f"{store.uri_of(STATE_FILE)}: says no step")
-    objects = [facts for facts in store.list() if not facts.key.endswith("/") and not facts.key.startswith("nodes/")]
+    objects = [facts for facts in store.list() if not facts.is_marker and not facts.key.startswith("nodes/")]
     for facts in objects:
         content.refuse_name(facts.key)
     try:

@@ -9,11 +9,11 @@ import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
-from adapter_agent import attempt_index
+from adapter_agent import attempt_index, unexplained
 from adapter_agent.attempt_index import Written
 from adapter_agent.backoff import Deadline
 from adapter_agent.errors import (
@@ -21,6 +21,8 @@ from adapter_agent.errors import (
     Damaged,
     EndpointUnreachable,
     Fenced,
+    IndexDamaged,
+    IndexLost,
     NothingThere,
     ObjectMissing,
     OtherLayout,
@@ -46,6 +48,8 @@ class Claim:
 
     attempt: int
     nonce: str
+    run: str = field(default="", compare=False)
+    """Of the index; what this attempt writes carries it. Empty until it is known, and for what an older build has begun."""
 
 
 def fenced(index: CheckpointIndex, attempt: int, store: Store) -> Fenced:
@@ -76,7 +80,7 @@ def read(store: Store) -> Held | None:
     """The index; None where there is none yet.
 
     Raises:
-        Damaged: the object is not an index.
+        IndexDamaged: the object is not an index.
     """
     held = _read_shared(store) if store.conditional else _read_scoped(store)
     # Whoever only reads has not been told which way an output is written; whoever writes must not mix them.
@@ -98,10 +102,12 @@ def _read_shared(store: Store) -> Held | None:
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, fault["loc"]))
-        raise Damaged(
-            f"{store.uri_of(INDEX_KEY)}: is not an index of checkpoints ({where}: {fault['msg']}); restore the object, "
-            "or choose another output address"
+        raise IndexDamaged(
+            f"{store.uri_of(INDEX_KEY)}: is not an index of checkpoints ({where}: {fault['msg']}); restore the object, or "
+            f"rebuild it from the checkpoints that verify: atj checkpoints adopt {store.uri}"
         ) from None
+    except Damaged as error:
+        raise IndexDamaged(f"{error}; it can be rebuilt: atj checkpoints adopt {store.uri}") from None
 
 
 def read_owned(store: Store, owner: Claim) -> Held:
@@ -109,10 +115,14 @@ def read_owned(store: Store, owner: Claim) -> Held:
 
     Raises:
         Fenced: it does not, or not any more.
+        IndexLost: there is none any more.
     """
     held = read(store)
     if held is None:
-        raise Fenced(f"{store.uri_of(INDEX_KEY)} is gone; attempt {owner.attempt} changes nothing more there")
+        raise IndexLost(
+            f"{store.uri_of(INDEX_KEY)} is gone; attempt {owner.attempt} changes nothing there until it is back: restore "
+            f"the object, or rebuild it from the checkpoints that verify: atj checkpoints adopt {store.uri}"
+        )
     if (held.index.attempt, held.index.nonce) != (owner.attempt, owner.nonce):
         raise fenced(held.index, owner.attempt, store)
     if held.written is not None:
@@ -135,11 +145,15 @@ def claim(store: Store, wanted: Claim) -> CheckpointIndex:
 
     Raises:
         Fenced: a newer attempt has it, or another process of the same attempt.
+        IndexLost: there is no index, and checkpoints of whoever.
+        IndexDamaged: what is in its place is none.
     """
     deadline = Deadline(CHANGE_SECONDS, f"a chance to claim {store.uri_of(INDEX_KEY)}")
     while True:
         held = read(store)
         _refuse_other_layout(store, held)
+        if held is None:
+            unexplained.refuse(store, wanted.attempt)
         if not store.conditional:
             return _claim_scoped(store, wanted, held)
         if held is not None:
@@ -148,13 +162,19 @@ def claim(store: Store, wanted: Claim) -> CheckpointIndex:
                 return held.index
             if held.index.attempt >= wanted.attempt:
                 raise fenced(held.index, wanted.attempt, store)
-        before = CheckpointIndex(attempt=0, nonce="") if held is None else held.index
-        body = encode(before.model_copy(update={"attempt": wanted.attempt, "nonce": wanted.nonce}))
         try:
-            _write(store, body, held)
-        except (PreconditionFailed, EndpointUnreachable) as error:
+            _write(store, encode(_taken(None if held is None else held.index, wanted)), held)
+        except (PreconditionFailed, ObjectMissing, EndpointUnreachable) as error:
             log.info("claiming again, the last try's result is unknown: %s", error)
             deadline.pause()
+
+
+def _taken(before: CheckpointIndex | None, wanted: Claim) -> CheckpointIndex:
+    base = before or CheckpointIndex(attempt=0, nonce="")
+    # Whoever claims first names the run; and whoever first claims what an older build has begun.
+    return base.model_copy(
+        update={"attempt": wanted.attempt, "nonce": wanted.nonce, "run": base.run or wanted.run or wanted.nonce}
+    )
 
 
 def _refuse_other_layout(store: Store, held: Held | None) -> None:
@@ -176,9 +196,7 @@ def _claim_scoped(store: Store, wanted: Claim, held: Held | None) -> CheckpointI
     _refuse_older(store, wanted, written)
     if before is not None and before.attempt >= wanted.attempt:
         raise fenced(before, wanted.attempt, store)
-    base = before or CheckpointIndex(attempt=0, nonce="")
-    claimed = base.model_copy(update={"attempt": wanted.attempt, "nonce": wanted.nonce})
-    attempt_index.write(store, claimed, written)
+    attempt_index.write(store, _taken(before, wanted), written)
     return read_owned(store, wanted).index
 
 
@@ -197,7 +215,10 @@ def _held(store: Store, owner: Claim | None) -> Held:
         return read_owned(store, owner)
     held = read(store)
     if held is None:
-        raise NothingThere(f"{store.uri} at {store.endpoint} holds no {INDEX_KEY}; correct the address")
+        raise NothingThere(
+            f"{store.uri} at {store.endpoint} holds no {INDEX_KEY}; correct the address, or if it was lost: "
+            f"atj checkpoints adopt {store.uri}"
+        )
     return held
 
 
@@ -220,7 +241,7 @@ def change(store: Store, owner: Claim | None, wish: Callable[[CheckpointIndex], 
             if held.written is not None:
                 return _write_scoped(store, owner, wanted, held.written)
             _write(store, encode(wanted), held)
-        except (PreconditionFailed, EndpointUnreachable) as error:
+        except (PreconditionFailed, ObjectMissing, EndpointUnreachable) as error:
             log.info("reading the index again, the last change's result is unknown: %s", error)
             deadline.pause()
         else:
@@ -257,7 +278,7 @@ def await_claim(store: Store, attempt: int) -> Claim:
         held = read(store)
         _refuse_other_layout(store, held)
         if held is not None and held.index.attempt == attempt:
-            return Claim(attempt, held.index.nonce)
+            return Claim(attempt, held.index.nonce, held.index.run)
         if held is not None and held.index.attempt > attempt:
             raise fenced(held.index, attempt, store)
         deadline.pause()

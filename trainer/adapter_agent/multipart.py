@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from adapter_agent import local, parallel
 from adapter_agent.errors import Damaged, EndpointUnreachable, ObjectMissing, PreconditionFailed, StorageError
 from adapter_agent.file_body import FileBody
+from adapter_agent.open_uploads import Recorder
 from adapter_agent.store import Store
 from adapter_api.base import Count, PositiveCount, ResourceModel
 
@@ -52,6 +53,8 @@ class Origin:
     """File that remembers the upload for a process that comes after this one."""
     known: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of committed content -> its key."""
+    recorder: Recorder | None = None
+    """Keeps records of uploads in storage, for whoever has to end them."""
 
 
 class SentPart(ResourceModel):
@@ -121,7 +124,7 @@ def send(
         if found != facts:
             raise Damaged(f"{path}: changed while it was uploaded")
         facts = found
-    upload = _continued(store, key, facts, origin.journal) or _begin(store, key, facts, metadata, origin.journal)
+    upload = _continued(store, key, facts, origin) or _begin(store, key, facts, metadata, origin)
     try:
         upload = _send_missing(store, upload, path, facts, on_bytes, origin)
         parts: list[CompletedPartTypeDef] = [
@@ -133,20 +136,20 @@ def send(
                 MultipartUpload={"Parts": parts}, **conditions,  # type: ignore[arg-type]
             )  # fmt: skip
     except ObjectMissing as error:
-        _forget(origin.journal)
+        _forget(origin, upload)
         raise PreconditionFailed(f"{error}: the upload has ended, perhaps well, while its reply was lost") from error
     except (PreconditionFailed, Damaged):
         _abort(store, upload)
-        _forget(origin.journal)
+        _forget(origin, upload)
         raise
     except BaseException:
         if origin.journal is None:
             _abort(store, upload)
         raise
-    _forget(origin.journal)
+    _forget(origin, upload)
 
 
-def _begin(store: Store, key: str, facts: local.FileFacts, metadata: Mapping[str, str], journal: Path | None) -> Upload:
+def _begin(store: Store, key: str, facts: local.FileFacts, metadata: Mapping[str, str], origin: Origin) -> Upload:
     with store.naming(key):
         upload_id = store.client.create_multipart_upload(
             Bucket=store.bucket, Key=store.full_key(key), ChecksumAlgorithm="CRC32C", Metadata=metadata
@@ -154,27 +157,29 @@ def _begin(store: Store, key: str, facts: local.FileFacts, metadata: Mapping[str
     upload = Upload(
         key=key, upload_id=upload_id, size=facts.size, sha256=facts.sha256, part_bytes=part_bytes(facts.size)
     )
-    _remember(journal, upload)
+    if origin.recorder is not None:
+        origin.recorder.begun(key, upload_id)
+    _remember(origin.journal, upload)
     return upload
 
 
-def _continued(store: Store, key: str, facts: local.FileFacts, journal: Path | None) -> Upload | None:
+def _continued(store: Store, key: str, facts: local.FileFacts, origin: Origin) -> Upload | None:
     """The upload that the journal remembers, with the parts that the store has; None if there is none to go on with."""
-    if journal is None:
+    if origin.journal is None:
         return None
     try:
-        upload = Upload.model_validate_json(journal.read_bytes())
+        upload = Upload.model_validate_json(origin.journal.read_bytes())
     except (OSError, ValidationError):
         return None
     same = (upload.key, upload.size, upload.sha256, upload.part_bytes)
     if same != (key, facts.size, facts.sha256, part_bytes(facts.size)):
         _abort(store, upload)
-        _forget(journal)
+        _forget(origin, upload)
         return None
     try:
         there = _stored_parts(store, upload)
     except ObjectMissing:
-        _forget(journal)
+        _forget(origin, upload)
         if store.head(key) is not None:
             raise PreconditionFailed(f"{store.uri_of(key)}: is there already") from None
         return None
@@ -253,10 +258,7 @@ def _with_parts(upload: Upload, sent: Mapping[int, SentPart]) -> Upload:
 def _abort(store: Store, upload: Upload) -> None:
     """The first error counts; what stays is ended by the commit, or by the next attempt's sweep."""
     try:
-        with store.naming(upload.key):
-            store.client.abort_multipart_upload(
-                Bucket=store.bucket, Key=store.full_key(upload.key), UploadId=upload.upload_id
-            )
+        store.abort_upload(upload.key, upload.upload_id)
     except StorageError as error:
         log.info("an upload could not be ended: %s", error)
 
@@ -266,6 +268,8 @@ def _remember(journal: Path | None, upload: Upload) -> None:
         local.write_whole(journal, upload.model_dump_json().encode())
 
 
-def _forget(journal: Path | None) -> None:
-    if journal is not None:
-        journal.unlink(missing_ok=True)
+def _forget(origin: Origin, upload: Upload) -> None:
+    if origin.recorder is not None:
+        origin.recorder.ended(upload.upload_id)
+    if origin.journal is not None:
+        origin.journal.unlink(missing_ok=True)

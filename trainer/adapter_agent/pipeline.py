@@ -5,11 +5,11 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from adapter_agent import index, local, retention, stopping
+from adapter_agent import index, local, open_uploads, retention, seals, stopping
 from adapter_agent.backoff import delays
 from adapter_agent.commit import commit, receipts_of
 from adapter_agent.encodings import Exchange
-from adapter_agent.errors import ContentConflict, Damaged, StorageError
+from adapter_agent.errors import ContentConflict, Damaged, EndpointUnreachable, Fenced, StorageError
 from adapter_agent.extras import Extras
 from adapter_agent.multipart import COPY_BYTES
 from adapter_agent.options import SyncOptions
@@ -46,7 +46,8 @@ class Pipeline:
         self._begun = False
         self._settled_step = -1 if begun.source is None else begun.source.step
         """Up to here nothing is to be committed any more."""
-        self._uploaded: set[int] = set()
+        self._uploaded: dict[int, str] = {}
+        """Step -> the pass of which this node has uploaded it."""
         self._upload_began: dict[int, float] = {}
         self._expire: bool = False
         source = begun.source
@@ -82,18 +83,18 @@ class Pipeline:
                 self._commit_uploaded()
             else:
                 self._learn_commits()
-        if self._expire:
-            self._clear_away()
-        self._delete_due()
+        untidy = self._tidy()
         self._extras.send_samples(settled=last)
         if not last and self._encodings is not None:
             self._encodings.send_next()
             if self._options.nodes > 1 and self._report.progress().phase == "encoding":
                 self._encodings.fetch_some()
-        if problem is not None:
-            raise problem
+        if problem is not None or (untidy is not None and not last):
+            raise problem or untidy  # type: ignore[misc]
         if not last or self._to_upload() or (self._options.node == 0 and self._uploaded):
             return False
+        if untidy is not None:
+            log.warning("everything is committed; what it replaces stays: %s", untidy)
         self._extras.send_logs()
         self._send_encodings()
         return True
@@ -130,13 +131,17 @@ class Pipeline:
 
     def _to_upload(self) -> list[int]:
         """All that is there, oldest first; but in the time that a stop leaves, only what is best to have."""
-        waiting = [step for step in self._pending() if step not in self._uploaded]
+        waiting = [step for step in self._pending() if not self._is_uploaded(step)]
         seconds = stopping.seconds_left(self._folders.agent)
         if seconds is None:
             return waiting
         sizes = {step: local.bytes_below(self._folders.checkpoint(step)) for step in waiting}
         chosen = stopping.next_upload(sizes, self._report.bytes_per_second, seconds)
         return [] if chosen is None else [chosen]
+
+    def _is_uploaded(self, step: int) -> bool:
+        """Whether what this node has of a step is in storage: a later pass may have saved it anew."""
+        return step in self._uploaded and self._uploaded[step] == seals.pass_of(self._folders.checkpoint(step))
 
     def _upload(self, step: int) -> None:
         self._report.uploading(local.bytes_below(self._folders.checkpoint(step)))
@@ -147,22 +152,29 @@ class Pipeline:
                 self._folders.agent / "uploads", self._known,
             )  # fmt: skip
         self._report.uploaded()
-        self._uploaded.add(step)
+        self._uploaded[step] = receipt.pass_id
         self._looks, self._next_look = delays(FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS), 0.0
         log.info("uploaded this node's %d files of checkpoint %d", len(receipt.files), step)
 
     def _commit_uploaded(self) -> None:
         for step in sorted(self._uploaded):
             receipts = receipts_of(self._store, self._claim, step, self._options.nodes)
-            if receipts is not None:
+            if receipts is not None and receipts[0].pass_id == self._uploaded[step]:
                 entry = commit(
                     self._store, self._claim, receipts, self._folders.checkpoint(step), self._options.world_size,
                     self._now(),
                 )  # fmt: skip
-                # All receipts are there: what is still open was begun by a process that was killed.
-                self._store.abort_uploads(f"{index.folder(self._store, self._claim, step)}/")
                 log.info("committed checkpoint %d: %d bytes from %d nodes", step, entry.bytes, len(receipts))
                 self._settle(entry)
+                self._end_uploads(step)
+
+    def _end_uploads(self, step: int) -> None:
+        """All receipts are there: what is still open was begun by a process that was killed. Failing undoes no commit."""
+        try:
+            below = f"{index.folder(self._store, self._claim, step)}/"
+            open_uploads.end_recorded(self._store, self._claim.attempt, below)
+        except StorageError as error:
+            log.warning("uploads that a killed process left open stay until the next attempt: %s", error)
 
     def _learn_commits(self) -> None:
         """What the index says; after a restart of this process, what it said before."""
@@ -191,11 +203,23 @@ class Pipeline:
     def _settle(self, entry: IndexEntry) -> None:
         self._settled_step = entry.step
         self._learn_content(entry)
-        self._uploaded = {step for step in self._uploaded if step > entry.step}
+        self._uploaded = {step: pass_id for step, pass_id in self._uploaded.items() if step > entry.step}
         began = self._upload_began.get(entry.step)
         self._report.committed(entry, seconds=None if began is None else time.monotonic() - began)
         self._upload_began = {step: began for step, began in self._upload_began.items() if step > entry.step}
         self._expire = True
+
+    def _tidy(self) -> StorageError | None:
+        """Clears away what a commit has replaced. That the store refuses it undoes no commit; the fault is returned."""
+        try:
+            if self._expire:
+                self._clear_away()
+            self._delete_due()
+        except (Fenced, EndpointUnreachable):
+            raise
+        except StorageError as error:
+            return error
+        return None
 
     def _clear_away(self) -> None:
         """After a commit: storage keeps what the policy says, this node the newest one, and logs follow."""

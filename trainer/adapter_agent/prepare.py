@@ -3,10 +3,23 @@
 import logging
 import shutil
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from adapter_agent import encodings, exported, index, local, models, quarantine, restore, retention, staging, start
+from adapter_agent import (
+    encodings,
+    exported,
+    index,
+    local,
+    models,
+    quarantine,
+    restore,
+    retention,
+    staging,
+    start,
+    unexplained,
+)
 from adapter_agent.errors import Damaged, NothingThere, disk_error
 from adapter_agent.index import Claim
 from adapter_agent.options import RestoreOptions
@@ -41,19 +54,32 @@ def _lead(options: RestoreOptions, output: Store) -> Start:
     before = start.kept(options.folders)
     again = before is not None and before.attempt == options.attempt
     claim = before.claim if before is not None and again else Claim(options.attempt, uuid.uuid4().hex)
+    if index.read(output) is None:
+        unexplained.refuse(output, options.attempt)  # before the probe writes anything
     if output.conditional:
         index.probe(output, options.attempt)
     # Kept first: a process that dies between claim and reply must recognise its own claim when it is run again.
     start.keep(options.folders, Start(attempt=claim.attempt, nonce=claim.nonce))
     current = index.claim(output, claim)
+    claim = replace(claim, run=current.run)
     log.info("attempt %d owns %s", claim.attempt, output.uri)
     begun = _restore_own(options, output, claim, current) or _restore_foreign(options, claim)
     if not again:
         # Run again, another node's upload of this attempt may be under way, which must not be taken for a leftover.
-        retention.sweep(output, claim, datetime.now(UTC))
+        retention.sweep(
+            output, claim, datetime.now(UTC), lambda step, folder: _is_resumed(options, output, step, folder)
+        )
     start.announce(output, begun)
     _stage(options)
     return begun
+
+
+def _is_resumed(options: RestoreOptions, output: Store, step: int, folder: str) -> bool:
+    """Whether a folder of the output is what the job resumes from, or holds that."""
+    if options.resume is None:
+        return False
+    resumed, address = options.resume.uri.rstrip("/"), output.uri_of(folder)
+    return f"{resumed}/".startswith(f"{address}/") or (resumed == output.uri and step == options.resume_step)
 
 
 def _restore_own(options: RestoreOptions, output: Store, claim: Claim, current: CheckpointIndex) -> Start | None:
@@ -71,13 +97,13 @@ def _start(claim: Claim, store: Store, restored: Restored) -> Start:
     source = Source(uri=store.uri, step=restored.entry.step, manifest_sha256=restored.entry.manifest_sha256)
     reasons = "; ".join(f"checkpoint {each.entry.step} cannot be used: {each.reason}" for each in restored.unusable)
     warning = f"started from checkpoint {restored.entry.step} instead: {reasons}" if reasons else None
-    return Start(attempt=claim.attempt, nonce=claim.nonce, source=source, warning=warning)
+    return Start(attempt=claim.attempt, nonce=claim.nonce, run=claim.run, source=source, warning=warning)
 
 
 def _restore_foreign(options: RestoreOptions, claim: Claim) -> Start:
     """Another run's checkpoint, where the job names one and has none of its own; otherwise the beginning."""
     if options.resume is None:
-        return Start(attempt=claim.attempt, nonce=claim.nonce)
+        return Start(attempt=claim.attempt, nonce=claim.nonce, run=claim.run)
     other = options.resume.connect()
     held = index.read(other)
     if held is None:
@@ -102,7 +128,7 @@ def _restore_exported(options: RestoreOptions, other: Store, claim: Claim) -> St
     body = _fetch_exported(options, other, manifest)
     log.info("starting from checkpoint %d in %s", manifest.step, other.uri)
     source = Source(uri=other.uri, step=manifest.step, manifest_sha256=local.facts_of_bytes(body).sha256)
-    return Start(attempt=claim.attempt, nonce=claim.nonce, source=source, exported=manifest)
+    return Start(attempt=claim.attempt, nonce=claim.nonce, run=claim.run, source=source, exported=manifest)
 
 
 def _fetch_exported(options: RestoreOptions, other: Store, manifest: CheckpointManifest) -> bytes:

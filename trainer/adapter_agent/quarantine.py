@@ -10,7 +10,7 @@ import logging
 from collections.abc import Collection, Iterable
 from datetime import datetime
 
-from adapter_agent import index, parallel, retention
+from adapter_agent import index, parallel
 from adapter_agent.errors import ObjectMissing
 from adapter_agent.index import Claim
 from adapter_agent.restore import Unusable
@@ -31,16 +31,17 @@ def quarantine(store: Store, claim: Claim, found: Iterable[Unusable], now: datet
         Fenced: a newer attempt owns the output; it decides.
     """
     damaged, records = tuple(found), []
+    copied: dict[str, list[str]] = {}
     for unusable in damaged:
         aside = folder_aside(unusable.entry)
-        _copy(store, f"{unusable.entry.folder}/", f"{aside}/")
+        copied[unusable.entry.manifest_sha256] = _copy(store, f"{unusable.entry.folder}/", f"{aside}/")
         records.append(_record(store, unusable, aside, now))
         log.error("CHECKPOINT %d IS QUARANTINED: its files are in %s", unusable.entry.step, store.uri_of(aside))
     known = index.change(store, claim, lambda current: _without(current, records)).quarantined
     for unusable in damaged:
         # Read for each: a newer attempt may have claimed, and committed this step, a moment ago.
         if index.read_owned(store, claim).index.entry(unusable.entry.step) is None:
-            retention.remove_data(store, unusable.entry.folder)
+            store.delete(*copied[unusable.entry.manifest_sha256])  # whoever has put them there: all of it is kept aside
     return known
 
 
@@ -67,8 +68,8 @@ def _without(current: CheckpointIndex, records: Collection[Quarantined]) -> Chec
     return current.model_copy(update={"checkpoints": usable, "quarantined": (*current.quarantined, *new)})
 
 
-def _copy(store: Store, source: str, target: str) -> None:
-    """Copies every object below `source` within the store, unless it has been copied before."""
+def _copy(store: Store, source: str, target: str) -> list[str]:
+    """Copies every object below `source` within the store, unless it has been copied before; returns their keys."""
     there = {facts.key.removeprefix(target): facts.size for facts in store.list(target)}
 
     def copy(facts: ObjectFacts) -> None:
@@ -80,4 +81,6 @@ def _copy(store: Store, source: str, target: str) -> None:
         except ObjectMissing as error:
             log.warning("it is gone, and cannot be kept: %s", error)
 
-    parallel.each(copy, list(store.list(source)), PARALLEL_COPIES)
+    there_now = list(store.list(source))
+    parallel.each(copy, there_now, PARALLEL_COPIES)
+    return [facts.key for facts in there_now]

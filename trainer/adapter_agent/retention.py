@@ -2,13 +2,13 @@
 
 import logging
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection
 from datetime import datetime
 
-from adapter_agent import index
+from adapter_agent import index, layout, open_uploads, removal, start
 from adapter_agent.index import Claim
 from adapter_agent.store import Store
-from adapter_api.checkpoint import ATTEMPTS, MANIFEST_NAME, CheckpointIndex, step_of
+from adapter_api.checkpoint import ATTEMPTS, CheckpointIndex
 from adapter_api.retention import Candidate, Policy, kept
 
 log = logging.getLogger(__name__)
@@ -55,11 +55,12 @@ def delete_due(store: Store, owner: Claim | None, now: datetime) -> CheckpointIn
     due = [removal for removal in current.removals if removal.delete_after <= now]
     if not due:
         return current
-    for removal in due:
+    for each in due:
         # Read for each: a newer attempt may have committed this step anew a moment ago.
-        if index.current(store, owner).entry(removal.step) is None:
-            remove_data(store, removal.folder)
-            log.info("deleted checkpoint %d, which left the index before", removal.step)
+        held = index.current(store, owner)
+        if held.entry(each.step) is None:
+            removal.remove_committed(store, each, held.run)
+            log.info("deleted checkpoint %d, which left the index before", each.step)
 
     def without_due(held: CheckpointIndex) -> CheckpointIndex:
         return held.model_copy(update={"removals": tuple(each for each in held.removals if each not in due)})
@@ -67,61 +68,70 @@ def delete_due(store: Store, owner: Claim | None, now: datetime) -> CheckpointIn
     return index.change(store, owner, without_due)
 
 
-def sweep(store: Store, claim: Claim, now: datetime) -> tuple[int, ...]:
-    """Removes checkpoint folders that the index does not name: what older attempts left unfinished.
+def sweep(
+    store: Store, claim: Claim, now: datetime, is_needed: Callable[[int, str], bool] = lambda _step, _folder: False
+) -> tuple[int, ...]:
+    """Removes what older attempts of this run left unfinished: marked objects in folders that the index does not name.
 
     Called before this attempt writes its first checkpoint, so nothing unnamed is its own. Removed checkpoints that may
     still be fetched stay; but not those that training will reach once more, after it had to go back.
+
+    Args:
+        store: The output.
+        claim: This attempt's.
+        now: Removals up to then are due.
+        is_needed: Whether the folder of a step, by its key, is to stay for another reason.
     """
     swept = []
-    for step, folder in sorted(_folders(store)):
+    for step, folder in sorted(layout.checkpoint_folders(store, scoped=not store.conditional)):
         # Read for each folder: a newer attempt may have claimed, and committed this step, a moment ago.
         # Some stores go on listing a folder that has just become empty, so that nothing is removed.
         current = index.read_owned(store, claim).index
         named = {entry.folder for entry in current.checkpoints} | _still_fetched(current, now)
-        if folder not in named and remove_data(store, folder):
+        if folder not in named and not is_needed(step, folder) and _clear(store, claim, current, folder):
             swept.append(step)
-            log.info("removed %s, which the index does not name", store.uri_of(folder))
+            log.info("cleared %s, which the index does not name", store.uri_of(folder))
     index.change(store, claim, lambda current: _without_deleted(current, now))
-    store.abort_uploads("checkpoint-" if store.conditional else ATTEMPTS)
-    store.delete(*_marks_before(store, claim.attempt))
+    _remove_traces(store, claim)
     return tuple(swept)
 
 
-def _folders(store: Store) -> Iterator[tuple[int, str]]:
-    """Step and key of every checkpoint's folder, named by the index or not."""
-    if store.conditional:
-        yield from ((step, name) for name in store.folders() if (step := step_of(name)) is not None)
-        return
-    keys = {tuple(facts.key.split("/")[:3]) for facts in store.list(ATTEMPTS) if facts.key.count("/") > 2}
-    yield from ((step, "/".join(parts)) for parts in keys if (step := step_of(parts[2])) is not None)
+def _clear(store: Store, claim: Claim, current: CheckpointIndex, folder: str) -> int:
+    before = next((each for each in current.removals if each.folder == folder), None)
+    if before is not None:
+        return removal.remove_committed(store, before, current.run)
+    return removal.remove_leftovers(store, folder, current.run, claim.attempt)
 
 
 def _still_fetched(current: CheckpointIndex, now: datetime) -> set[str]:
     """Folders of removed checkpoints that someone may be fetching, and that training does not reach once more."""
     newest = -1 if current.newest is None else current.newest.step
-    return {removal.folder for removal in current.removals if removal.delete_after > now and removal.step < newest}
+    return {each.folder for each in current.removals if each.delete_after > now and each.step < newest}
 
 
 def _without_deleted(current: CheckpointIndex, now: datetime) -> CheckpointIndex:
     there = _still_fetched(current, now)
-    removals = tuple(removal for removal in current.removals if removal.folder in there)
-    return current.model_copy(update={"removals": removals})
+    return current.model_copy(update={"removals": tuple(each for each in current.removals if each.folder in there)})
 
 
-def _marks_before(store: Store, attempt: int) -> list[str]:
-    """Announcements and probes of older attempts; a newer one's probe is none of ours, and must not go under its hands."""
-    names = ((facts.key, facts.key.partition(prefix)[2]) for prefix in (ATTEMPTS, index.PROBE) for facts in store.list(prefix))  # fmt: skip
-    # On a store without conditional writes also their indexes, which the own one has replaced.
-    found = ((key, re.match(r"\d{1,18}(?=[.-]|/intent$|/index-)", name)) for key, name in names)
-    return [key for key, number in found if number is not None and int(number[0]) < attempt]
+_TRACE = re.compile(
+    rf"{ATTEMPTS}([0-9]{{1,18}})(\.json|/intent|/index-[0-9]{{1,18}}\.json|/uploads/[0-9a-f]{{16}}\.json)"
+    rf"|{index.PROBE}([0-9]{{1,18}})-[0-9a-f]{{32}}"
+)
+"""Names that no other program gives; and indexes of attempts, which the own one has replaced, where there are no conditions."""
 
 
-def remove_data(store: Store, folder: str) -> int:
-    """Deletes a checkpoint's objects, the manifest before the data that it describes; returns how many there were."""
-    keys = [facts.key for facts in store.list(f"{folder}/")]
-    manifest = f"{folder}/{MANIFEST_NAME}"
-    if manifest in keys:
-        store.delete(manifest)
-    store.delete(*(key for key in keys if key != manifest))
-    return len(keys)
+def _remove_traces(store: Store, claim: Claim) -> None:
+    """What older attempts said, tried and left open; a newer one's probe is none of ours, and must not go under its hands."""
+    found = [matched for prefix in (ATTEMPTS, index.PROBE) for facts in store.list(prefix) if (matched := _TRACE.fullmatch(facts.key))]  # fmt: skip
+    older = [matched for matched in found if int(matched[1] or matched[3]) < claim.attempt]
+    uploads = {matched[0]: int(matched[1]) for matched in older if "/uploads/" in matched[0]}
+    for attempt in sorted(set(uploads.values())):
+        open_uploads.end_recorded(store, attempt)
+    announced = {matched[0]: int(matched[1]) for matched in older if matched[2] == ".json"}
+    others = [key for key, attempt in announced.items() if not _is_own(start.announced(store, attempt), claim)]
+    store.delete(*(matched[0] for matched in older if matched[0] not in uploads and matched[0] not in others))
+
+
+def _is_own(announced: start.Start | None, claim: Claim) -> bool:
+    return announced is not None and announced.run in {"", claim.run}

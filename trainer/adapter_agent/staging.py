@@ -131,8 +131,8 @@ def files(store: Store) -> Iterator[ObjectFacts]:
         Damaged: a key is not a path inside a folder.
     """
     for facts in store.list():
-        if facts.key.endswith("/"):
-            continue  # how some tools mark a folder
+        if facts.is_marker:
+            continue
         if any(part in {"", ".", ".."} for part in facts.key.split("/")) or "\0" in facts.key:
             raise Damaged(f"{store.uri_of(facts.key)}: its key is not a path inside a folder; rename the object")
         yield facts

@@ -10,13 +10,13 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from adapter_agent import index, local
+from adapter_agent import index, layout, local
 from adapter_agent.backoff import Deadline
 from adapter_agent.errors import NothingThere, ObjectMissing
 from adapter_agent.index import Claim
 from adapter_agent.store import Store
 from adapter_api.base import Count, ResourceModel
-from adapter_api.checkpoint import ATTEMPTS, CheckpointIndex, CheckpointManifest, Sha256
+from adapter_api.checkpoint import CheckpointIndex, CheckpointManifest, Sha256
 
 START_WAIT_SECONDS = 3600.0
 """How long other nodes wait for node 0 to have restored."""
@@ -37,6 +37,8 @@ class Start(ResourceModel):
     schema_version: Literal[1] = 1
     attempt: Count
     nonce: str
+    run: str = ""
+    """The run that the attempt is of; empty where an older build has begun it."""
     source: Source | None = None
     """None: from the beginning."""
     exported: CheckpointManifest | None = None
@@ -47,12 +49,12 @@ class Start(ResourceModel):
     @property
     def claim(self) -> Claim:
         """The claim that this attempt holds."""
-        return Claim(self.attempt, self.nonce)
+        return Claim(self.attempt, self.nonce, self.run)
 
 
 def announce(store: Store, start: Start) -> None:
     """Tells the other nodes. Only the owner of the claim calls this, so what it replaces is its own."""
-    store.put(_key(start.attempt), start.model_dump_json(indent=2).encode())
+    store.put(layout.announcement_key(start.attempt), start.model_dump_json(indent=2).encode())
 
 
 def await_start(store: Store, claim: Claim) -> Start:
@@ -65,10 +67,7 @@ def await_start(store: Store, claim: Claim) -> Start:
     deadline = Deadline(START_WAIT_SECONDS, f"node 0 to restore {store.uri}; look at its log")
     while True:
         index.read_owned(store, claim)
-        try:
-            start = Start.model_validate_json(store.get(_key(claim.attempt))[0])
-        except (ObjectMissing, ValidationError):
-            start = None
+        start = announced(store, claim.attempt)
         if start is not None and start.claim == claim:
             return start
         deadline.pause()
@@ -76,15 +75,17 @@ def await_start(store: Store, claim: Claim) -> Start:
 
 def announced_source(store: Store, current: CheckpointIndex) -> Source | None:
     """What the attempt that owns the output has started from, as far as it has been announced."""
+    start = announced(store, current.attempt)
+    return start.source if start is not None and start.nonce == current.nonce else None
+
+
+def announced(store: Store, attempt: int) -> Start | None:
+    """What an attempt has announced; None if there is nothing usable."""
     try:
-        start = Start.model_validate_json(store.get(_key(current.attempt))[0])
+        start = Start.model_validate_json(store.get(layout.announcement_key(attempt))[0])
     except (ObjectMissing, ValidationError):
         return None
-    return start.source if start.nonce == current.nonce else None
-
-
-def _key(attempt: int) -> str:
-    return f"{ATTEMPTS}{attempt}.json"
+    return start if start.attempt == attempt else None
 
 
 def keep(folders: local.Folders, start: Start) -> None:

@@ -19,6 +19,7 @@ from adapter_agent.connections import Connections
 from adapter_agent.direct_content import DirectReceiver
 from adapter_agent.errors import BucketMissing, Damaged, EndpointUnreachable, ObjectMissing, explain
 from adapter_agent.file_body import DirectSender
+from adapter_agent.proxies import is_loopback
 from adapter_api.base import split_s3_uri
 from adapter_api.launch import CREDENTIALS_FOLDER
 
@@ -48,6 +49,11 @@ class ObjectFacts:
     metadata: Mapping[str, str] = field(default_factory=dict)
     """Empty where a listing delivered the facts."""
 
+    @property
+    def is_marker(self) -> bool:
+        """Whether it is how consoles mark a folder: an empty object by its name; of the address itself, without any."""
+        return not self.key or self.key.endswith("/")
+
 
 def checksum(body: bytes) -> str:
     """SHA-256 in the spelling of S3's checksum headers."""
@@ -70,6 +76,7 @@ def _client(
             read_timeout=read_timeout,
             retries={"mode": "standard", "total_max_attempts": attempts},
             max_pool_connections=MAX_CONNECTIONS,
+            proxies={} if endpoint_url is not None and is_loopback(endpoint_url) else None,
             s3={
                 "addressing_style": "path" if endpoint_url else "auto",
                 **({} if sign_payloads else {"payload_signing_enabled": False}),
@@ -247,7 +254,9 @@ class Store:
                 answer = self.client.head_object(Bucket=self.bucket, Key=self.full_key(key))
         except ObjectMissing:
             return None
-        return ObjectFacts(key, answer["ContentLength"], answer["ETag"], answer["Metadata"])
+        # Header names have no case, and proxies write them as they like: Go's has "Sha256" for "sha256".
+        metadata = {name.lower(): value for name, value in answer["Metadata"].items()}
+        return ObjectFacts(key, answer["ContentLength"], answer["ETag"], metadata)
 
     def put(self, key: str, body: bytes) -> str:
         """Writes an object whatever is there; returns its ETag."""
@@ -290,6 +299,10 @@ class Store:
                 for entry in page.get("Contents", ()):
                     key = entry["Key"].removeprefix(f"{self.prefix}/" if self.prefix else "")
                     yield ObjectFacts(key, entry["Size"], entry["ETag"])
+
+    def holds_any(self, prefix: str) -> bool:
+        """Whether there is an object whose key starts with `prefix`, apart from the markers that consoles make of folders."""
+        return any(not facts.is_marker for facts in self.list(prefix))
 
     def folders(self) -> Iterator[str]:
         """Names of the folders directly below the prefix."""
@@ -336,16 +349,8 @@ class Store:
                 for fault in answer.get("Errors", ()):
                     raise ClientError({"Error": {"Code": fault["Code"], "Message": fault["Message"]}}, "DeleteObjects")
 
-    def abort_uploads(self, prefix: str) -> None:
-        """Ends multipart uploads below `prefix` that were never completed: their parts are stored, and paid, unseen."""
-        with self.naming(prefix):
-            pages = self.client.get_paginator("list_multipart_uploads").paginate(
-                Bucket=self.bucket, Prefix=self.full_key(prefix)
-            )
-            for page in pages:
-                for upload in page.get("Uploads", ()):
-                    # Whoever was stopped in the middle of it may have gone on, and completed or ended it meanwhile.
-                    with suppress(self.client.exceptions.NoSuchUpload):
-                        self.client.abort_multipart_upload(
-                            Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
-                        )
+    def abort_upload(self, key: str, upload_id: str) -> None:
+        """Ends a multipart upload, whose parts are stored, and paid, unseen; one that has ended already is no error."""
+        # Stores name it NoSuchUpload, NoSuchKey or plainly 404.
+        with suppress(ObjectMissing), self.naming(key):
+            self.client.abort_multipart_upload(Bucket=self.bucket, Key=self.full_key(key), UploadId=upload_id)

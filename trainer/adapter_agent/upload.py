@@ -8,23 +8,18 @@ from types import MappingProxyType
 
 from pydantic import ValidationError
 
-from adapter_agent import content, index, local, multipart, parallel
+from adapter_agent import content, index, local, marks, multipart, parallel, seals
 from adapter_agent.errors import ContentConflict, Damaged, ObjectMissing, PreconditionFailed
 from adapter_agent.index import Claim
 from adapter_agent.multipart import OnBytes, Origin, ignore_bytes
+from adapter_agent.open_uploads import Recorder
 from adapter_agent.store import ObjectFacts, Store
 from adapter_agent.transfer import NOTHING_KNOWN, Condition, send
 from adapter_api.checkpoint import MANIFEST_NAME, FileEntry, Receipt, receipt_name
 
 PARALLEL_FILES = 4
-_SHA256, _ATTEMPT = "sha256", "attempt"
 
 log = logging.getLogger(__name__)
-
-
-def metadata_of(facts: local.FileFacts, claim: Claim) -> dict[str, str]:
-    """What travels with every object, so that a writer who finds one can tell what it is and whose."""
-    return {_SHA256: facts.sha256, _ATTEMPT: str(claim.attempt)}
 
 
 def create_once(
@@ -40,14 +35,14 @@ def create_once(
         Fenced: a newer attempt owns the output.
         ContentConflict: the object in its place is not known to be a leftover.
     """
-    metadata = metadata_of(facts, claim)
+    metadata = marks.metadata(claim, facts.sha256)
     try:
         send(store, key, path, facts, metadata, Condition(), on_bytes, origin)
     except PreconditionFailed:
         found = store.head(key)
         if found is None:
             raise  # deleted just now; the next try creates it
-        if (found.size, found.metadata.get(_SHA256)) == (facts.size, facts.sha256):
+        if (found.size, marks.digest_in(found)) == (facts.size, facts.sha256):
             return
         _refuse_foreign(store, claim, found)
         log.warning("%s: replacing what an earlier, uncommitted upload left there", store.uri_of(key))
@@ -58,21 +53,22 @@ def create_document(store: Store, claim: Claim, key: str, body: bytes) -> None:
     """The same for content in memory, such as a receipt or a manifest."""
     facts = local.facts_of_bytes(body)
     try:
-        store.put_if_absent(key, body, metadata_of(facts, claim))
+        store.put_if_absent(key, body, marks.metadata(claim, facts.sha256))
     except PreconditionFailed:
         found = store.head(key)
         if found is None:
             raise
-        if found.metadata.get(_SHA256) == facts.sha256:
+        if marks.digest_in(found) == facts.sha256:
             return
         _refuse_foreign(store, claim, found)
-        store.replace_if_match(key, body, found.etag, metadata_of(facts, claim))
+        store.replace_if_match(key, body, found.etag, marks.metadata(claim, facts.sha256))
 
 
 def _refuse_foreign(store: Store, claim: Claim, found: ObjectFacts) -> None:
     index.read_owned(store, claim)
-    writer = found.metadata.get(_ATTEMPT, "")
-    if not writer.isdecimal() or int(writer) > claim.attempt:
+    # What an older build wrote carries no run; no index, and a checkpoint there, would have been refused.
+    writer = marks.possible_attempt_in(found, claim.run)
+    if writer is None or writer > claim.attempt:
         raise ContentConflict(
             f"{store.uri_of(found.key)}: another object is there, and this run did not write it; "
             "move it away, or choose another output address"
@@ -110,9 +106,11 @@ def upload_checkpoint(
 
     Raises:
         Damaged: the folder holds a file of a kind that restore would refuse.
+        ContentConflict: another pass has replaced the folder meanwhile.
     """
+    pass_id = seals.pass_of(folder)
     receipt = read_receipt(store, claim, step, node)
-    if receipt is not None and receipt.attempt == claim.attempt:
+    if receipt is not None and (receipt.attempt, receipt.pass_id) == (claim.attempt, pass_id):
         return receipt
     paths = [path for path in local.files_below(folder) if path != MANIFEST_NAME]
     for path in paths:
@@ -122,11 +120,16 @@ def upload_checkpoint(
         facts = multipart.facts_of(folder / path)
         key = f"{index.folder(store, claim, step)}/{path}"
         journal = None if journals is None else journals / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
-        create_once(store, claim, key, folder / path, facts, on_bytes, Origin(journal, known))
+        create_once(
+            store, claim, key, folder / path, facts, on_bytes, Origin(journal, known, Recorder(store, claim.attempt))
+        )
         return FileEntry(path=path, size=facts.size, sha256=facts.sha256, node=node)
 
     files = tuple(parallel.each(upload, paths, PARALLEL_FILES))
-    receipt = Receipt(step=step, attempt=claim.attempt, node=node, files=files)
+    # Each pass saves a step once and gives the folder its name when it is whole: of one pass before and after, of one throughout.
+    if seals.pass_of(folder) != pass_id:
+        raise ContentConflict(f"{folder}: was saved anew by a later pass while it was uploaded; it is uploaded anew")
+    receipt = Receipt(step=step, attempt=claim.attempt, node=node, pass_id=pass_id, files=files)
     create_document(
         store,
         claim,

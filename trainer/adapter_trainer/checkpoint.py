@@ -5,7 +5,7 @@
         model/<part>.safetensors   ema.safetensors                      weights; of a sharded run, a file for each rank
         optimizer.safetensors optimizer.json scheduler.json accelerate.json
         random-rank-<rank>.safetensors
-        complete-rank-<rank>.json                                       every file of one writing node, with its size
+        complete-rank-<rank>.json                                       every file of one writing node, with its size, and its pass
 
 Each node writes what its own ranks have; rank 0's has the model. `saving` and `writer` write it.
 """
@@ -33,15 +33,20 @@ def is_full(error: Exception) -> bool:
 
 
 def fault_of(folder: Path) -> str | None:
-    """Why a checkpoint folder cannot be trusted; None when every file that was sealed is there in full."""
+    """Why a checkpoint folder cannot be trusted; None when every file that was sealed is there in full, of one pass."""
     seals = sorted(folder.glob("complete-rank-*.json"))
     if not seals:
         return "has no complete-rank-*.json, so it was never finished"
+    passes = set()
     for seal in seals:
         try:
-            files: dict[str, int] = json.loads(seal.read_text(encoding="utf-8"))["files"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            sealed = json.loads(seal.read_text(encoding="utf-8"))
+            files: dict[str, int] = sealed["files"]
+            passes.add(sealed.get("pass", ""))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             return f"{seal.name} cannot be read: {error}"
+        if len(passes) > 1:
+            return f"{seal.name} is of another pass than {seals[0].name}"
         for name, size in files.items():
             path = folder / name
             if not path.is_file():
@@ -57,6 +62,8 @@ class Held(NamedTuple):
     state: bool
     """Rank 0's records, and with them all tensors that are not in shards."""
     tensors: list[str]
+    pass_id: str = ""
+    """The pass that has saved it; empty in what older builds have written."""
 
 
 def complete_steps(output: Path) -> dict[int, Held]:
@@ -65,8 +72,14 @@ def complete_steps(output: Path) -> dict[int, Held]:
     for folder in output.glob("checkpoint-*") if output.is_dir() else ():
         step = step_of(folder.name)
         if step is not None and folder.is_dir() and fault_of(folder) is None:
-            found[step] = Held((folder / STATE_FILE).is_file(), tensor_files.names_in(folder))
+            found[step] = Held((folder / STATE_FILE).is_file(), tensor_files.names_in(folder), _pass_of(folder))
     return found
+
+
+def _pass_of(folder: Path) -> str:
+    """Of a folder that is complete."""
+    seal = min(folder.glob("complete-rank-*.json"))
+    return str(json.loads(seal.read_text(encoding="utf-8")).get("pass", ""))
 
 
 def latest_step(output: Path, processes: Processes) -> int | None:
@@ -78,7 +91,8 @@ def newest_of(seen: list[dict[int, Held]]) -> int | None:
     """The newest step that is complete in every rank's folder and whose state they hold together.
 
     Without one, the newest whose state is there in spite of it: a node that lost its folder costs its random state only,
-    unless it had shards.
+    unless it had shards. What nodes hold of different passes belongs to no one checkpoint. A step that every node has saved
+    in one pass is never saved again by a later one: what a node has uploaded of it stands.
     """
     whole = {step for step in set().union(*seen) if _is_whole([steps[step] for steps in seen if step in steps])}
     everywhere = whole.intersection(*seen)
@@ -87,6 +101,8 @@ def newest_of(seen: list[dict[int, Held]]) -> int | None:
 
 def _is_whole(held: list[Held]) -> bool:
     names = {name for each in held for name in each.tensors}
+    if len({each.pass_id for each in held}) > 1:
+        return False
     return any(each.state for each in held) and not tensor_files.missing_shards(sorted(names))
 
 

@@ -29,6 +29,9 @@ class Processes:
     group: Any = field(default=None, repr=False)
     patient: Any = field(default=None, repr=False)
     """The same processes in a group whose operations have no limit of time."""
+    pass_id: str = field(default_factory=lambda: secrets.token_hex(8))
+    """Of this start of all processes, the same for each: torchrun starts them anew in place when one has crashed, and what two
+    passes have computed of the same step is not the same."""
 
     @classmethod
     def of_this_run(cls, output: Path) -> "Processes":
@@ -43,11 +46,12 @@ class Processes:
         rank, world_size = distributed.get_rank(), distributed.get_world_size()
         patient = distributed.new_group(backend="gloo", timeout=timedelta(days=365))
         processes = cls(rank, world_size, group=group, patient=patient)
-        name = processes.gather(f".folder-{secrets.token_hex(8)}" if rank == 0 else "")
-        mine = output / f"{name[0]}-{rank}"
+        processes.pass_id = processes.gather(processes.pass_id)[0]
+        name = f".folder-{processes.pass_id}"
+        mine = output / f"{name}-{rank}"
         mine.touch()
         processes.barrier()
-        sharing = [other for other in range(world_size) if (output / f"{name[0]}-{other}").exists()]
+        sharing = [other for other in range(world_size) if (output / f"{name}-{other}").exists()]
         processes.barrier()
         mine.unlink()
         processes.sharing, processes.is_leader = tuple(sharing), rank == min(sharing)

@@ -76,6 +76,7 @@ class Saver:
             rank=self._processes.rank,
             sharing=list(self._processes.sharing),
             doomed=self._doomed(step, contents),
+            pass_id=self._processes.pass_id,
         )
         writer = self._writer = self._writer or _Writer(self._arena.descriptor)
         copy = HostCopy(pairs) if self._stream is None else DeviceCopy(pairs, self._stream)

@@ -4,7 +4,7 @@ It reads one command a line from standard input and answers with one line each. 
 little memory and starts at once, and it dies with its trainer.
 
     checkpoint-<step>/
-        complete-rank-<rank>.json    every file of one writing node, with its size: the folder's seal
+        complete-rank-<rank>.json    every file of one writing node, with its size, and whose pass it is of: the folder's seal
 
 Every rank's writer puts its files into the hidden folder `.checkpoint-<step>.tmp`; the leader's waits for all of those
 that share the folder, seals it and gives it its name by one rename, after everything in it is on disk.
@@ -44,6 +44,8 @@ class Command:
     """Ranks that write into this folder; the lowest finishes it."""
     doomed: list[str]
     """Older checkpoint folders that go when this one stands."""
+    pass_id: str = ""
+    """Of the processes that save: what those of another have written is not of the same checkpoint."""
 
     def to_line(self) -> bytes:
         """As it is sent."""
@@ -92,11 +94,12 @@ def _finish(aside: Path, final: Path, command: Command) -> None:
     files = {path.relative_to(aside).as_posix(): path for path in sorted(aside.rglob("*")) if path.is_file()}
     sizes = {name: path.stat().st_size for name, path in files.items()}
     seal = aside / f"complete-rank-{command.rank:05d}.json"
-    seal.write_text(json.dumps({"step": command.step, "files": sizes}, indent=1), encoding="utf-8")
+    text = json.dumps({"step": command.step, "pass": command.pass_id, "files": sizes}, indent=1)
+    seal.write_text(text, encoding="utf-8")
     for path in (seal, *(folder for folder in aside.rglob("*") if folder.is_dir()), aside):
         fsync_path(path)
-    if final.exists():
-        shutil.rmtree(final)  # what an earlier, incompatible attempt left under this name
+    if final.is_dir():
+        remove([final])  # what an earlier pass or an incompatible attempt left under this name; never seen in part
     aside.replace(final)
     fsync_path(final.parent)
     remove(Path(folder) for folder in command.doomed)

@@ -22,7 +22,9 @@ from adapter_agent.errors import StorageError
 from adapter_agent.local import Folders
 from adapter_agent.store import Store
 from adapter_api.checkpoint import folder_key, receipt_name
+from adapter_trainer import checkpoint
 from tests.agent.support import crash_processes
+from tests.agent.support.crash_processes import Pass, shard_name
 from tests.agent.support.faulty_proxy import Proxy, Request
 from tests.agent.support.node import Node, safetensors
 
@@ -72,6 +74,8 @@ class Run:
     store: Store
     """Where everything is; whether it is conditional says which way the agents write."""
     crash: Crash
+    uneven: bool = False
+    """Whether node 1 saves a step only when node 0 has sent its part of it."""
     requests: int = 0
     writes: int = 0
     attempt: int = 1
@@ -79,6 +83,8 @@ class Run:
     stage: dict[int, str] = field(default_factory=dict)
     current: dict[int, ForkServerProcess] = field(default_factory=dict)
     trainers: dict[int, ForkServerProcess] = field(default_factory=dict)
+    passes: int = 0
+    """Starts of all trainers in this attempt."""
     committed: dict[int, str] = field(default_factory=dict)
     """Every step that the index was ever seen to name, and the digest of its manifest."""
     _struck: bool = False
@@ -141,18 +147,30 @@ class Run:
             self.folder / "counters" / name, self._fatal(name),
         )  # fmt: skip
 
-    def _start_trainer(self, node: int) -> None:
-        name = f"{self.attempt}-trainer-{node}"
-        weights = {step: weights_of(self.attempt, step) for step in STEPS}
-        self.trainers[node] = crash_processes.start(
-            crash_processes.trainer, self.nodes[node].output, node, weights, self.folder / f"allowed-{self.attempt}" / str(node),
-            self.folder / "counters" / name, self._fatal(name),
-        )  # fmt: skip
+    def _start_trainers(self) -> None:
+        """All of them, as torchrun does when each node has come to the rendezvous: from the newest step that they share."""
+        self.passes += 1
+        held = [checkpoint.complete_steps(node.output) for node in self.nodes]
+        begun = Pass(
+            f"{self.attempt}-{self.passes}",
+            checkpoint.newest_of(held) or 0,
+            {step: weights_of(self.attempt, self.passes, step) for step in STEPS},
+        )
+        for node in range(NODES):
+            name = f"{self.attempt}-trainer-{node}"
+            self.trainers[node] = crash_processes.start(
+                crash_processes.trainer, self.nodes[node].output, node, begun,
+                self.folder / f"allowed-{self.attempt}" / str(node), self.folder / "counters" / name, self._fatal(name),
+            )  # fmt: skip
 
-    def _restart_trainer(self, node: int) -> None:
+    def _restart_trainers(self, node: int) -> None:
+        """A process that crashes takes the others with it, and all start anew in place."""
         code = self.trainers[node].exitcode
         assert code == -signal.SIGKILL, f"{self.crash}: the trainer of node {node} ended with {code}"
-        self._start_trainer(node)
+        send(signal.SIGKILL, [process for process in self.trainers.values() if process.exitcode is None])
+        for process in self.trainers.values():
+            process.join()
+        self._start_trainers()
 
     def _fatal(self, name: str) -> int:
         """The change at which the process that is started now ends; the one that follows it has none."""
@@ -166,8 +184,8 @@ class Run:
         self._observe()
         for process, start in [
             *self._ended(self.current, self._go_on),
-            *self._ended(self.trainers, self._restart_trainer),
-        ]:
+            *self._ended(self.trainers, self._restart_trainers),
+        ][:1]:
             if process.exitcode == -signal.SIGKILL and self.crash.recovery == "attempt":
                 self._next_attempt()
                 return False
@@ -189,7 +207,8 @@ class Run:
         code = self.current[node].exitcode
         if code == 0 and self.stage[node] == "restore":
             self.stage[node] = "sync"
-            self._start_trainer(node)
+            if set(self.stage.values()) == {"sync"}:
+                self._start_trainers()
         elif code == 0:
             self.stage[node] = "ended"
             del self.current[node]
@@ -205,6 +224,7 @@ class Run:
     def _next_attempt(self) -> None:
         self._kill_gang()
         self.attempt += 1
+        self.passes = 0
         self._begin_attempt()
 
     def _train(self) -> None:
@@ -220,7 +240,7 @@ class Run:
                     os.kill(process.pid, signal.SIGTERM)
             return
         losing = following == LOST and not self._lost
-        for node in range(1 if losing else NODES):
+        for node in range(1 if losing or (self.uneven and not self._has_sent(following)) else NODES):
             allowed = self.folder / f"allowed-{self.attempt}" / str(node)
             allowed.mkdir(exist_ok=True)
             (allowed / str(following)).touch()
@@ -296,9 +316,10 @@ class Run:
             return
         folder = following.folders.checkpoint(newest)
         manifest = restore.read_manifest(self.store, restore.committed_entry(self.store, newest)).manifest
-        weights = (folder / "unet" / "model.safetensors").read_bytes()
-        if weights != safetensors(weights_of(manifest.attempt, newest)):
-            yield f"resumed-corrupt: the weights are not those of attempt {manifest.attempt}"
+        shards = tuple((folder / shard_name(node, NODES)).read_bytes() for node in range(NODES))
+        attempt, passed = map(int, manifest.pass_id.split("-"))
+        if attempt != manifest.attempt or shards != tuple(map(safetensors, weights_of(attempt, passed, newest))):
+            yield f"resumed-corrupt: the shards are not those of pass {passed} of attempt {manifest.attempt}"
         if {entry.node for entry in manifest.files} != set(range(NODES)):
             yield f"resumed-corrupt: files of nodes {sorted({entry.node for entry in manifest.files})} only"
         yield from self._leaks()
@@ -322,14 +343,17 @@ class Run:
         found = {facts.key for facts in self.store.list() if not facts.key.startswith("logs/")}
         yield from (f"leaked: {key}" for key in sorted(found - expected))
         yield from (f"lost-committed: {key} is gone" for key in sorted(expected - found))
-        answer = self.store.client.list_multipart_uploads(Bucket=self.store.bucket, Prefix=self.store.full_key(""))
-        yield from (f"leaked upload: {upload['Key']}" for upload in answer.get("Uploads", ()))
+        client, bucket = self.store.client, self.store.bucket
+        for upload in client.list_multipart_uploads(Bucket=bucket, Prefix=self.store.full_key("")).get("Uploads", ()):
+            # Whoever is killed between its begin and the record of it leaves one that holds nothing.
+            if client.list_parts(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"]).get("Parts"):
+                yield f"leaked upload: {upload['Key']}"
 
 
-def weights_of(attempt: int, step: int) -> bytes:
-    """Differ from attempt to attempt, so that a mixture would be seen."""
-    seed = hashlib.sha256(f"{attempt} {step}".encode()).digest()
-    return seed * (LARGE_BYTES // len(seed))
+def weights_of(attempt: int, passed: int, step: int) -> tuple[bytes, ...]:
+    """The shard of each node, one of them large; they differ from pass to pass, so that a mixture would be seen."""
+    seeds = [hashlib.sha256(f"{attempt} {passed} {step} {node}".encode()).digest() for node in range(NODES)]
+    return tuple(seed * ((LARGE_BYTES if node == 0 else 1024) // len(seed)) for node, seed in enumerate(seeds))
 
 
 def send(number: int, processes: Iterable[ForkServerProcess | None]) -> None:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from adapter_agent import multipart
 from adapter_agent.__main__ import main
 from adapter_api.checkpoint import folder_name
-from adapter_trainer import checkpoint, writer
+from adapter_trainer import checkpoint, tensor_files, writer
 from adapter_trainer.processes import Processes
 from tests.agent.support.node import safetensors
 
@@ -54,38 +55,55 @@ def agent(argv: list[str], log: Path, folder: Path, counter: Path, fatal: int) -
     os._exit(code)
 
 
-def trainer(output: Path, node: int, weights: dict[int, bytes], allowed: Path, counter: Path, fatal: int) -> None:
-    """Saves a checkpoint of each step of `weights` as soon as a file of `allowed` says so, as the real trainer saves."""
+@dataclass(frozen=True)
+class Pass:
+    """One start of the trainers of all nodes."""
+
+    id: str
+    latest: int
+    """The step that all of them go on from."""
+    weights: dict[int, tuple[bytes, ...]]
+    """Step -> the shard of each node."""
+
+
+def trainer(output: Path, node: int, begun: Pass, allowed: Path, counter: Path, fatal: int) -> None:
+    """Saves a checkpoint of each step as soon as a file of `allowed` says so, as the real trainer saves with FSDP."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     processes = Processes(rank=node)
     output.mkdir(parents=True, exist_ok=True)
     kill_at(output, counter, fatal)
     checkpoint.clear_remains(output, processes)
-    latest = max(checkpoint.complete_steps(output), default=0)
-    for step in [step for step in sorted(weights) if step > latest]:
+    for step in [step for step in sorted(begun.weights) if step > begun.latest]:
         while not (allowed / str(step)).exists():
             time.sleep(0.02)
-        save(output, step, node, files_of(step, node, weights[step]))
+        save(output, step, node, files_of(step, node, begun.weights[step]), begun.id)
     signal.pause()
 
 
-def save(output: Path, step: int, node: int, files: dict[str, bytes]) -> None:
+def save(output: Path, step: int, node: int, files: dict[str, bytes], pass_id: str) -> None:
     """Writes a node's checkpoint as the process beside a real trainer does, here in this one."""
     memory, spans = os.memfd_create("checkpoint"), {}
     for name, body in files.items():
         spans[name] = (os.lseek(memory, 0, os.SEEK_END), len(body))
         os.write(memory, body)
     aside, final = output / f".{folder_name(step)}.tmp", output / folder_name(step)
-    writer.carry_out(writer.Command(str(aside), str(final), spans, step, node, [node], []), memory)
+    writer.carry_out(writer.Command(str(aside), str(final), spans, step, node, [node], [], pass_id), memory)
     os.close(memory)
 
 
-def files_of(step: int, node: int, weights: bytes) -> dict[str, bytes]:
+def shard_name(node: int, nodes: int) -> str:
+    """The file of one node's rows of the weights."""
+    return tensor_files.name_of("model/unet", node, nodes)
+
+
+def files_of(step: int, node: int, shards: tuple[bytes, ...]) -> dict[str, bytes]:
     """What one node has to save."""
-    files = {f"random-rank-{node:05d}.safetensors": safetensors(f"rng {node} {step}".encode())}
+    files = {
+        f"random-rank-{node:05d}.safetensors": safetensors(f"rng {node} {step}".encode()),
+        shard_name(node, len(shards)): safetensors(shards[node]),
+    }
     if node == 0:
         files |= {
-            "unet/model.safetensors": safetensors(weights),
             checkpoint.STATE_FILE: b"{}",
             "metrics.json": f'{{"loss": {1 / step}}}'.encode(),
             "versions.json": b'{"torch": "2"}',

@@ -49,6 +49,8 @@ class Proxy:
         """Called when the store has answered, before the reply goes on."""
         self.headers: Headers = lambda _method, _path, headers, _body: headers
         """What the store gets to see of a request's headers."""
+        self.spell: Callable[[str], str] = lambda name: name
+        """How the names of a reply's headers are written."""
         self.log: list[Request] = []
         self.chance = random.Random(1)
         self.hanging = threading.Event()
@@ -108,7 +110,7 @@ class Proxy:
                 self.send_response(status)
                 for name, value in headers:
                     if name.lower() not in {"connection", "transfer-encoding", "date", "server"}:
-                        self.send_header(name, value)
+                        self.send_header(proxy.spell(name), value)
                 self.end_headers()
                 if verdict in {"cut", "reset"}:
                     self.wfile.write(content[: len(content) // 2])

@@ -46,6 +46,7 @@ class Fencing(Run):
             self._forsaken += self.trainers.values()
             self.current, self.trainers = {}, {}
             self.attempt += 1
+            self.passes = 0
             self._begin_attempt()
             self._stopped = False
         return super()._turn()

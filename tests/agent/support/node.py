@@ -1,6 +1,7 @@
 """One node: what its trainer leaves in the work folder, and the agent's commands."""
 
 import contextlib
+import hashlib
 import http.client
 import json
 import signal
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from adapter_agent import index, options, prepare
+from adapter_agent import index, marks, options, prepare
 from adapter_agent.commit import commit, receipts_of
 from adapter_agent.errors import StorageError
 from adapter_agent.index import Claim
@@ -28,8 +29,9 @@ def safetensors(values: bytes) -> bytes:
 
 
 def write_checkpoint(
-    output: Path, step: int, node: int = 0, values: bytes | None = None, more: Mapping[str, bytes] | None = None
-) -> Path:
+    output: Path, step: int, node: int = 0, values: bytes | None = None, more: Mapping[str, bytes] | None = None,
+    pass_id: str = "first",
+) -> Path:  # fmt: skip
     """What the trainer of one node leaves for a step: complete or absent."""
     files = {f"random_states_{node}.safetensors": safetensors(f"rng {node} {step}".encode())}
     if node == 0:
@@ -41,12 +43,14 @@ def write_checkpoint(
         }
     files |= more or {}
     sizes = {path: len(body) for path, body in files.items()}
-    files[f"complete-rank-{node:05}.json"] = json.dumps({"step": step, "files": sizes}).encode()
+    files[f"complete-rank-{node:05}.json"] = json.dumps({"step": step, "pass": pass_id, "files": sizes}).encode()
     partial = output / f".checkpoint-{step}.tmp"
     for path, body in files.items():
         (partial / path).parent.mkdir(parents=True, exist_ok=True)
         (partial / path).write_bytes(body)
     folder = output / f"checkpoint-{step}"
+    if folder.exists():
+        folder.rename(output / f".removed-{step}-{pass_id}")
     partial.rename(folder)
     return folder
 
@@ -57,6 +61,11 @@ def upload_and_commit(store: Store, claim: Claim, step: int, folder: Path) -> In
     receipts = receipts_of(store, claim, step, nodes=1)
     assert receipts is not None
     return commit(store, claim, receipts, folder, world_size=1, now=datetime.now(UTC))
+
+
+def put_marked(store: Store, claim: Claim, key: str, body: bytes = b"x") -> None:
+    """An object as an attempt writes it."""
+    store.put_if_absent(key, body, marks.metadata(claim, hashlib.sha256(body).hexdigest()))
 
 
 def committed_steps(store: Store) -> list[int]:

@@ -25,6 +25,8 @@ from tests.operator.support.stand_in.store import Key, Store
 
 Plain = dict[str, Any]
 
+AGE = timedelta(seconds=2)
+"""Of an object that has just been made: nothing is launched in the second of a job's creation, which tests do not wait for."""
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
 
@@ -76,7 +78,7 @@ class Verbs:
         made |= {"apiVersion": resource.api_version, "kind": resource.kind}
         made["metadata"] = {
             **kept, **({"namespace": key.namespace} if key.namespace else {}),
-            "uid": str(uuid.uuid4()), "creationTimestamp": stamp(datetime.now(UTC)), **({"generation": 1} if resource.has_generation else {}),
+            "uid": str(uuid.uuid4()), "creationTimestamp": stamp(datetime.now(UTC) - AGE), **({"generation": 1} if resource.has_generation else {}),
         }  # fmt: skip
         if resource == PODS:
             made["status"] = {"phase": "Pending"}
