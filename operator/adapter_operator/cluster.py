@@ -11,6 +11,7 @@ import aiohttp
 import orjson
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.config import kube_config
 
 from adapter_api.job import GROUP, PLURAL, VERSION
 from adapter_operator import metrics
@@ -84,6 +85,7 @@ class Cluster:
     def __init__(self, client: ApiClient, per_second: float, burst: int, watch_silence: float) -> None:
         self._client = client
         self._opened: aiohttp.ClientSession | None = None
+        self._lent: aiohttp.ClientSession | None = None
         self._silence = watch_silence
         self._bucket = TokenBucket(per_second, burst)
         self.clock = ServerClock()
@@ -97,19 +99,23 @@ class Cluster:
             per_second: Requests, on average.
             burst: Requests at once.
             watch_silence: Seconds after which a watch that says nothing is taken for dead.
+
+        Raises:
+            ClusterError: there is neither, or it cannot be read.
         """
         configuration = Configuration()
         try:
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         except config.ConfigException:
-            await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            await _load_kubeconfig(configuration)
         configuration.retries = False
         return cls(ApiClient(configuration), per_second, burst, watch_silence)
 
     async def close(self) -> None:
         """Ends all connections."""
-        if self._opened is not None:
-            await self._opened.close()
+        for session in (self._opened, self._lent):
+            if session is not None:
+                await session.close()
         await self._client.close()  # type: ignore[no-untyped-call]
 
     async def get(self, kind: str, key: Key) -> Plain:
@@ -165,8 +171,13 @@ class Cluster:
                 return
 
     async def probe(self, kind: str, namespace: str) -> None:
-        """Returns if objects of this kind can be listed."""
+        """Returns if objects of this kind can be listed, and are found by those who look for what there is."""
         await self._json("GET", kind, _path(kind, namespace), options={"limit": "1"})
+        group, plural = _PATHS[kind]
+        for path, member in (("apis", "groups"), (group, "resources")):
+            shown = (await self._json("GET", kind, path)).get(member) or []
+            if not any(each.get("name") in {group.split("/")[1], plural} for each in shown):
+                raise ClusterError(404, f"GET {path}: the API server serves {plural}, but does not say so yet")
 
     async def pods_of(self, key: Key) -> list[Plain]:
         """All pods of one job, as they are now."""
@@ -240,21 +251,48 @@ class Cluster:
             metrics.errors.labels(verb, type(error).__name__).inc()
             raise ClusterError(0, f"{verb} {path}: {str(error) or type(error).__name__}") from error
 
+    async def open_session(self) -> tuple[str, aiohttp.ClientSession]:
+        """The server's address, and a session with the credentials of now; whoever asked for it closes it.
+
+        The next call and `close` close the one before, in case that nobody has.
+        """
+        headers = await self._headers()
+        if self._lent is not None:
+            await self._lent.close()
+        self._lent = aiohttp.ClientSession(connector=self._connector(), headers=headers)
+        return str(self._client.configuration.host), self._lent
+
     async def _session_and_headers(self, content_type: str) -> tuple[aiohttp.ClientSession, dict[str, str]]:
         """A session with TLS as the client library has configured it, and credentials that it keeps fresh.
 
         Not the library's own session: that one reads ~/.netrc, in a thread, before each request.
         """
         if self._opened is None:
-            connector = aiohttp.TCPConnector(limit=CONNECTIONS, ssl=self._client.rest_client.ssl_context)
-            self._opened = aiohttp.ClientSession(connector=connector, read_bufsize=2**20)
-        # Compressed lists would cost both sides more than the bytes do.
-        headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": FIELD_MANAGER}
+            self._opened = aiohttp.ClientSession(connector=self._connector(), read_bufsize=2**20)
+        headers = {**await self._headers(), "User-Agent": FIELD_MANAGER}
         if content_type:
             headers["Content-Type"] = content_type
+        return self._opened, headers
+
+    def _connector(self) -> aiohttp.TCPConnector:
+        return aiohttp.TCPConnector(limit=CONNECTIONS, ssl=self._client.rest_client.ssl_context)
+
+    async def _headers(self) -> dict[str, str]:
+        # Compressed lists would cost both sides more than the bytes do.
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         for setting in (await self._client.configuration.auth_settings()).values():
             headers[setting["key"]] = setting["value"]
-        return self._opened, headers
+        return headers
+
+
+async def _load_kubeconfig(configuration: Configuration) -> None:
+    try:
+        await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    except Exception as error:  # its file may hold anything, and name programs that fail in any way
+        file = kube_config.KUBE_CONFIG_DEFAULT_LOCATION
+        said = " ".join(str(error).split()) or type(error).__name__
+        advice = "run in a pod with a service account's token, or let KUBECONFIG name a file that kubectl can use"
+        raise ClusterError(0, f"cannot read the kubeconfig {file}: {said}; {advice}") from error
 
 
 def _path(kind: str, namespace: str, name: str = "") -> str:

@@ -18,5 +18,7 @@ requests = Counter(
 errors = Counter("adapter_operator_api_errors", "Requests that failed", ["verb", "code"], registry=registry)
 is_leader = Gauge("adapter_operator_is_leader", "1 while this process holds the Lease", registry=registry)
 watch_age = Gauge(
-    "adapter_operator_watch_age_seconds", "Time since the API server was last heard", ["resource"], registry=registry
-)
+    "adapter_operator_watch_age_seconds",
+    "Pod: time since the API server was last heard. AdapterTrainingJob: since a list showed what the watch has not told",
+    ["resource"], registry=registry,
+)  # fmt: skip

@@ -35,6 +35,7 @@ def both(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) 
     "topic",
     [
         topics.creation,
+        topics.discovery,
         topics.versions_and_generations,
         topics.status_as_a_subresource,
         topics.apply_and_owners,

@@ -8,9 +8,9 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from tests.operator.support.stand_in import refusals
+from tests.operator.support.stand_in import discovery, refusals
 from tests.operator.support.stand_in.refusals import Refusal
-from tests.operator.support.stand_in.resources import BUILT_IN, NAMESPACES, PODS, Resource
+from tests.operator.support.stand_in.resources import BUILT_IN, DEFINITIONS, NAMESPACES, PODS, Resource
 from tests.operator.support.stand_in.selectors import Selects, selects
 from tests.operator.support.stand_in.store import Change, Key
 from tests.operator.support.stand_in.verbs import Options, Verbs
@@ -53,6 +53,9 @@ class Server:
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         if request.path in {"/readyz", "/healthz", "/livez"}:
             return web.Response(text="ok")
+        shown = discovery.answer(request.path, self._verbs.served(), self._store.of(DEFINITIONS))
+        if request.method == "GET" and shown is not None:
+            return _json(shown)
         found = _PATH.fullmatch(request.path)
         resource = found and self._resource(found["root"], found["plural"], found["namespace"])
         if found is None or resource is None:
