@@ -31,7 +31,7 @@ _PATHS = {
     "Service": ("api/v1", "services"),
     "ConfigMap": ("api/v1", "configmaps"),
     "Pod": ("api/v1", "pods"),
-    "Event": ("api/v1", "events"),
+    "Event": ("apis/events.k8s.io/v1", "events"),
     "Job": ("apis/batch/v1", "jobs"),
     "NetworkPolicy": ("apis/networking.k8s.io/v1", "networkpolicies"),
     "Lease": ("apis/coordination.k8s.io/v1", "leases"),

@@ -256,35 +256,3 @@ def leases_and_events(talk: Talk) -> Facts:
     for uid in ("of-x", "of-y"):
         found = talk.ask("GET", "events", query={"fieldSelector": f"involvedObject.uid={uid}"})["items"]
         yield [each["metadata"]["name"] for each in found]
-
-
-def discovery(talk: Talk) -> Facts:
-    """Of the kinds that the operator uses: the real API server knows more, and more verbs' resources."""
-    groups = {each["name"]: each for each in talk.api.call("GET", "apis")["groups"]}
-    ours = groups["adaptertraining.dev"]
-    yield ours["versions"], ours["preferredVersion"]
-    for name in ("batch", "coordination.k8s.io", "networking.k8s.io"):
-        yield [each["version"] for each in groups[name]["versions"] if each["version"] == "v1"]
-    yield talk.api.call("GET", "api")["versions"]
-    for path, plurals in _DISCOVERED.items():
-        found = talk.api.call("GET", path)
-        yield found["kind"], found["groupVersion"]
-        shown = {each["name"]: each for each in found["resources"]}
-        for plural in plurals:
-            each = shown[plural]
-            yield each["kind"], each["namespaced"], each["singularName"], sorted(each["verbs"])
-            yield (each.get("shortNames"), each.get("categories")) if path.startswith("apis/adapter") else None
-    for path in ("apis/nothing.example/v1", "apis/adaptertraining.dev/v9"):
-        try:
-            talk.api.call("GET", path)
-        except Refused as error:
-            yield str(error)
-
-
-_DISCOVERED = {
-    "api/v1": ("pods", "pods/status", "namespaces/status", "configmaps", "events"),
-    "apis/batch/v1": ("jobs", "jobs/status"),
-    "apis/coordination.k8s.io/v1": ("leases",),
-    "apis/apiextensions.k8s.io/v1": ("customresourcedefinitions",),
-    "apis/adaptertraining.dev/v1alpha1": ("adaptertrainingjobs", "adaptertrainingjobs/status"),
-}
