@@ -1,8 +1,6 @@
 """The only calls to the Kubernetes API: objects go in and come out as plain data."""
 
-import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Self
 from urllib.parse import urlencode
@@ -17,6 +15,7 @@ from adapter_api.job import GROUP, PLURAL, VERSION
 from adapter_operator import metrics
 from adapter_operator.clock import ServerClock
 from adapter_operator.names import JOB_LABEL, OURS, Key
+from adapter_operator.token_bucket import TokenBucket
 
 Plain = dict[str, Any]
 
@@ -62,21 +61,6 @@ class ClusterError(Exception):
     def is_expired(self) -> bool:
         """410: the server does not remember what happened since that version."""
         return self.code == 410
-
-
-class TokenBucket:
-    """Spreads requests: so many a second, and a burst of so many before that."""
-
-    def __init__(self, per_second: float, burst: int) -> None:
-        self._per_second, self._burst = per_second, burst
-        self._ready_at = time.monotonic() - burst / per_second
-
-    async def take(self) -> None:
-        """Returns when a request may be sent."""
-        now = time.monotonic()
-        self._ready_at = max(self._ready_at, now - self._burst / self._per_second) + 1 / self._per_second
-        if self._ready_at > now:
-            await asyncio.sleep(self._ready_at - now)
 
 
 class Cluster:
@@ -243,12 +227,10 @@ class Cluster:
             async with session.request(sent, url, data=body, headers=headers, timeout=limit) as response:
                 self.clock.hear(response.headers.get("Date"))
                 if response.status >= 300:
-                    metrics.errors.labels(verb, str(response.status)).inc()
                     after = response.headers.get("Retry-After")
                     raise _refused(verb, path, response.status, await response.read(), after)
                 yield response
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            metrics.errors.labels(verb, type(error).__name__).inc()
             raise ClusterError(0, f"{verb} {path}: {str(error) or type(error).__name__}") from error
 
     async def open_session(self) -> tuple[str, aiohttp.ClientSession]:
@@ -259,7 +241,8 @@ class Cluster:
         headers = await self._headers()
         if self._lent is not None:
             await self._lent.close()
-        self._lent = aiohttp.ClientSession(connector=self._connector(), headers=headers)
+        counted = [metrics.counted()]
+        self._lent = aiohttp.ClientSession(connector=self._connector(), headers=headers, trace_configs=counted)
         return str(self._client.configuration.host), self._lent
 
     async def _session_and_headers(self, content_type: str) -> tuple[aiohttp.ClientSession, dict[str, str]]:
@@ -268,7 +251,8 @@ class Cluster:
         Not the library's own session: that one reads ~/.netrc, in a thread, before each request.
         """
         if self._opened is None:
-            self._opened = aiohttp.ClientSession(connector=self._connector(), read_bufsize=2**20)
+            counted = [metrics.counted()]
+            self._opened = aiohttp.ClientSession(connector=self._connector(), read_bufsize=2**20, trace_configs=counted)
         headers = {**await self._headers(), "User-Agent": FIELD_MANAGER}
         if content_type:
             headers["Content-Type"] = content_type

@@ -134,13 +134,16 @@ class Leader:
             try:
                 again_in = await self._reconciler.reconcile(key)
             except ClusterError as error:
+                metrics.reconciled("error")
                 delay = self._queue.failed(key, error.retry_after or 0.0)
                 level = logging.DEBUG if error.is_conflict else logging.WARNING
                 log.log(level, "%s/%s: again in %.1f s: %s", *key, delay, error)
             except Exception:
+                metrics.reconciled("error")
                 delay = self._queue.failed(key)
                 log.exception("%s/%s: again in %.1f s", *key, delay)
             else:
+                metrics.reconciled("success" if again_in is None else "requeue_after")
                 self._queue.done(key, again_in)
             metrics.reconcile_seconds.observe(time.monotonic() - started)
 

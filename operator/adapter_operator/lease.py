@@ -61,7 +61,7 @@ class Lease:
             except ClusterError as error:
                 holder = f"nobody knows: {error}"
             if holder is None:
-                metrics.is_leader.set(1)
+                metrics.is_leader.labels(self._key[1]).set(1)
                 log.info("holds the lease %s/%s as %s", *self._key, self._identity)
                 return
             if holder != told:
@@ -87,12 +87,12 @@ class Lease:
             else:
                 renewed = self._clock() if holder is None else renewed
             if holder is not None or self._clock() - renewed > GIVE_UP * self._seconds:
-                metrics.is_leader.set(0)
+                metrics.is_leader.labels(self._key[1]).set(0)
                 raise LeaseLost(f"the lease {self._key[0]}/{self._key[1]} is held by {holder or 'nobody for sure'}")
 
     async def release(self) -> None:
         """Lets others have it at once, if this process has it, or has just asked for it."""
-        metrics.is_leader.set(0)
+        metrics.is_leader.labels(self._key[1]).set(0)
         try:
             async with asyncio.timeout(RELEASE_SECONDS):
                 await self._settle()
