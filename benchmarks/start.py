@@ -58,7 +58,7 @@ def measure() -> str:
             "`atj --version`": ["-m", "atj.main", "--version"],
             "`atj validate`, a training configuration": ["-m", "atj.main", "validate", str(config)],
             "`atj validate`, a job": ["-m", "atj.main", "validate", str(file)],
-            "the operator's imports": ["-c", "import adapter_operator.operator"],
+            "the operator's imports": ["-c", "import adapter_operator.__main__"],
             "a trainer's imports": ["-c", _IMPORTS_OF_A_TRAINER],
         }
         costs = {name: alternately(builds, COMMANDS, _costing(arguments)) for name, arguments in commands.items()}
@@ -150,7 +150,7 @@ def _costing(arguments: list[str]) -> Callable[[Path], resource.struct_rusage]:
 
 def _peak_of_operator(root: Path) -> int:
     """Told by itself: what a parent is told of its children counts what they had before they became another program."""
-    program = "import adapter_operator.operator; print(open('/proc/self/status').read())"
+    program = "import adapter_operator.__main__; print(open('/proc/self/status').read())"
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment(root), stdout=subprocess.PIPE, text=True, check=True
     )

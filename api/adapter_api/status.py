@@ -13,8 +13,11 @@ from adapter_api.progress import MAX_METRICS, MetricName
 class Condition(ResourceModel):
     """One aspect of the job's state, as Kubernetes' API conventions define conditions."""
 
-    type: Literal["Accepted", "Queued", "Running", "StorageHealthy", "Suspended", "Complete", "Failed"]
-    """Which aspect."""
+    type: Literal[
+        "Accepted", "Queued", "Running", "StorageHealthy", "Suspended", "Complete", "Failed",
+        "Ready", "Reconciling", "Stalled",
+    ]  # fmt: skip
+    """Which aspect. Ready, Reconciling and Stalled say in kstatus' words how far the job is what its specification asks for."""
     status: Literal["True", "False", "Unknown"]
     """Whether it holds."""
     reason: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]{0,127}$")]

@@ -3,13 +3,14 @@
 import asyncio
 import gc
 import logging
-import signal
 import sys
 
-from adapter_operator import logs
-from adapter_operator.cluster import Cluster
+from adapter_operator import handlers, logs
+from adapter_operator.cluster import Cluster, ClusterError
+from adapter_operator.handlers import WatchEnded
+from adapter_operator.leader import ClusterRestored
 from adapter_operator.lease import LeaseLost
-from adapter_operator.operator import ClusterRestored, Operator
+from adapter_operator.operator import Operator
 from adapter_operator.settings import InvalidSettings, Settings, settings
 
 log = logging.getLogger("adapter_operator")
@@ -25,7 +26,7 @@ def main() -> int:
     logs.start(given.log_level, given.log_format)
     try:
         asyncio.run(_run(given))
-    except (LeaseLost, ClusterRestored) as error:
+    except (LeaseLost, ClusterRestored, ClusterError, WatchEnded, OSError) as error:
         log.error("%s", error)  # noqa: TRY400 - the message says it all
         return 1
     except Exception:
@@ -38,15 +39,11 @@ async def _run(given: Settings) -> None:
     # What was imported stays, and what is cached mostly does: looking through all of it again and again finds nothing.
     gc.freeze()
     gc.set_threshold(20_000, 10, 20)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    cluster = await Cluster.connect(given.queries_per_second, given.burst, given.watch_silence_seconds)
-    try:
-        await Operator(cluster, given).run(stop)
-    finally:
-        await cluster.close()
+
+    async def connect() -> Cluster:
+        return await Cluster.connect(given.queries_per_second, given.burst, given.watch_silence_seconds)
+
+    await handlers.run(Operator(connect, given), given)
 
 
 if __name__ == "__main__":

@@ -91,6 +91,8 @@ class Cache:
                 return key
             spec = known.spec if known.spec == spec else spec
         elif known is not None:
+            if known.resource_version > version:
+                return key  # a predecessor of the same name: what is told of two objects may come in any order
             self._runs.pop(key, None)
         if known is not None:
             self.states[known.state] -= 1

@@ -1,8 +1,6 @@
 """The only calls to the Kubernetes API: objects go in and come out as plain data."""
 
-import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Self
 from urllib.parse import urlencode
@@ -11,11 +9,13 @@ import aiohttp
 import orjson
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.config import kube_config
 
 from adapter_api.job import GROUP, PLURAL, VERSION
 from adapter_operator import metrics
 from adapter_operator.clock import ServerClock
 from adapter_operator.names import JOB_LABEL, OURS, Key
+from adapter_operator.token_bucket import TokenBucket
 
 Plain = dict[str, Any]
 
@@ -30,7 +30,7 @@ _PATHS = {
     "Service": ("api/v1", "services"),
     "ConfigMap": ("api/v1", "configmaps"),
     "Pod": ("api/v1", "pods"),
-    "Event": ("api/v1", "events"),
+    "Event": ("apis/events.k8s.io/v1", "events"),
     "Job": ("apis/batch/v1", "jobs"),
     "NetworkPolicy": ("apis/networking.k8s.io/v1", "networkpolicies"),
     "Lease": ("apis/coordination.k8s.io/v1", "leases"),
@@ -63,27 +63,13 @@ class ClusterError(Exception):
         return self.code == 410
 
 
-class TokenBucket:
-    """Spreads requests: so many a second, and a burst of so many before that."""
-
-    def __init__(self, per_second: float, burst: int) -> None:
-        self._per_second, self._burst = per_second, burst
-        self._ready_at = time.monotonic() - burst / per_second
-
-    async def take(self) -> None:
-        """Returns when a request may be sent."""
-        now = time.monotonic()
-        self._ready_at = max(self._ready_at, now - self._burst / self._per_second) + 1 / self._per_second
-        if self._ready_at > now:
-            await asyncio.sleep(self._ready_at - now)
-
-
 class Cluster:
     """One API server. Every method raises ClusterError."""
 
     def __init__(self, client: ApiClient, per_second: float, burst: int, watch_silence: float) -> None:
         self._client = client
         self._opened: aiohttp.ClientSession | None = None
+        self._lent: aiohttp.ClientSession | None = None
         self._silence = watch_silence
         self._bucket = TokenBucket(per_second, burst)
         self.clock = ServerClock()
@@ -97,19 +83,23 @@ class Cluster:
             per_second: Requests, on average.
             burst: Requests at once.
             watch_silence: Seconds after which a watch that says nothing is taken for dead.
+
+        Raises:
+            ClusterError: there is neither, or it cannot be read.
         """
         configuration = Configuration()
         try:
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         except config.ConfigException:
-            await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            await _load_kubeconfig(configuration)
         configuration.retries = False
         return cls(ApiClient(configuration), per_second, burst, watch_silence)
 
     async def close(self) -> None:
         """Ends all connections."""
-        if self._opened is not None:
-            await self._opened.close()
+        for session in (self._opened, self._lent):
+            if session is not None:
+                await session.close()
         await self._client.close()  # type: ignore[no-untyped-call]
 
     async def get(self, kind: str, key: Key) -> Plain:
@@ -165,8 +155,13 @@ class Cluster:
                 return
 
     async def probe(self, kind: str, namespace: str) -> None:
-        """Returns if objects of this kind can be listed."""
+        """Returns if objects of this kind can be listed, and are found by those who look for what there is."""
         await self._json("GET", kind, _path(kind, namespace), options={"limit": "1"})
+        group, plural = _PATHS[kind]
+        for path, member in (("apis", "groups"), (group, "resources")):
+            shown = (await self._json("GET", kind, path)).get(member) or []
+            if not any(each.get("name") in {group.split("/")[1], plural} for each in shown):
+                raise ClusterError(404, f"GET {path}: the API server serves {plural}, but does not say so yet")
 
     async def pods_of(self, key: Key) -> list[Plain]:
         """All pods of one job, as they are now."""
@@ -232,13 +227,23 @@ class Cluster:
             async with session.request(sent, url, data=body, headers=headers, timeout=limit) as response:
                 self.clock.hear(response.headers.get("Date"))
                 if response.status >= 300:
-                    metrics.errors.labels(verb, str(response.status)).inc()
                     after = response.headers.get("Retry-After")
                     raise _refused(verb, path, response.status, await response.read(), after)
                 yield response
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            metrics.errors.labels(verb, type(error).__name__).inc()
             raise ClusterError(0, f"{verb} {path}: {str(error) or type(error).__name__}") from error
+
+    async def open_session(self) -> tuple[str, aiohttp.ClientSession]:
+        """The server's address, and a session with the credentials of now; whoever asked for it closes it.
+
+        The next call and `close` close the one before, in case that nobody has.
+        """
+        headers = await self._headers()
+        if self._lent is not None:
+            await self._lent.close()
+        counted = [metrics.counted()]
+        self._lent = aiohttp.ClientSession(connector=self._connector(), headers=headers, trace_configs=counted)
+        return str(self._client.configuration.host), self._lent
 
     async def _session_and_headers(self, content_type: str) -> tuple[aiohttp.ClientSession, dict[str, str]]:
         """A session with TLS as the client library has configured it, and credentials that it keeps fresh.
@@ -246,15 +251,32 @@ class Cluster:
         Not the library's own session: that one reads ~/.netrc, in a thread, before each request.
         """
         if self._opened is None:
-            connector = aiohttp.TCPConnector(limit=CONNECTIONS, ssl=self._client.rest_client.ssl_context)
-            self._opened = aiohttp.ClientSession(connector=connector, read_bufsize=2**20)
-        # Compressed lists would cost both sides more than the bytes do.
-        headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": FIELD_MANAGER}
+            counted = [metrics.counted()]
+            self._opened = aiohttp.ClientSession(connector=self._connector(), read_bufsize=2**20, trace_configs=counted)
+        headers = {**await self._headers(), "User-Agent": FIELD_MANAGER}
         if content_type:
             headers["Content-Type"] = content_type
+        return self._opened, headers
+
+    def _connector(self) -> aiohttp.TCPConnector:
+        return aiohttp.TCPConnector(limit=CONNECTIONS, ssl=self._client.rest_client.ssl_context)
+
+    async def _headers(self) -> dict[str, str]:
+        # Compressed lists would cost both sides more than the bytes do.
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         for setting in (await self._client.configuration.auth_settings()).values():
             headers[setting["key"]] = setting["value"]
-        return self._opened, headers
+        return headers
+
+
+async def _load_kubeconfig(configuration: Configuration) -> None:
+    try:
+        await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    except Exception as error:  # its file may hold anything, and name programs that fail in any way
+        file = kube_config.KUBE_CONFIG_DEFAULT_LOCATION
+        said = " ".join(str(error).split()) or type(error).__name__
+        advice = "run in a pod with a service account's token, or let KUBECONFIG name a file that kubectl can use"
+        raise ClusterError(0, f"cannot read the kubeconfig {file}: {said}; {advice}") from error
 
 
 def _path(kind: str, namespace: str, name: str = "") -> str:

@@ -5,12 +5,11 @@ from datetime import datetime
 from adapter_api.job import AdapterTrainingJob
 from adapter_api.progress import CheckpointMark, Progress
 from adapter_api.status import CheckpointStatus, Condition, JobStatus, Nodes, ProgressStatus, Restarts
+from adapter_operator import health
 from adapter_operator.decision import Decision, State
+from adapter_operator.health import Facts
 from adapter_operator.interruptions import grace_seconds, losses
 from adapter_operator.observed import Observed, ObservedPod
-
-Facts = dict[str, tuple[str, str, str]]
-"""Type of a condition -> status, reason, message."""
 
 
 def status(
@@ -54,8 +53,9 @@ def status(
 
 def invalid(job_status: JobStatus, generation: int | None, message: str, now: datetime) -> JobStatus:
     """The status of a job whose specification no rule accepts; what ran before goes on."""
-    facts: Facts = {"Accepted": ("False", "Invalid", message)}
-    stands: Facts = {c.type: (c.status, c.reason, c.message) for c in job_status.conditions if c.type != "Accepted"}
+    facts: Facts = {"Accepted": ("False", "Invalid", message), **health.facts(State.INVALID, "Invalid", message)}
+    replaced = {"Accepted", *health.TYPES}
+    stands: Facts = {c.type: (c.status, c.reason, c.message) for c in job_status.conditions if c.type not in replaced}
     return job_status.model_copy(
         update={
             "observed_generation": generation,
@@ -97,6 +97,7 @@ def _facts(job: AdapterTrainingJob, decision: Decision, seen: Progress | None) -
     facts: Facts = {
         "Accepted": ("True", "Valid", ""),
         "Running": ("True" if state is State.RUNNING else "False", reason, message),
+        **health.facts(state, reason, message),
     }
     known = {c.type for c in job.status.conditions}
     if state is State.SUSPENDED or "Suspended" in known:
@@ -132,7 +133,7 @@ def _conditions(
     before: tuple[Condition, ...], facts: Facts, generation: int | None, now: datetime
 ) -> tuple[Condition, ...]:
     old: dict[str, Condition] = {condition.type: condition for condition in before}
-    order = ("Accepted", "Queued", "Running", "StorageHealthy", "Suspended", "Complete", "Failed")
+    order = ("Accepted", "Queued", "Running", "StorageHealthy", "Suspended", "Complete", "Failed", *health.TYPES)
     found = []
     for name in order:
         if name not in facts:

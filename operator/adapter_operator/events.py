@@ -1,14 +1,19 @@
-"""PURE: what changed in a status -> the Kubernetes Event that tells it, if it is worth one."""
+"""PURE: what changed in a status -> the Kubernetes Events that tell it, if it is worth one."""
 
 import hashlib
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from adapter_api.job import API_VERSION, KIND
-from adapter_api.status import JobStatus
+from adapter_api.status import Condition, JobStatus
 from adapter_operator.names import MANAGER, Key
 
-MAX_MESSAGE = 1024
+MAX_MESSAGE, MAX_INSTANCE = 1024, 128
+"""Characters that the API server takes of a note, and of the name of who reports."""
+ACTION = "Reconcile"
+COMMITS_SECONDS = 60
+"""Of the checkpoints that are committed within so long, one is told."""
 _WARNINGS = frozenset({"Failed", "Invalid", "Restarting", "Pending"})
 _ORDERED = frozenset({"Changed", "Resizing", "Suspending"})
 """What the user asked for is no warning."""
@@ -16,31 +21,86 @@ _TOLD = frozenset({"Complete", "Failed", "Invalid", "Suspended", "Restarting", "
 """States that tell something that the conditions alone may hide a moment later."""
 
 
-def event(key: Key, uid: str, before: JobStatus, after: JobStatus, now: datetime) -> dict[str, Any] | None:
-    """The Event of a transition. Its name depends on what it tells: told twice, it is refused as existing."""
-    shown = _transition(before, after) or _trouble(before, after)
-    if shown is None:
-        return None
-    reason, message, kind = shown
-    digest = hashlib.sha256(f"{uid} {after.attempt} {reason} {after.state}".encode()).hexdigest()[:16]
-    reference = {
-        "apiVersion": API_VERSION, "kind": KIND, "namespace": key[0], "name": key[1], "uid": uid,
-    }  # fmt: skip
-    stamp = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+@dataclass(frozen=True)
+class About:
+    """The job that Events tell of, and who reports."""
+
+    key: Key
+    uid: str
+    created: datetime
+    reporter: str
+    """Name of the operator's pod."""
+
+
+@dataclass(frozen=True)
+class _Told:
+    reason: str
+    message: str
+    kind: str
+    once: str
+    """What tells it from others of the same reason in an attempt."""
+
+
+def events(about: About, before: JobStatus, after: JobStatus, now: datetime) -> list[dict[str, Any]]:
+    """The Events of a change. The name of each depends on what it tells: told twice, it is refused as existing."""
+    change = _transition(before, after) or _trouble(before, after)
+    found = [] if change is None else [_Told(*change, str(after.state))]
+    found += [told for told in (_start(before, after), _run(about, before, after, now), _commit(before, after)) if told]
+    return [_event(about, after, told, now) for told in found]
+
+
+def _event(about: About, after: JobStatus, told: _Told, now: datetime) -> dict[str, Any]:
+    namespace, name = about.key
+    digest = hashlib.sha256(f"{about.uid} {after.attempt} {told.reason} {told.once}".encode()).hexdigest()[:16]
     return {
-        "apiVersion": "v1",
+        "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
-        "metadata": {"name": f"{key[1]}.{digest}", "namespace": key[0]},
-        "involvedObject": reference,
-        "type": kind,
-        "reason": reason,
-        "message": message[:MAX_MESSAGE],
-        "source": {"component": MANAGER},
-        "reportingComponent": MANAGER,
-        "firstTimestamp": stamp,
-        "lastTimestamp": stamp,
-        "count": 1,
+        "metadata": {"name": f"{name}.{digest}", "namespace": namespace},
+        "regarding": {"apiVersion": API_VERSION, "kind": KIND, "namespace": namespace, "name": name, "uid": about.uid},
+        "type": told.kind,
+        "reason": told.reason,
+        "action": ACTION,
+        "note": told.message[:MAX_MESSAGE],
+        "reportingController": MANAGER,
+        "reportingInstance": about.reporter[:MAX_INSTANCE],
+        "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
     }
+
+
+def _start(before: JobStatus, after: JobStatus) -> _Told | None:
+    """That an attempt starts, where that takes so long that the status tells it."""
+    if after.state != "Starting" or (before.state, before.attempt) == (after.state, after.attempt):
+        return None
+    return _Told("Started", f"attempt {after.attempt} starts", "Normal", "")
+
+
+def _run(about: About, before: JobStatus, after: JobStatus, now: datetime) -> _Told | None:
+    """That an attempt runs, how long that took, and what it goes on from."""
+    if after.state != "Running" or (before.state == "Running" and before.attempt == after.attempt):
+        return None
+    stopped = _condition(before, "Running")
+    since = about.created if after.attempt <= 1 or stopped is None else stopped.last_transition_time
+    took = max(now - since, timedelta(0)).total_seconds()
+    nodes = after.nodes.ready
+    told = f"attempt {after.attempt} runs on {nodes} {'node' if nodes == 1 else 'nodes'} after {took:.0f} s"
+    if after.attempt > 1 and after.checkpoint is not None:
+        return _Told("Resumed", f"{told}, from step {after.checkpoint.step}: {after.checkpoint.uri}", "Normal", "")
+    return _Told("Running", told, "Normal", "")
+
+
+def _commit(before: JobStatus, after: JobStatus) -> _Told | None:
+    """That a checkpoint is committed: the first of each minute, by the time of its commit, so that nobody has to remember."""
+    if after.checkpoint is None or after.checkpoint == before.checkpoint:
+        return None
+    minute = int(after.checkpoint.committed_at.timestamp()) // COMMITS_SECONDS
+    if before.checkpoint is not None and int(before.checkpoint.committed_at.timestamp()) // COMMITS_SECONDS == minute:
+        return None
+    told = f"checkpoint {after.checkpoint.step} is committed: {after.checkpoint.uri}"
+    return _Told("CheckpointCommitted", told, "Normal", str(minute))
+
+
+def _condition(status: JobStatus, kind: str) -> Condition | None:
+    return next((each for each in status.conditions if each.type == kind), None)
 
 
 def _transition(before: JobStatus, after: JobStatus) -> tuple[str, str, str] | None:

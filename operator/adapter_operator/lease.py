@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +15,8 @@ RENEWALS = 5
 """How often it is renewed in the time that it is good for."""
 GIVE_UP = 2 / 3
 """Not renewed for this share of that time, it is taken for lost: before others may take it, whatever their clocks say."""
+RELEASE_SECONDS = 5.0
+"""How long a process that ends tries to give it back, at most."""
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,8 @@ class Lease:
         self._clock = clock
         self._seen: tuple[str, float] | None = None
         """resourceVersion of another's lease, and when it was first seen."""
+        self._writing: asyncio.Task[object] | None = None
+        """The last write, which goes on when whoever waits for it is cancelled."""
 
     async def acquire(self) -> None:
         """Returns when this process holds the Lease."""
@@ -57,7 +61,7 @@ class Lease:
             except ClusterError as error:
                 holder = f"nobody knows: {error}"
             if holder is None:
-                metrics.is_leader.set(1)
+                metrics.is_leader.labels(self._key[1]).set(1)
                 log.info("holds the lease %s/%s as %s", *self._key, self._identity)
                 return
             if holder != told:
@@ -83,19 +87,30 @@ class Lease:
             else:
                 renewed = self._clock() if holder is None else renewed
             if holder is not None or self._clock() - renewed > GIVE_UP * self._seconds:
-                metrics.is_leader.set(0)
+                metrics.is_leader.labels(self._key[1]).set(0)
                 raise LeaseLost(f"the lease {self._key[0]}/{self._key[1]} is held by {holder or 'nobody for sure'}")
 
     async def release(self) -> None:
-        """Lets others have it at once."""
-        metrics.is_leader.set(0)
+        """Lets others have it at once, if this process has it, or has just asked for it."""
+        metrics.is_leader.labels(self._key[1]).set(0)
         try:
-            found = await self._cluster.get("Lease", self._key)
-            if found["spec"].get("holderIdentity") == self._identity:
-                found["spec"]["holderIdentity"] = ""
-                await self._cluster.replace(_typed(found))
-        except ClusterError as error:
-            log.warning("the lease could not be released: %s", error)
+            async with asyncio.timeout(RELEASE_SECONDS):
+                await self._settle()
+                found = await self._cluster.get("Lease", self._key)
+                if found["spec"].get("holderIdentity") == self._identity:
+                    found["spec"]["holderIdentity"] = ""
+                    await self._cluster.replace(_typed(found))
+        except (ClusterError, TimeoutError) as error:
+            if not (isinstance(error, ClusterError) and error.is_not_found):
+                log.warning("the lease could not be released: %s", str(error) or type(error).__name__)
+        finally:
+            if self._writing is not None:
+                self._writing.cancel()
+
+    async def _settle(self) -> None:
+        """Returns when no write is under way: one that the server does later would take the lease once more."""
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
 
     async def _try(self) -> str | None:
         """Takes or renews the Lease; returns its holder if that is another."""
@@ -119,7 +134,9 @@ class Lease:
             self._seen = (version, self._clock())
         return self._clock() - self._seen[1] > (spec.get("leaseDurationSeconds") or self._seconds)
 
-    async def _write(self, write: Callable[[dict[str, Any]], Any], found: dict[str, Any]) -> str | None:
+    async def _write(
+        self, write: Callable[[dict[str, Any]], Coroutine[Any, Any, object]], found: dict[str, Any]
+    ) -> str | None:
         spec = found.get("spec") or {}
         now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         is_ours = spec.get("holderIdentity") == self._identity
@@ -130,8 +147,11 @@ class Lease:
             "acquireTime": spec.get("acquireTime", now) if is_ours else now,
             "leaseTransitions": (spec.get("leaseTransitions") or 0) + (not is_ours),
         }
+        if self._writing is not None:
+            self._writing.cancel()
+        self._writing = asyncio.create_task(write(_typed({**found, "spec": fresh})))
         try:
-            await write(_typed({**found, "spec": fresh}))
+            await asyncio.shield(self._writing)
         except ClusterError as error:
             if error.is_conflict:
                 return "another process that was faster"

@@ -29,3 +29,5 @@ def start(level: str, kind: str) -> None:
     handler.setFormatter(JsonFormatter() if kind == "json" else logging.Formatter(text))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    # kopf tells of each call of a handler, which costs as much as the call.
+    logging.getLogger("kopf").setLevel(max(logging.WARNING, logging.getLogger().level))

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from adapter_operator import metrics
 from adapter_operator.names import Key
 
 FIRST_DELAY_SECONDS = 0.1
@@ -51,6 +52,8 @@ class WorkQueue:
         entry = self._waiting.get(key)
         if entry is not None and entry.ready_at <= ready_at:
             return
+        if entry is None:
+            metrics.queue_adds.inc()
         self._waiting[key] = _Entry(ready_at, ready_at)
         heapq.heappush(self._heap, (ready_at, key))
         self._changed.set()
@@ -79,7 +82,7 @@ class WorkQueue:
             if found is not None:
                 if namespace in self._ready:  # the others have their turn first
                     self._ready[namespace] = self._ready.pop(namespace)
-                del self._waiting[found]
+                metrics.queue_seconds.observe(now - self._waiting.pop(found).since)
                 self._taken.add(found)
                 return found, None
         # What is ready and taken only `done` can free.
@@ -118,6 +121,7 @@ class WorkQueue:
         An event may bring it earlier, but not before the `at_least` seconds that the server has asked for.
         """
         self._taken.discard(key)
+        metrics.queue_retries.inc()
         count = self._failures.get(key, 0)
         self._failures[key] = count + 1
         delay = min(FIRST_DELAY_SECONDS * float(2 ** min(count, 16)), LONGEST_DELAY_SECONDS)

@@ -17,7 +17,7 @@ from adapter_operator.cache import Cache, CachedJob
 from adapter_operator.cluster import Cluster, ClusterError
 from adapter_operator.decide import decide
 from adapter_operator.decision import Announce, Decision, Launch, Remove, RemoveJob, State
-from adapter_operator.events import event
+from adapter_operator.events import About, events
 from adapter_operator.names import RESTORE, TRAINER, Key
 from adapter_operator.observed import Observed
 from adapter_operator.pacing import Pacing
@@ -188,8 +188,8 @@ class Reconciler:
             log.info("%s/%s: %s -> %s", *key, before.state or "new", after.state)
         if after.restarts != before.restarts and after.last_failure is not None:
             metrics.restarts.labels(after.last_failure.reason).inc()
-        told = event(key, cached.uid, before, after, now)
-        if told is not None:
+        about = About(key, cached.uid, datetime.fromisoformat(cached.created), self.settings.pod_name)
+        for told in events(about, before, after, now):
             await self._send_event(told)
 
     async def _refresh(self, key: Key) -> None:

@@ -71,11 +71,11 @@ class Watch:
                     log.info("the watch of %s starts anew: %s", self.kind, error)
                 else:
                     log.warning("the watch of %s broke: %s", self.kind, error)
-                await self.sleep(max(_pause(failures), error.retry_after or 0.0))
+                await self.sleep(max(pause(failures), error.retry_after or 0.0))
                 failures += 1
             else:
                 if not is_told:  # something between us and the server may end every watch at once
-                    await self.sleep(_pause(0))
+                    await self.sleep(pause(0))
 
     @property
     def is_stuck(self) -> bool:
@@ -83,7 +83,7 @@ class Watch:
         return time.monotonic() - self.heard > SILENT_SECONDS
 
 
-def _pause(failures: int) -> float:
-    """Seconds, spread, so that the operators of many clusters do not come back as one."""
+def pause(failures: int) -> float:
+    """Seconds before the next try, spread, so that the operators of many clusters do not come back as one."""
     longest = min(FIRST_PAUSE_SECONDS * 2.0 ** min(failures, 16), LONGEST_PAUSE_SECONDS)
     return longest * random.uniform(0.5, 1.0)

@@ -27,7 +27,7 @@ ALLOWED = {
     ("", "configmaps"): {"get", "create"},
     ("", "services"): {"get", "create"},
     ("networking.k8s.io", "networkpolicies"): {"get", "create"},
-    ("", "events"): {"create"},
+    ("events.k8s.io", "events"): {"create"},
 }
 
 Plain = dict[str, Any]

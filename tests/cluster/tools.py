@@ -29,6 +29,7 @@ SOURCES = {
     "coredns": ("coredns", "github.com/coredns/coredns"),
     "helm": ("helm", "helm.sh/helm/v3/cmd/helm"),
     "versitygw": ("versitygw", "github.com/versity/versitygw/cmd/versitygw"),
+    "kstatus": ("kstatus", "adaptertraining.dev/tests/cluster/kstatus"),
     "kueue": ("kueue", "sigs.k8s.io/kueue/cmd/kueue"),
     "cert-manager-controller": ("cert_manager", "github.com/cert-manager/cert-manager/cmd/controller"),
     "cert-manager-cainjector": ("cert_manager", "github.com/cert-manager/cert-manager/cmd/cainjector"),
@@ -37,12 +38,13 @@ SOURCES = {
 }
 CPU_SECONDS = {
     "etcd": 60, "kube-apiserver": 400, "kube-controller-manager": 150, "kube-scheduler": 40, "kubectl": 60, "kubelet": 120,
-    "kube-proxy": 30, "kwok": 100, "coredns": 150, "helm": 120, "versitygw": 200, "kueue": 200,
+    "kube-proxy": 30, "kwok": 100, "coredns": 150, "helm": 120, "versitygw": 200, "kstatus": 60,
+    "kueue": 200,
     "cert-manager-controller": 200, "cert-manager-cainjector": 40, "jobset": 100, "kubeflow-trainer": 100,
 }  # fmt: skip
 """What compiling each takes, in the order above and with an empty cache, rounded."""
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kwok")
-TESTED_WITH = (*CONTROL_PLANE, "helm", "versitygw")
+TESTED_WITH = (*CONTROL_PLANE, "helm", "versitygw", "kstatus")
 """What tests marked `cluster` need."""
 KUBELET = (*CONTROL_PLANE, "kubelet", "kube-proxy", "coredns", "helm")
 
@@ -128,10 +130,11 @@ def _require_go(name: str) -> None:
 
 @functools.cache
 def _pins(module: str) -> str:
-    """A name for exactly these versions and flags."""
+    """A name for exactly these versions, flags and sources of our own."""
     digest = hashlib.sha256(LINKER_FLAGS.encode())
-    for file in ("go.mod", "go.sum"):
-        digest.update((MODULES / module / file).read_bytes())
+    folder = MODULES / module
+    for file in (folder / "go.mod", folder / "go.sum", *sorted(folder.glob("*.go"))):
+        digest.update(file.read_bytes())
     return digest.hexdigest()[:12]
 
 

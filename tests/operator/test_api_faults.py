@@ -16,7 +16,8 @@ from urllib3.exceptions import HTTPError
 from tests.cluster.control_plane import ControlPlane
 from tests.operator.support import lives
 from tests.operator.support.api_server import Refused
-from tests.operator.support.fault_proxy import Answer, Call, FaultProxy, Harm, LoseReply, fault_proxy
+from tests.operator.support.fault_proxy import FaultProxy, fault_proxy
+from tests.operator.support.faults import Answer, Call, Harm, LoseReply
 from tests.operator.support.lives import Life
 from tests.operator.support.on_plane import OnPlane
 from tests.operator.support.planes import Plane, only_on_control_plane

@@ -37,6 +37,18 @@ def test_a_late_event_does_not_undo_a_newer_reply() -> None:
     assert job.status["attempt"] == 5
 
 
+def test_what_is_told_late_of_a_predecessor_touches_nothing_of_the_job_that_has_its_name_now() -> None:
+    cache = Cache()
+    cache.put_job(raw_job(5, uid="predecessor"))
+    cache.put_job(raw_job(9, uid="successor"))
+    cache.put_pod(raw_pod())
+    cache.put_job(raw_job(7, uid="predecessor"))
+    cache.drop_job(raw_job(8, uid="predecessor"))
+    job = cache.job(KEY)
+    assert job is not None
+    assert (job.uid, len(cache.observed(KEY).pods), cache.states.total()) == ("successor", 1, 1)
+
+
 def test_a_specification_that_is_served_differently_under_another_crd_is_taken_over() -> None:
     cache = Cache()
     cache.put_job(raw_job(5, spec={"nodes": 2, "holdFor": "later"}))

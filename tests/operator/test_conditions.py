@@ -4,12 +4,14 @@ from adapter_api.progress import CheckpointMark, Ending, Progress
 from adapter_api.status import CheckpointStatus, JobStatus, Restarts
 from adapter_operator import conditions
 from adapter_operator.decide import decide
-from adapter_operator.events import event
+from adapter_operator.events import About, events
 from adapter_operator.observed import ContainerEnd, Observed
 from tests.operator.support.builders import KEY, NOW, after, failed, job, observed, pod, status
 
 MARK = CheckpointMark(step=40, uri="s3://b/checkpoint-40", committed_at=NOW, bytes=7)
 PROGRESS = Progress(phase="training", step=50, total_steps=200, loss=0.123456789, eta_seconds=3725, updated_at=NOW, checkpoint=MARK)  # fmt: skip
+
+ABOUT = About(KEY, "uid", NOW, "operator-1")
 
 
 def shown(given: JobStatus, seen: Observed, seconds: float = 0) -> JobStatus:
@@ -95,17 +97,6 @@ def test_an_invalid_change_does_not_hide_what_runs() -> None:
     assert (accepted.type, accepted.status, accepted.message) == ("Accepted", "False", "spec.nodes: give at most 4096")
 
 
-def test_a_restart_is_told_once_and_a_start_not_at_all() -> None:
-    running = shown(status("Starting"), observed(pod(0), pod(1)))
-    assert event(KEY, "uid", status("Starting"), running, NOW) is None
-    restarting = shown(running, observed(failed(0, code=137), pod(1)))
-    told = event(KEY, "uid", running, restarting, NOW)
-    assert told is not None
-    assert (told["type"], told["reason"]) == ("Warning", "Killed")
-    assert "restart 1 of 2" in told["message"]
-    assert event(KEY, "uid", restarting, shown(restarting, Observed(), 60), NOW) is None
-
-
 def test_trouble_with_storage_is_a_condition_and_an_event_while_training_goes_on_and_its_end_is_shown() -> None:
     running = shown(status("Starting"), observed(pod(0), pod(1), progress=PROGRESS, advanced_at=NOW))
     assert "StorageHealthy" not in {condition.type for condition in running.conditions}
@@ -119,12 +110,11 @@ def test_trouble_with_storage_is_a_condition_and_an_event_while_training_goes_on
     expired, storage = with_trouble(running, upload_error="the credentials have expired; renew them")
     assert storage == ("False", "UploadFailed", "the credentials have expired; renew them")
     assert (expired.state, conditions.is_urgent(running, expired)) == ("Running", True)
-    told = event(KEY, "uid", running, expired, NOW)
-    assert told is not None
-    assert (told["type"], told["reason"], told["message"]) == ("Warning", "UploadFailed", storage[2])
-    assert event(KEY, "uid", expired, expired, NOW) is None
+    [told] = events(ABOUT, running, expired, NOW)
+    assert (told["type"], told["reason"], told["note"]) == ("Warning", "UploadFailed", storage[2])
+    assert not events(ABOUT, expired, expired, NOW)
     mended, storage = with_trouble(expired)
     assert storage == ("True", "Recovered", "")
-    assert event(KEY, "uid", expired, mended, NOW) is None
+    assert not events(ABOUT, expired, mended, NOW)
     _, storage = with_trouble(mended, restore_warning="started from checkpoint 10 instead")
     assert storage == ("False", "CheckpointDamaged", "started from checkpoint 10 instead")

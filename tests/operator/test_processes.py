@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.operator.support import lives
-from tests.operator.support.fault_proxy import Call, FaultProxy, fault_proxy
+from tests.operator.support.fault_proxy import FaultProxy, fault_proxy
+from tests.operator.support.faults import Call
 from tests.operator.support.lives import Life
 from tests.operator.support.on_plane import DEFINITION, OnPlane, Process, install_crd
 from tests.operator.support.planes import Plane

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.control_plane import ControlPlane
-from tests.operator.support import controller_topics, topics
+from tests.operator.support import controller_topics, kind_topics, topics
 from tests.operator.support.on_plane import OnPlane
 from tests.operator.support.stand_in.plane import StandIn
 from tests.operator.support.talk import Talk
@@ -35,6 +35,7 @@ def both(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) 
     "topic",
     [
         topics.creation,
+        kind_topics.discovery,
         topics.versions_and_generations,
         topics.status_as_a_subresource,
         topics.apply_and_owners,
@@ -43,6 +44,7 @@ def both(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) 
         topics.watches,
         controller_topics.deletion,
         topics.leases_and_events,
+        kind_topics.new_events,
         controller_topics.jobs_and_pods,
     ],
     ids=lambda topic: topic.__name__,

@@ -50,7 +50,7 @@ def test_a_job_is_submitted_scaled_suspended_resumed_awaited_and_deleted(place: 
     assert atj("wait", "whole") == f"{place.namespace}/whole: Complete\n"
     status = place.status("whole")
     assert (status["restarts"]["total"], condition(status, "Complete")["status"]) == (0, "True")
-    told = {("Normal", "Resizing"), ("Normal", "Suspended"), ("Normal", "Complete")}
+    told = {("Normal", "Running"), ("Normal", "Resizing"), ("Normal", "Suspended"), ("Normal", "Complete")}
     place.wait("Events", lambda: told <= set(place.events("whole")))
     assert "Complete" in atj("list")
     assert atj("delete", "whole") == f"{place.namespace}/whole: deleted\n"

@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 _PATIENCE = 5
 """Times that a question's own duration is waited for before the next."""
+_LONGEST_PAUSE_SECONDS = 5.0
+"""A question that took half a minute, because it did something on the way, is not asked again after minutes only."""
 
 
 def wait_until(
@@ -33,5 +35,5 @@ def wait_until(
         now = time.monotonic()
         if now > end:
             raise AssertionError(f"not within {seconds:g} s: {what}\n{state()}")
-        time.sleep(max(pause, _PATIENCE * (now - asked)))
+        time.sleep(max(pause, min(_PATIENCE * (now - asked), _LONGEST_PAUSE_SECONDS)))
         asked = time.monotonic()

@@ -5,7 +5,7 @@ import json
 import ssl
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,71 +14,12 @@ from typing import Any, TypeVar
 import aiohttp
 from aiohttp import web
 
+from tests.operator.support.faults import Answer, Call, Faults, LoseReply, WatchError
 from tests.operator.support.on_plane import OnPlane
 from tests.operator.support.planes import Plane, address_of
 
 Result = TypeVar("Result")
 _DROPPED = frozenset({"content-length", "transfer-encoding", "content-encoding", "connection", "date"})
-
-
-@dataclass(frozen=True)
-class Call:
-    """What the operator asked, and what it was told."""
-
-    method: str
-    path: str
-    at: float
-    """Monotonic seconds."""
-    status: int = 0
-    """As the operator saw it; 0: no answer."""
-    body: bytes = b""
-    """What it sent."""
-
-    @property
-    def is_write(self) -> bool:
-        """Whether it changes what a job is made of: leases and Events do not count."""
-        return self.method != "GET" and "/leases" not in self.path and "/events" not in self.path
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Given instead of the API server's, which is not asked."""
-
-    code: int
-    reason: str
-    retry_after: int | None = None
-
-    def response(self) -> web.Response:
-        """A Status object, as the API server sends it."""
-        body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": self.code, "reason": self.reason,
-                "message": f"injected: {self.reason}", "metadata": {}}  # fmt: skip
-        headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
-        return web.json_response(body, status=self.code, headers=headers)
-
-
-class LoseReply:
-    """The API server does as it is asked; the connection breaks before its answer comes."""
-
-
-Harm = Answer | LoseReply | None
-
-
-@dataclass
-class Faults:
-    """What is wrong at the moment; a test changes it while the proxy runs."""
-
-    on_call: Callable[[Call], Harm] = lambda _: None
-    """Asked before each call that is no watch."""
-    watches: Answer | None = None
-    """Answer to every new watch."""
-    has_expired: bool = False
-    """Whether a new watch learns that its resourceVersion is too old, once for each resource."""
-    repeats: bool = False
-    """Whether a watch tells each event twice, and the one before once more."""
-    lag_seconds: float = 0.0
-    """How much later watches tell."""
-    date: Callable[[], str] | None = None
-    """The header Date of all answers."""
 
 
 @dataclass
@@ -194,7 +135,8 @@ class FaultProxy:
         if "watch" in request.query:
             return await self._watch(request)
         body = await request.read()
-        call = Call(request.method, request.path, time.monotonic(), body=body)
+        agent = request.headers.get("User-Agent", "")
+        call = Call(request.method, request.path, time.monotonic(), body=body, agent=agent)
         harm = self.faults.on_call(call)
         if isinstance(harm, Answer):
             self._note(call, harm.code)
@@ -222,9 +164,14 @@ class FaultProxy:
         resource = request.path.rpartition("/")[2]
         if self.faults.watches is not None:
             return self.faults.watches.response()
+        harm = self.faults.on_watch(resource)
+        if isinstance(harm, Answer):
+            return harm.response()
+        if isinstance(harm, WatchError):
+            return await self._error(request, harm)
         if self.faults.has_expired and resource not in self._told:
             self._told.add(resource)
-            return await self._expired(request)
+            return await self._error(request, WatchError(410, "Expired"))
         session, headers = self._upstream(request)
         try:
             async with session.get(self._url(request), headers=headers) as answer:
@@ -232,7 +179,7 @@ class FaultProxy:
                 await stream.prepare(request)
                 self._streams.add(stream)
                 try:
-                    await self._relay(answer, stream)
+                    await self._relay(answer, stream, resource)
                 finally:
                     self._streams.discard(stream)
                     self._hushed.discard(stream)
@@ -241,7 +188,7 @@ class FaultProxy:
             self._break(request)
             return web.Response(status=502)
 
-    async def _relay(self, answer: aiohttp.ClientResponse, stream: web.StreamResponse) -> None:
+    async def _relay(self, answer: aiohttp.ClientResponse, stream: web.StreamResponse, resource: str) -> None:
         before = b""
         lines: asyncio.Queue[tuple[float, bytes] | None] = asyncio.Queue()
 
@@ -262,18 +209,18 @@ class FaultProxy:
                 await asyncio.sleep(max(0.0, at + self.faults.lag_seconds - time.monotonic()))
                 if stream in self._hushed:
                     continue
+                if resource in self.faults.withheld and json.loads(line)["type"] != "BOOKMARK":
+                    continue
                 await stream.write(line + before + line if self.faults.repeats else line)
                 before = line
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
 
-    async def _expired(self, request: web.Request) -> web.StreamResponse:
+    async def _error(self, request: web.Request, error: WatchError) -> web.StreamResponse:
         stream = web.StreamResponse(headers={"Content-Type": "application/json"})
         await stream.prepare(request)
-        status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 410, "reason": "Expired",
-                  "message": "too old resource version", "metadata": {}}  # fmt: skip
-        await stream.write(json.dumps({"type": "ERROR", "object": status}).encode() + b"\n")
+        await stream.write(error.line())
         return stream
 
     def _upstream(self, request: web.Request) -> tuple[aiohttp.ClientSession, dict[str, str]]:

@@ -100,7 +100,10 @@ UNDISTURBED: Plain = {
     "attempt": 2,
     "restarts": {"charged": 0, "uncharged": 1, "total": 1},
     "failure": {"reason": "Preempted", "attempt": 1, "charged": False},
-    "conditions": [("Accepted", "True", "Valid"), ("Running", "False", "Complete"), ("Complete", "True", "Complete")],
+    "conditions": [
+        ("Accepted", "True", "Valid"), ("Running", "False", "Complete"), ("Complete", "True", "Complete"),
+        ("Ready", "True", "Complete"),
+    ],
     "objects": [
         ("configmaps", "None"), ("jobs", "2"), ("networkpolicies", "None"), ("pods", "2"), ("pods", "2"),
         ("services", "None"),

@@ -4,12 +4,12 @@ It stands in for kube-apiserver with etcd, for the controllers of namespaces, ga
 as KWOK plays them, so that the real operator and the real command run without a program that Go compiles. It serves objects
 with versions, uids and generations; lists in pages; watches with bookmarks, and 410 for what is forgotten; creation,
 replacement, merge patches and server-side apply with owners of fields; conflicts of versions; status as a subresource;
-deletion with grace, finalizers, preconditions and owners; dry runs; and of a CustomResourceDefinition pruning, defaults, types
-and bounds.
+deletion with grace, finalizers, preconditions and owners; dry runs; discovery of groups and kinds; and of a
+CustomResourceDefinition pruning, defaults, types and bounds.
 
 It leaves out: authentication and rights, TLS, admission webhooks, CEL rules and patterns, validation and defaults of built-in
-objects, `managedFields` as a part of objects, other patches, deletion in the foreground, tables, discovery and the scale
-subresource, more than one version of a kind, whatever else of a controller nobody here needs, and the real ones' delays.
+objects, `managedFields` as a part of objects, other patches, deletion in the foreground, tables, the scale subresource and
+discovery of the kinds of other programs, more than one version of a kind, whatever else of a controller nobody here needs, and the real ones' delays.
 
 What is shown here is shown on the real API server, too, by the same tests under the marker `cluster`; and
 test_stand_in_is_like_the_api_server compares both, call by call.

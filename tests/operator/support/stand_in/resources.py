@@ -45,10 +45,12 @@ DEFINITIONS = Resource(
     "apis/apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition",
     is_namespaced=False, has_status=True, has_generation=True,
 )  # fmt: skip
+EVENTS = Resource("api/v1", "events", "Event")
+NEW_EVENTS = Resource("apis/events.k8s.io/v1", "events", "Event")
+"""The same objects, whose fields have other names there."""
 BUILT_IN = (
-    NAMESPACES, PODS, JOBS, CONFIG_MAPS, SERVICE_ACCOUNTS, DEFINITIONS,
+    NAMESPACES, PODS, JOBS, CONFIG_MAPS, SERVICE_ACCOUNTS, DEFINITIONS, EVENTS, NEW_EVENTS,
     Resource("api/v1", "services", "Service", has_status=True),
-    Resource("api/v1", "events", "Event"),
     Resource("apis/networking.k8s.io/v1", "networkpolicies", "NetworkPolicy", has_generation=True),
     Resource("apis/coordination.k8s.io/v1", "leases", "Lease"),
 )  # fmt: skip

@@ -8,9 +8,17 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from tests.operator.support.stand_in import refusals
+from tests.operator.support.stand_in import discovery, events, refusals
 from tests.operator.support.stand_in.refusals import Refusal
-from tests.operator.support.stand_in.resources import BUILT_IN, NAMESPACES, PODS, Resource
+from tests.operator.support.stand_in.resources import (
+    BUILT_IN,
+    DEFINITIONS,
+    EVENTS,
+    NAMESPACES,
+    NEW_EVENTS,
+    PODS,
+    Resource,
+)
 from tests.operator.support.stand_in.selectors import Selects, selects
 from tests.operator.support.stand_in.store import Change, Key
 from tests.operator.support.stand_in.verbs import Options, Verbs
@@ -51,12 +59,14 @@ class Server:
             return _json(error.status, error.code)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
-        if request.path in {"/readyz", "/healthz", "/livez"}:
-            return web.Response(text="ok")
+        if request.method == "GET" and (shown := self._about_itself(request.path)) is not None:
+            return shown
         found = _PATH.fullmatch(request.path)
         resource = found and self._resource(found["root"], found["plural"], found["namespace"])
         if found is None or resource is None:
             return web.Response(status=404, text="404 page not found\n")
+        if resource == NEW_EVENTS:
+            return await self._event(request, found["namespace"] or "")
         key = Key(resource, found["namespace"] or "", found["name"] or "")
         parts = {None, *(["status"] if resource.has_status else []), *(["log"] if resource == PODS else [])}
         if found["part"] not in parts:
@@ -70,6 +80,19 @@ class Server:
     def _resource(self, root: str, plural: str, namespace: str | None) -> Resource | None:
         served = (each for each in self._verbs.served() if (each.root, each.plural) == (root, plural))
         return next((each for each in served if each.is_namespaced or namespace is None), None)
+
+    def _about_itself(self, path: str) -> web.Response | None:
+        """Whether it is well, and what it serves."""
+        if path in {"/readyz", "/healthz", "/livez"}:
+            return web.Response(text="ok")
+        shown = discovery.answer(path, self._verbs.served(), self._store.of(DEFINITIONS))
+        return None if shown is None else _json(shown)
+
+    async def _event(self, request: web.Request, namespace: str) -> web.Response:
+        if request.method != "POST":
+            raise Refusal(405, "MethodNotAllowed", "the stand-in takes new Events by events.k8s.io/v1, and shows none")
+        stored = events.as_core(await _body(request))
+        return _json(events.as_new(self._verbs.create(Key(EVENTS, namespace, ""), stored, _options(request, ""))), 201)
 
     async def _collection(self, request: web.Request, key: Key) -> web.StreamResponse:
         query = request.query

@@ -9,7 +9,7 @@ import pytest
 
 from adapter_operator.clock import ServerClock
 from adapter_operator.cluster import Cluster, ClusterError
-from adapter_operator.operator import ClusterRestored, Operator
+from adapter_operator.leader import ClusterRestored, Leader
 from adapter_operator.settings import Settings
 
 
@@ -29,21 +29,21 @@ class Lists:
             raise self.faults.pop(0)
 
 
-def operator(lists: Lists) -> Operator:
-    return Operator(cast("Cluster", lists), Settings())
+def leader(lists: Lists) -> Leader:
+    return Leader(cast("Cluster", lists), Settings())
 
 
 def test_lists_that_get_newer_or_stay_are_taken() -> None:
     async def lead() -> list[str]:
-        made = operator(Lists(["9", "9", "10", "11"]))
-        return [(await made._list())["AdapterTrainingJob"] for _ in range(3)]
+        made = leader(Lists(["9", "9", "10", "11"]))
+        return [await made._list() for _ in range(3)]
 
     assert asyncio.run(lead()) == ["9", "9", "10"]
 
 
 def test_a_cluster_that_was_restored_to_an_earlier_state_is_met_by_a_new_process() -> None:
     async def lead() -> None:
-        made = operator(Lists(["100", "7", "8"]))
+        made = leader(Lists(["100", "7", "8"]))
         await made._list()
         await made._list()
 
@@ -52,7 +52,7 @@ def test_a_cluster_that_was_restored_to_an_earlier_state_is_met_by_a_new_process
 
 
 def test_a_missing_crd_or_right_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adapter_operator.operator.UNSERVED_SECONDS", 0)
+    monkeypatch.setattr("adapter_operator.leader.UNSERVED_SECONDS", 0)
     lists = Lists([], [ClusterError(404, "no such kind"), ClusterError(403, "forbidden"), ClusterError(0, "away")])
-    asyncio.run(operator(lists)._until_served())
+    asyncio.run(leader(lists)._until_served())
     assert lists.faults == []
