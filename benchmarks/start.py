@@ -91,7 +91,7 @@ _IMPORTS_OF_A_TRAINER = """
 import adapter_trainer.train
 try:
     from adapter_trainer.beginning import import_libraries
-except ModuleNotFoundError:
+except ImportError:
     import torch
     from adapter_trainer import checkpoint, loop, setup
 else:
