@@ -66,6 +66,7 @@ def test_a_body_arrives_whole(store: Store, file: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(file_body.FileBody, "send_to", counting)
     if not directly:
+        monkeypatch.setattr(connections, "is_loopback", lambda _: False)
         monkeypatch.setattr(connections, "get_environ_proxies", lambda _: {"http": "http://elsewhere"})
     send(store, file)
     assert store.get("a")[0] == BODY

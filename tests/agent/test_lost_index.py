@@ -19,6 +19,7 @@ from adapter_api.checkpoint import INDEX_KEY
 from adapter_api.progress import ExitCode
 from adapter_api.retention import Policy
 from tests.agent.support.faulty_proxy import Proxy, Request
+from tests.agent.support.foreign import ACCELERATE
 from tests.agent.support.node import (
     Claims,
     MakeNode,
@@ -28,7 +29,6 @@ from tests.agent.support.node import (
     upload_and_commit,
     write_checkpoint,
 )
-from tests.agent.test_retention import ACCELERATE
 from tests.support.waiting import wait_until
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)

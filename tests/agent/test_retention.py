@@ -14,6 +14,7 @@ from adapter_api.checkpoint import CheckpointIndex, IndexEntry
 from adapter_api.retention import Policy
 from adapter_api.training import KeepBest
 from tests.agent.support.faulty_proxy import Proxy
+from tests.agent.support.foreign import ACCELERATE
 from tests.agent.support.node import Claims, committed_steps, put_marked, upload_and_commit, write_checkpoint
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -142,13 +143,6 @@ def test_a_zombie_sweeps_nothing(store: Store, owner: Claim, claimed: Claims) ->
     with pytest.raises(Fenced):
         retention.sweep(store, owner, NOW)
     assert list(store.list("checkpoint-50/"))
-
-
-ACCELERATE = (
-    "checkpoint-500/optimizer.bin", "checkpoint-500/scheduler.bin", "checkpoint-500/random_states_0.pkl",
-    "checkpoint-500/unet/config.json", "checkpoint-500/unet/diffusion_pytorch_model.safetensors",
-)  # fmt: skip
-"""What `accelerator.save_state` writes in diffusers' examples."""
 
 
 def test_folders_of_other_programs_survive_every_attempt(store: Store, owner: Claim, claimed: Claims) -> None:
