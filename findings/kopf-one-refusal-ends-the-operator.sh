@@ -22,6 +22,7 @@ from aiohttp import web
 
 logging.disable(logging.CRITICAL)
 KIND = {"name": "widgets", "singularName": "widget", "kind": "Widget", "namespaced": True, "verbs": ["get", "list", "watch"]}
+NAMESPACES = {"name": "namespaces", "singularName": "", "kind": "Namespace", "namespaced": False, "verbs": ["get", "list", "watch"]}
 VERSION = {"groupVersion": "example.org/v1", "version": "v1"}
 GROUP = {"name": "example.org", "versions": [VERSION], "preferredVersion": VERSION}
 
@@ -32,7 +33,7 @@ async def answering(lists):
     async def discovery(request):
         bodies = {
             "/": {}, "/version": {"major": "1", "minor": "34"}, "/api": {"versions": ["v1"]},
-            "/api/v1": {"groupVersion": "v1", "resources": []}, "/apis": {"groups": [GROUP]},
+            "/api/v1": {"groupVersion": "v1", "resources": [NAMESPACES]}, "/apis": {"groups": [GROUP]},
             "/apis/example.org": GROUP, "/apis/example.org/v1": {"groupVersion": "example.org/v1", "resources": [KIND]},
         }
         return web.json_response(bodies.get(request.path, {}), status=200 if request.path in bodies else 404)
@@ -60,7 +61,7 @@ async def answering(lists):
 
 
 async def life(expires):
-    """Lists that were asked for, logins, and how the operator ended within eight seconds; None where it did not."""
+    """Lists that were asked for, logins, and how the operator ended within some seconds; None where it did not."""
     lists, logins = [], []
     runner, address = await answering(lists)
     registry = kopf.OperatorRegistry()
@@ -80,7 +81,7 @@ async def life(expires):
     settings.scanning.disabled = True
     stop = asyncio.Event()
     task = asyncio.create_task(kopf.operator(registry=registry, settings=settings, clusterwide=True, stop_flag=stop))
-    await asyncio.wait([task], timeout=8)
+    await asyncio.wait([task], timeout=15)
     ended = task.exception() if task.done() else None
     stop.set()
     await asyncio.wait([task], timeout=20)
