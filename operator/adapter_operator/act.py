@@ -1,15 +1,20 @@
 """Does what was decided: creates an attempt, deletes one, deletes a job. Every step may be repeated."""
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from datetime import datetime
 
 from adapter_api.job import KIND, AdapterTrainingJob
+from adapter_api.status import CheckpointStatus
 from adapter_operator.cache import Cache
 from adapter_operator.cluster import Cluster, ClusterError, Plain
+from adapter_operator.commit_marks import commit_marks
 from adapter_operator.manifests import manifests, service
 from adapter_operator.names import CONTROLLER_LABEL, JOB_LABEL, Key, attempt_name
 from adapter_operator.settings import Settings
+
+log = logging.getLogger(__name__)
 
 _REFUSALS = frozenset({400, 403, 422})
 
@@ -113,6 +118,25 @@ class Actor:
                 raise Refused(f"attempt {attempt} cannot be deleted: {error}") from error
             raise
         self.cache.drop_batch_job(key, attempt)
+
+    async def mark_commit(self, key: Key, uid: str, attempt: int, checkpoint: CheckpointStatus) -> None:
+        """Tells schedulers of a commit, on the attempt's Job and pods; what cannot be told now is told with the next commit."""
+        observed, marks = self.cache.observed(key), commit_marks(checkpoint)
+        batch_job = observed.batch_jobs.get(attempt)
+        if batch_job is None or batch_job.owner != uid:
+            return
+        targets = [("Job", attempt_name(key[1], attempt), batch_job.uid)]
+        targets += [("Pod", pod.name, pod.uid) for pod in observed.of(attempt) if pod.deleted_at is None]
+        told = await asyncio.gather(
+            *(self.cluster.annotate(kind, (key[0], name), known, marks) for kind, name, known in targets),
+            return_exceptions=True,
+        )
+        for error in told:
+            if isinstance(error, ClusterError) and not (error.is_conflict or error.is_not_found):
+                log.warning("%s/%s: a commit is not told to schedulers: %s", *key, error)
+                return  # one missing right would be told once for each pod
+            if isinstance(error, BaseException) and not isinstance(error, ClusterError):
+                raise error
 
     async def look_at(self, key: Key, attempt: int) -> None:
         """Puts the present state of an attempt's Job into the cache."""

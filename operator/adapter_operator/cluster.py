@@ -26,6 +26,7 @@ WATCH_SECONDS = 300
 PAGE = 200
 FIELD_MANAGER = "adapter-training-operator"
 _APPLY = "application/apply-patch+yaml"
+_MERGE = "application/merge-patch+json"
 _PATHS = {
     "Service": ("api/v1", "services"),
     "ConfigMap": ("api/v1", "configmaps"),
@@ -122,6 +123,12 @@ class Cluster:
         path = _path(kind, metadata["namespace"], metadata["name"]) + "/status"
         options = {"fieldManager": FIELD_MANAGER, "force": "true"}
         return await self._json("PATCH", kind, path, manifest, options, _APPLY)
+
+    async def annotate(self, kind: str, key: Key, uid: str, annotations: Mapping[str, str]) -> None:
+        """Sets annotations of one object; a conflict means that there is another one of its name."""
+        change = {"metadata": {"uid": uid, "annotations": dict(annotations)}}
+        options = {"fieldManager": FIELD_MANAGER}
+        await self._json("PATCH", kind, _path(kind, *key), change, options, _MERGE)
 
     async def delete(self, kind: str, key: Key, uid: str | None = None) -> None:
         """Deletes an object, and what it owns in the background. One that is not there is deleted already."""

@@ -15,6 +15,7 @@ from adapter_operator.progress import ProgressReader
 from adapter_operator.queue import WorkQueue
 from adapter_operator.reconcile import Reconciler
 from adapter_operator.settings import Settings
+from adapter_operator.summary import summaries
 from adapter_operator.tasks import first
 from adapter_operator.untold import Untold
 from adapter_operator.watch import Watch
@@ -100,9 +101,16 @@ class Leader:
 
     def refresh_metrics(self) -> None:
         """Sets what is only known when it is asked for."""
-        metrics.jobs.clear()
-        for state, count in self._cache.states.items():
-            metrics.jobs.labels(state).set(count)
+        for gauge in (metrics.jobs, metrics.commit_age, metrics.goodput):
+            gauge.clear()
+        statuses = ((namespace, job.status) for (namespace, _), job in self._cache.jobs())
+        for namespace, seen in summaries(statuses, self._cluster.clock.now()).items():
+            for state, count in seen.states.items():
+                metrics.jobs.labels(namespace, state).set(count)
+            if seen.commit_age is not None:
+                metrics.commit_age.labels(namespace).set(seen.commit_age)
+            if seen.goodput is not None:
+                metrics.goodput.labels(namespace).set(seen.goodput)
         metrics.queue_depth.set(len(self._queue))
         metrics.queue_age.set(self._queue.oldest())
         metrics.watch_age.labels("Pod").set(time.monotonic() - self._pods.heard)

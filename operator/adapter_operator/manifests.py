@@ -8,6 +8,7 @@ from typing import Any
 from adapter_api.document import dump_json
 from adapter_api.job import API_VERSION, KIND, AdapterTrainingJob
 from adapter_api.launch import TRAINING_FILE
+from adapter_operator.commit_marks import commit_marks
 from adapter_operator.names import (
     INDEX_LABEL,
     JOB_LABEL,
@@ -93,7 +94,7 @@ def batch_job(job: AdapterTrainingJob, attempt: int, created: datetime, training
     spec = job.spec
     metadata = _metadata(job, attempt_name(job.metadata.name, attempt))
     metadata["labels"] = attempt_labels(job.metadata.name, attempt, spec.nodes)
-    metadata["annotations"] = {SPECIFICATION_ANNOTATION: specification(job)}
+    metadata["annotations"] = {SPECIFICATION_ANNOTATION: specification(job), **_commit_marks(job, settings)}
     if spec.scheduling.queue_name is not None:
         metadata["labels"][QUEUE_LABEL] = spec.scheduling.queue_name
     return {
@@ -106,9 +107,22 @@ def batch_job(job: AdapterTrainingJob, attempt: int, created: datetime, training
             "parallelism": spec.nodes,
             "backoffLimit": 0,
             "podReplacementPolicy": "Failed",
-            "template": pod_template(job, attempt, created, training, settings),
+            "template": _with_annotations(
+                pod_template(job, attempt, created, training, settings), _commit_marks(job, settings)
+            ),
         },
     }
+
+
+def _commit_marks(job: AdapterTrainingJob, settings: Settings) -> dict[str, str]:
+    return commit_marks(job.status.checkpoint) if settings.commit_marks else {}
+
+
+def _with_annotations(template: Manifest, annotations: dict[str, str]) -> Manifest:
+    if not annotations:
+        return template
+    metadata = template["metadata"]
+    return {**template, "metadata": {**metadata, "annotations": {**metadata.get("annotations", {}), **annotations}}}
 
 
 def specification(job: AdapterTrainingJob) -> str:

@@ -15,7 +15,22 @@ registry = CollectorRegistry()
 ProcessCollector(registry=registry)
 PlatformCollector(registry=registry)
 
-jobs = Gauge("adapter_training_jobs", "Jobs by state", ["state"], registry=registry)
+jobs = Gauge("adapter_training_jobs", "Jobs by namespace and state", ["namespace", "state"], registry=registry)
+commit_age = Gauge(
+    "adapter_training_newest_commit_age_seconds",
+    "Of a namespace's running jobs, the one that has gone longest without a commit: seconds since its newest, or its start",
+    ["namespace"], registry=registry,
+)  # fmt: skip
+goodput = Gauge(
+    "adapter_training_goodput_ratio",
+    "Share of the time of a namespace's running jobs that went into steps that stand: their mean",
+    ["namespace"], registry=registry,
+)  # fmt: skip
+lost_steps = Counter(
+    "adapter_training_lost_steps",
+    "Steps that were trained again after an interruption",
+    ["namespace"], registry=registry,
+)  # fmt: skip
 reconcile_seconds = Histogram(
     "controller_runtime_reconcile_time_seconds", "Time to reconcile one job", ["controller"], registry=registry,
     buckets=_SECONDS,
@@ -38,7 +53,11 @@ queue_seconds = Histogram(
     buckets=_SECONDS,
 ).labels(CONTROLLER, CONTROLLER)  # fmt: skip
 queue_age = Gauge("adapter_operator_queue_age_seconds", "How long the first of them has waited", registry=registry)
-restarts = Counter("adapter_operator_restarts", "Attempts that were followed by another", ["reason"], registry=registry)
+restarts = Counter(
+    "adapter_operator_restarts",
+    "Attempts that were followed by another",
+    ["namespace", "reason"], registry=registry,
+)  # fmt: skip
 _requests = Counter(
     "rest_client_requests",
     "Requests to the API server, kopf's among them",

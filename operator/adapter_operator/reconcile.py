@@ -187,7 +187,13 @@ class Reconciler:
         if after.state != before.state:
             log.info("%s/%s: %s -> %s", *key, before.state or "new", after.state)
         if after.restarts != before.restarts and after.last_failure is not None:
-            metrics.restarts.labels(after.last_failure.reason).inc()
+            metrics.restarts.labels(key[0], after.last_failure.reason).inc()
+        newly_lost = (after.lost_steps or 0) - (before.lost_steps or 0)
+        if newly_lost > 0:
+            metrics.lost_steps.labels(key[0]).inc(newly_lost)
+        if self.settings.commit_marks and after.checkpoint is not None and _is_newer(after, before):
+            actor = Actor(self.cluster, self.cache, self.settings)
+            await actor.mark_commit(key, cached.uid, after.attempt, after.checkpoint)
         about = About(key, cached.uid, datetime.fromisoformat(cached.created), self.settings.pod_name)
         for told in events(about, before, after, now):
             await self._send_event(told)
@@ -256,6 +262,13 @@ class Reconciler:
         except (ClusterError, TimeoutError) as error:
             log.debug("%s/%s: no log of %s: %s", *key, failure.pod, error)
             return ""
+
+
+def _is_newer(after: JobStatus, before: JobStatus) -> bool:
+    """Whether an attempt that runs has committed a checkpoint since."""
+    if after.state != State.RUNNING.value or after.checkpoint is None or before.attempt != after.attempt:
+        return False
+    return before.checkpoint is None or before.checkpoint.step != after.checkpoint.step
 
 
 def _was_prevented(status: JobStatus, decision: Decision) -> bool:

@@ -43,6 +43,8 @@ class Settings:
     burst: int = 600
     network_policies: bool = True
     """Whether each job gets a NetworkPolicy: its rendezvous port knows no authentication."""
+    commit_marks: bool = True
+    """Whether a child Job and its pods carry the step and time of the newest commit as annotations: a write each for every commit."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["json", "text"] = "json"
 

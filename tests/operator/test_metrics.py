@@ -5,10 +5,14 @@ import re
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import promql_parser
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from adapter_agent.report import Report
 from adapter_operator import metrics
 from tests.operator.support import lives
 from tests.operator.support.on_plane import OnPlane
@@ -61,17 +65,45 @@ def test_a_life_is_counted_as_controller_runtime_and_client_go_count(place: OnPl
     assert found["process_resident_memory_bytes"][()] > 1e7
 
 
-def test_the_dashboard_asks_for_nothing_that_nobody_counts() -> None:
-    dashboard = json.loads((CHART / "files" / "dashboard.json").read_text())
-    asked = {
-        name
-        for panel in dashboard["panels"]
-        for target in panel.get("targets", ())
-        for name in re.findall(r"[a-z]+(?:_[a-z0-9]+)+", re.sub(r"\{[^}]*\}", "", target["expr"]))
-        if name != "histogram_quantile"
+def of_the_chart() -> Iterator[tuple[str, str]]:
+    """Every expression that the chart ships, with where it stands."""
+    for file in sorted((CHART / "files").glob("*dashboard.json")):
+        for panel in json.loads(file.read_text())["panels"]:
+            for target in panel["targets"]:
+                yield f"{file.name}: {panel['title']}", target["expr"]
+    for rule in rules():
+        yield rule["alert"], rule["expr"]
+
+
+def rules() -> list[dict[str, Any]]:
+    """The alerts of the chart; what Helm fills in is a number each time."""
+    text = (CHART / "templates" / "metrics.yaml").read_text()
+    group = text[text.index("    - name: adapter-training\n") :].split("{{- end }}", 1)[0]
+    described = re.sub(r"^( +(?:summary|description)): .*$", r"\1: text", group, flags=re.MULTILINE)
+    loaded: list[dict[str, Any]] = yaml.safe_load(re.sub(r"\{\{[^}]*\}\}", "7", described))[0]["rules"]
+    return loaded
+
+
+def counted() -> set[str]:
+    """Names of all that the operator and an agent tell."""
+    agents = Report(Path(), "s3://bucket").families()
+    families = [*metrics.registry.collect(), *agents]
+    return {f"{family.name}{ending}" for family in families for ending in ("", "_total", "_bucket")}
+
+
+@pytest.mark.parametrize(("where", "expression"), [pytest.param(*each, id=each[0]) for each in of_the_chart()])
+def test_what_the_chart_ships_is_promql_about_what_is_counted(where: str, expression: str) -> None:
+    filled = re.sub(r"\$(namespace|job)", "x", expression)
+    promql_parser.parse(filled)
+    asked = set(re.findall(r"[a-z]+(?:_[a-z0-9]+)+", re.sub(r"\{[^}]*\}|by \([^)]*\)", "", filled)))
+    assert asked - {"histogram_quantile"}, where
+    assert asked - {"histogram_quantile"} <= counted()
+
+
+def test_every_alert_says_what_it_is_and_what_to_do() -> None:
+    assert {"AdapterTrainingJobsFailed", "AdapterTrainingCommitsStopped", "AdapterTrainingOperatorDoesNotLead"} <= {
+        rule["alert"] for rule in rules()
     }
-    counted = {
-        f"{family.name}{ending}" for family in metrics.registry.collect() for ending in ("", "_total", "_bucket")
-    }
-    assert len(asked) > 6
-    assert asked <= counted
+    for rule in rules():
+        assert set(rule["annotations"]) == {"summary", "description"}
+        assert rule["labels"]["severity"] in {"warning", "critical"}

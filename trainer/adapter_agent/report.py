@@ -5,7 +5,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from pydantic import ValidationError
 
 from adapter_api.checkpoint import IndexEntry
@@ -40,6 +40,10 @@ class Report:
         self._last_commit = Gauge(
             f"{name}_last_commit_timestamp_seconds", "Time of the newest commit", registry=self._registry
         )
+        self._commit_interval = Gauge(
+            f"{name}_commit_interval_seconds", "Time between the two newest commits; 0 before the second of this process",
+            registry=self._registry,
+        )  # fmt: skip
         self.upload_seconds: Histogram = Histogram(
             f"{name}_upload_seconds", "Time to upload this node's part of a checkpoint", registry=self._registry,
             buckets=(0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600),
@@ -76,6 +80,8 @@ class Report:
             bytes=entry.bytes,
         )
         with self._lock:
+            if now and self._checkpoint is not None and self._checkpoint.step < mark.step:
+                self._commit_interval.set((mark.committed_at - self._checkpoint.committed_at).total_seconds())
             self._checkpoint = mark
             self._commit_seconds = seconds if seconds is not None else self._commit_seconds
         self._last_commit.set(entry.committed_at.timestamp())
@@ -112,6 +118,10 @@ class Report:
                     "restore_warning": self._restore_warning,
                 }
             )
+
+    def families(self) -> list[Metric]:
+        """Everything that is told to Prometheus, by name."""
+        return list(self._registry.collect())
 
     def metrics(self) -> bytes:
         """Everything in Prometheus' text format."""
