@@ -21,13 +21,14 @@ _Judge = Callable[[ObjectFacts], bool]
 def remove_committed(store: Store, removal: Removal, run: str) -> int:
     """Deletes a checkpoint that was committed and has left the index; returns how many objects that were. May be repeated.
 
-    Its own are those that the manifest of the commit names, in their sizes; and those with a mark, also one of an older
-    build: the index has said that the folder is this run's.
+    Its own are those that the manifest of the commit names, in their sizes; and those that it does not name with a mark, also one of
+    an older build: the index has said that the folder is this run's. What it names and has another size was replaced by
+    somebody, whatever its mark says: versitygw 1.8.0 keeps the metadata of the object that was there before.
     """
     there = list(store.list(f"{removal.folder}/"))
     described = _described(store, removal)
     certain = {facts.key for facts in there if _is_described(facts, removal.folder, described)}
-    others = [facts for facts in there if facts.key not in certain]
+    others = [facts for facts in there if facts.key.removeprefix(f"{removal.folder}/") not in described]
     marked = _marked(store, others, lambda found: marks.possible_attempt_in(found, run) is not None)
     return _delete(store, removal.folder, [*certain, *marked], len(there))
 
