@@ -118,7 +118,7 @@ $(BOOTSTRAPPED): requirements/bootstrap.txt
 # Bytecode is compiled once, here: where Python may not write it, every start of a process would compile torch anew.
 $(INSTALLED): $(BOOTSTRAPPED) requirements/dev.txt pyproject.toml $(wildcard */*/__init__.py)
 	@echo "installing $$(grep -c '^[a-z]' requirements/dev.txt) locked packages for developers into $(VENV): 7 GB on the disk, 4 of them"
-	@echo "torch's CUDA. A minute or two from a warm cache; a cold one downloads 3 GB first. For users, and for less: docs/install.md"
+	@echo "torch's CUDA. A minute or two from a warm cache; a cold one downloads half of that first. For users, and less: docs/install.md"
 	@$(SYNC) || { echo "trying again with what the package cache holds" >&2; $(SYNC) --offline; }
 	$(UV) pip install --quiet --offline --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
