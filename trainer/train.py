@@ -1,11 +1,9 @@
-"""The entry point of `accelerate launch trainer/train.py`; works from a clone, installed or not."""
+"""The entry point of `accelerate launch trainer/train.py`: with the modules of its own clone, installed or not."""
 
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
-if find_spec("adapter_trainer") is None:
-    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "api")]
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "api")]
 
 
 def run() -> int:

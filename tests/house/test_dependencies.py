@@ -119,9 +119,9 @@ def light(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return linked(tmp_path_factory.mktemp("light") / "packages", closure(BASE))
 
 
-def command(packages: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Python with these packages, ours, and nothing else of the environment."""
-    own = [str(REPOSITORY / folder) for folder in ("api", "operator", "trainer", "cli")]
+def command(packages: Path, *arguments: str, installed: bool = True) -> subprocess.CompletedProcess[str]:
+    """Python with these packages, ours if they are to be installed, and nothing else of the environment."""
+    own = [str(REPOSITORY / folder) for folder in ("api", "operator", "trainer", "cli") if installed]
     environment = {
         "PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join([*own, str(packages)]), "NO_COLOR": "1",
         "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_MAX_ATTEMPTS": "1",
@@ -184,9 +184,13 @@ def test_a_package_without_which_nothing_works_is_one_line_too(tmp_path: Path, l
 
 
 @pytest.mark.process
-def test_the_trainer_by_itself_names_what_it_lacks_in_one_line(light: Path, tmp_path: Path) -> None:
+def test_the_trainer_by_itself_needs_no_installation_and_names_what_it_lacks_in_one_line(
+    light: Path, tmp_path: Path
+) -> None:
     arguments = ("--config", "configs/example.yaml", "--output_dir", str(tmp_path))
-    done = command(light, "trainer/train.py", *arguments)
+    done = command(light, "trainer/train.py", *arguments, installed=False)
     assert done.returncode == 2
     (told,) = done.stderr.splitlines()
+    assert told.startswith("error: the package ")
     assert told.endswith(" is missing; `pip install -r requirements.txt` brings it")
+    assert "adapter_" not in told
