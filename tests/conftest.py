@@ -21,7 +21,7 @@ LONGEST = (
     "agent/test_process.py", "cli/test_embedded_store.py", "agent/test_unconditional.py", "cli/test_run_stored.py",
     "cli/test_run_faults.py", "trainer/test_plan.py", "trainer/test_evaluate.py", "trainer/test_cache.py",
     "trainer/test_resume.py", "agent/test_restore.py", "cli/test_checkpoint_commands.py", "operator/test_users_edits.py",
-    "operator/test_processes.py", "cli/test_cluster_commands.py",
+    "operator/test_processes.py", "cli/test_cluster_commands.py", "house/test_pasted.py",
 )  # fmt: skip
 """Modules that take longest, which a run begins with: none is then left for one worker at the end."""
 

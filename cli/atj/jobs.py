@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from adapter_api.document import read, validate
-from adapter_api.job import MAX_NODES, AdapterTrainingJob
+from adapter_api.cluster_rules import validate_for_cluster
+from adapter_api.document import read
+from adapter_api.job import MAX_NODES
 from atj.checkpoints import OutputFormat
 from atj.cluster import Cluster
 from atj.connection import Context, JobName, Kubeconfig, Namespace, connected
@@ -40,7 +41,7 @@ def submit_command(
 ) -> None:
     """Create a job on a cluster, after checking it here: faults are named with their lines."""
     document = read(file)
-    job = validate(AdapterTrainingJob, document)
+    job = validate_for_cluster(document)
     raw = json.loads(json.dumps(document.data, default=str))
     if name is not None:
         raw["metadata"]["name"] = name

@@ -47,11 +47,9 @@ def plan_command(
     """
     document = read(file)
     config, world_size = _parsed(document)
-    try:
-        from adapter_trainer import forecast as forecasting  # brings torch
-        from adapter_trainer.device_speed import KNOWN
-    except ModuleNotFoundError as error:
-        raise CommandError(f"planning needs the package {error.name}; install the trainer's requirements") from None
+    from adapter_trainer import forecast as forecasting  # brings torch
+    from adapter_trainer.device_speed import KNOWN
+
     if device != THIS and device not in KNOWN:
         raise refusal(f"--device {device}: not known; choose {THIS} or one of {', '.join(KNOWN)}")
     chosen: Device | None = None if device == THIS else KNOWN[device]

