@@ -11,6 +11,8 @@ from adapter_api.networks import FirstStageConfig, Source, TextEncoderConfig
 
 MODELS_FOLDER = "models"
 """In a node's work folder."""
+SCHEDULER_FOLDER, UNET_FOLDER = "scheduler", "unet"
+"""Of a pipeline: beside each other."""
 PIPELINE_FIELD = "model.params.pretrained_model_name_or_path"
 PIPELINE_ENCODERS = (
     TextEncoderConfig(target="CLIPTextModel"),
@@ -45,7 +47,7 @@ def with_pipeline_sources(params: ModelParams) -> ModelParams:
     stage: FirstStageConfig = params.first_stage_config
     return params.model_copy(
         update={
-            "unet_config": source(params.unet_config, "unet"),
+            "unet_config": source(params.unet_config, UNET_FOLDER),
             "first_stage_config": stage if stage.target == "Pixels" else source(stage, "vae"),
             "text_config": text,
         }
@@ -58,7 +60,8 @@ class StoredModel(ResourceModel):
     uri: S3URI
     field: str
     """Of the training configuration, that names it."""
-    holds: Literal["weights", "tokenizer"] = "weights"
+    holds: Literal["weights", "tokenizer", "scheduler"] = "weights"
+    """A scheduler may be absent."""
     folder: str = ""
     """Inside the address."""
     variant: str | None = None
@@ -81,10 +84,18 @@ def _stored(params: ModelParams) -> Iterator[StoredModel]:
         if part.pretrained is not None and is_stored(part.pretrained):
             field = PIPELINE_FIELD if part.pretrained == pipeline else f"model.params.{path}.pretrained"
             yield StoredModel(uri=part.pretrained, field=field, folder=part.subfolder or "", variant=part.variant)
+            if path == "unet_config" and (folder := scheduler_folder(part.subfolder)) is not None:
+                yield StoredModel(uri=part.pretrained, field=field, holds="scheduler", folder=folder)
         name = (part.tokenizer or part.pretrained) if isinstance(part, TextEncoderConfig) else None
         if isinstance(part, TextEncoderConfig) and name is not None and is_stored(name):
             field = PIPELINE_FIELD if name == pipeline else f"model.params.{path}.tokenizer"
             yield StoredModel(uri=name, field=field, holds="tokenizer", folder=part.tokenizer_subfolder or "")
+
+
+def scheduler_folder(subfolder: str | None) -> str | None:
+    """Where the scheduler of a pipeline is whose UNet is in this folder; None where the folder tells of no pipeline."""
+    before, _, last = (subfolder or "").strip("/").rpartition("/")
+    return f"{before}/{SCHEDULER_FOLDER}".lstrip("/") if last == UNET_FOLDER else None
 
 
 def is_stored(name: str) -> bool:

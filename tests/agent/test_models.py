@@ -30,6 +30,7 @@ NEEDED = {
     "text_encoder_2/config.json", "text_encoder_2/model-00001-of-00002.safetensors",
     "text_encoder_2/model-00002-of-00002.safetensors", "text_encoder_2/model.safetensors.index.json",
     "tokenizer/vocab.json", "tokenizer/merges.txt", "tokenizer_2/vocab.json", "tokenizer_2/merges.txt",
+    "scheduler/scheduler_config.json",
 }  # fmt: skip
 UNET = StoredModel(uri="s3://bucket/unet", field="model.params.unet_config.pretrained")
 

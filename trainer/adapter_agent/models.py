@@ -68,9 +68,15 @@ def needed_files(there: Sequence[ObjectFacts], models: Iterable[StoredModel], pl
                 "save_pretrained has written, or name each part's own source"
             )
         beside = [facts for facts in there if str(PurePosixPath(facts.key).parent) == (model.folder.strip("/") or ".")]
-        chosen = _tokenizer(beside, model, place) if model.holds == "tokenizer" else _weights(beside, model, place)
+        chosen = _needed(beside, model, place)
         needed |= {facts.key: facts for facts in chosen}
     return list(needed.values())
+
+
+def _needed(beside: list[ObjectFacts], model: StoredModel, place: str) -> list[ObjectFacts]:
+    if model.holds == "scheduler":
+        return _texts(beside)
+    return _tokenizer(beside, model, place) if model.holds == "tokenizer" else _weights(beside, model, place)
 
 
 def _tokenizer(beside: list[ObjectFacts], model: StoredModel, place: str) -> list[ObjectFacts]:

@@ -96,7 +96,7 @@ def record_of(
         step=step,
         weights="averaged" if averaged else "last",
         base_model=params.pretrained_model_name_or_path or params.unet_config.pretrained,
-        prediction_type=params.scheduler_config.params.prediction_type,
+        prediction_type=params.scheduler_config.params.filled.prediction_type,
         seed=config.seed,
         data=data,
         versions=versions,

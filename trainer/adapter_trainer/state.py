@@ -15,7 +15,6 @@ from accelerate.optimizer import AcceleratedOptimizer
 from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
 
 from adapter_api.compatibility import differences
 from adapter_api.document import InvalidDocument, dump, read, validate
@@ -25,6 +24,8 @@ from adapter_trainer.arena import Contents
 from adapter_trainer.card import DataRecord
 from adapter_trainer.errors import DamagedCheckpoint, IncompatibleCheckpoint, InvalidConfig
 from adapter_trainer.history import CHECKPOINT_FILE
+from adapter_trainer.learning_rates import LearningRates, scale_of
+from adapter_trainer.length import Length
 from adapter_trainer.model import AdapterModel
 from adapter_trainer.processes import Processes
 from adapter_trainer.tensor_files import StoredTensors
@@ -40,7 +41,7 @@ class TrainingState:
     model: AdapterModel
     """Not wrapped."""
     optimizer: AcceleratedOptimizer
-    scheduler: LambdaLR
+    rates: LearningRates
     ema: EMAModel | None
     accelerator: Accelerator
     data: DataRecord
@@ -50,10 +51,43 @@ class TrainingState:
     """Optimizer steps taken."""
     seen: int = 0
     """Samples that all processes have read: with the seed, the whole state of the data."""
+    skipped: int = 0
+    """Of those, samples whose gradients overflowed, so that no step was taken."""
+    length: Length | None = None
+    """Set by `begin`."""
+    unit: int = 0
+    """Samples of a step as the run began; of a checkpoint that has not kept it, the mean so far. 0 before the first step."""
+    span: int | None = None
+    """Steps of the learning-rate schedule that the checkpoint has followed, if it says so."""
     base: dict[str, str] = field(default_factory=dict)
     """Digests of the loaded weights that training leaves as they are, by part."""
     metrics: dict[str, float] = field(default_factory=dict)
     """The newest figures, kept with the checkpoint."""
+
+    @property
+    def learned(self) -> int:
+        """Samples that steps have been taken with."""
+        return self.seen - self.skipped
+
+    def begin(self, length: Length) -> None:
+        """Takes up the learning-rate schedule of a run of this length where this one stands."""
+        self.length = length
+        scale = scale_of(self.config.optimization, length.span)
+        self.rates.follow(scale, length.position(self.step, self.learned))
+
+    def advance(self, samples: int) -> None:
+        """Counts a step of so many samples of all processes, which the optimizer has taken."""
+        self.step += 1
+        self.seen += samples
+        if self.length is not None:
+            self.rates.move(self.length.position(self.step, self.learned))
+        if self.ema is not None:
+            self.ema.step(self.trained_rows())
+
+    def skip(self, samples: int) -> None:
+        """Counts samples whose gradients overflowed: read, and not learned from."""
+        self.seen += samples
+        self.skipped += samples
 
     def trained(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
         """Trained parameters by name, in the optimizer's order."""
@@ -101,7 +135,10 @@ class TrainingState:
         scaler = self.accelerator.scaler
         records = {
             "optimizer": optimizers.kept_of(self.optimizer.param_groups),
-            "scheduler": {key: value for key, value in self.scheduler.state_dict().items() if key != "lr_lambdas"},
+            "scheduler": {
+                "samples_per_step": self.unit if self.length is None else self.length.unit,
+                "steps": self.span if self.length is None else self.length.span,
+            },
             "accelerate": {
                 "num_processes": self.accelerator.num_processes,
                 "mixed_precision": self.accelerator.mixed_precision,
@@ -114,6 +151,7 @@ class TrainingState:
             "trainer_state": {
                 "step": self.step,
                 "samples_seen": self.seen,
+                "samples_skipped": self.skipped,
                 "ema_step": 0 if self.ema is None else self.ema.optimization_step,
                 "base": self.base,
             },
@@ -230,12 +268,15 @@ class TrainingState:
                 shadow.copy_(sharding.rows_of(average))
             self.ema.optimization_step = int(records["trainer_state"]["ema_step"])
         self._load_optimizer(tensors.part("optimizer"), records["optimizer"], folder)
-        self._load_scheduler(records["scheduler"])
         scaler = self.accelerator.scaler
         if scaler is not None and records["accelerate"]["grad_scaler"]:
             scaler.load_state_dict(records["accelerate"]["grad_scaler"])
         self.step = int(records["trainer_state"]["step"])
         self.seen = int(records["trainer_state"]["samples_seen"])
+        self.skipped = int(records["trainer_state"].get("samples_skipped", 0))
+        self.span = records["scheduler"].get("steps")
+        mean = round(self.seen / self.step) if self.step else 0
+        self.unit = int(records["scheduler"].get("samples_per_step", mean))
 
     def _load_optimizer(self, tensors: StoredTensors, groups: list[dict[str, Any]], folder: Path) -> None:
         parameters = dict(self.trained())
@@ -265,15 +306,6 @@ class TrainingState:
         }
         self.optimizer.load_state_dict({"state": found, "param_groups": state["param_groups"]})
         optimizers.restore_progress(self.optimizer.param_groups, groups)
-
-    def _load_scheduler(self, record: dict[str, Any]) -> None:
-        progress = {key: record[key] for key in ("last_epoch", "_step_count")}
-        self.scheduler.load_state_dict({**self.scheduler.state_dict(), **progress})
-        scales = [scale(self.scheduler.last_epoch) for scale in self.scheduler.lr_lambdas]
-        rates = [base * scale for base, scale in zip(self.scheduler.base_lrs, scales, strict=True)]
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
-        self.scheduler._last_lr = rates  # noqa: SLF001 - what get_last_lr answers; it has no setter
 
 
 def _check(folder: Path, names: list[str]) -> None:
