@@ -21,7 +21,13 @@ class DataRecord:
     """Of the pairs file."""
     samples: int
     pictures: str | None
-    """SHA-256 over the sorted digests of all pictures, where they were read for the cache."""
+    """SHA-256 over the sorted digests of all pictures, where they were read."""
+    rows: str | None = None
+    """Digest of what stands in each row, and of how large the files are that it names."""
+    embeddings: str | None = None
+    """As of pictures."""
+    sizes: str | None = None
+    """Digest of the sizes that samples have, where they have several."""
 
 
 @dataclass(frozen=True)

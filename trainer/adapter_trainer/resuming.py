@@ -38,10 +38,12 @@ def begin(
     report = Report(output, state.accelerator, processes, total_steps, clock, show)
     if folder is not None:
         report.saved_step = state.step if is_own else None
-        show(f"resuming from {folder} at step {state.step} of {total_steps}")
+        for line in (f"resuming from {folder} at step {state.step} of {total_steps}", *state.notices):
+            show(line)
     for line in notes_on_schedule(state, length):
         show(line)
-    report.start(state.config, state.step, folder if is_own else None)
+    own = folder if is_own else None
+    report.start(state.config, state.step, own, run_id=state.run_id, notices=state.notices)
     return report
 
 

@@ -1,6 +1,5 @@
 """Puts a run together: data checked, model built or restored, everything wrapped for the processes at hand."""
 
-import hashlib
 import math
 import os
 import time
@@ -22,14 +21,13 @@ from adapter_trainer import (
     checkpoint,
     loaded,
     optimizers,
-    picture_folder,
     randomness,
     replicas,
     resuming,
     sharding,
+    trained_data,
 )
 from adapter_trainer.caching import Cache, layout_of, wants_contents
-from adapter_trainer.card import DataRecord
 from adapter_trainer.contents import Content, contents_of
 from adapter_trainer.control import StopRequest
 from adapter_trainer.data import Batches, Collate, Layout, Samples, SampleShape, batches
@@ -103,8 +101,9 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
     if processes.world_size > 1 and not is_sharded:
         module = replicas.with_shared_gradients(module, accelerator.device, some_unused=_has_unused(config))
     prepared_optimizer = accelerator.prepare_optimizer(optimizer)
+    data = trained_data.record_of(config, rows, contents, layout, processes)
     state = TrainingState(
-        config, model, prepared_optimizer, LearningRates(optimizer), ema, accelerator, _data_record(config, rows, contents),
+        config, model, prepared_optimizer, LearningRates(optimizer), ema, accelerator, data,
         options.output / METRICS_FILE, base=base,
     )  # fmt: skip
     randomness.seed(config.seed, 0, processes.rank)
@@ -198,20 +197,6 @@ def _rows(config: TrainingConfig, processes: Processes) -> tuple[list[Row], Trai
     if (error := processes.first_error(error)) is not None:
         raise error
     return rows, config
-
-
-def _data_record(config: TrainingConfig, rows: list[Row], contents: dict[Path, Content]) -> DataRecord:
-    root = Path(config.data.params.data_root_path)
-    table = root / config.data.params.pairs_file_path
-    pairs = ((row.image, row.caption) for row in rows)
-    content = table.read_bytes() if table.is_file() else picture_folder.text_of(pairs, root.resolve()).encode()
-    digests = sorted(content.digest for content in contents.values())
-    return DataRecord(
-        table=table.name,
-        sha256=hashlib.sha256(content).hexdigest(),
-        samples=len(rows),
-        pictures=hashlib.sha256("\n".join(digests).encode()).hexdigest() if digests else None,
-    )
 
 
 def _held_out(config: TrainingConfig, processes: Processes) -> list[Row]:

@@ -1,11 +1,11 @@
 """Everything that changes while training, and its way into and out of a checkpoint folder."""
 
 import json
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, cached_property
-from importlib.metadata import PackageNotFoundError, version
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,21 @@ from torch import Tensor
 from adapter_api.compatibility import differences
 from adapter_api.document import InvalidDocument, dump, read, validate
 from adapter_api.training import TrainingConfig
-from adapter_trainer import card, checkpoint, optimizers, randomness, sharding, tensor_files, weights
+from adapter_trainer import (
+    card,
+    checkpoint,
+    circumstances,
+    loaded,
+    optimizers,
+    randomness,
+    sharding,
+    tensor_files,
+    trained_data,
+    weights,
+)
 from adapter_trainer.arena import Contents
 from adapter_trainer.card import DataRecord
+from adapter_trainer.circumstances import versions
 from adapter_trainer.errors import DamagedCheckpoint, IncompatibleCheckpoint, InvalidConfig
 from adapter_trainer.history import CHECKPOINT_FILE
 from adapter_trainer.learning_rates import LearningRates, scale_of
@@ -29,8 +41,6 @@ from adapter_trainer.length import Length
 from adapter_trainer.model import AdapterModel
 from adapter_trainer.processes import Processes
 from adapter_trainer.tensor_files import StoredTensors
-
-_VERSIONED = ("adapter-training-operator", "torch", "diffusers", "transformers", "accelerate", "numpy", "safetensors")
 
 
 @dataclass
@@ -61,6 +71,10 @@ class TrainingState:
     """Steps of the learning-rate schedule that the checkpoint has followed, if it says so."""
     base: dict[str, str] = field(default_factory=dict)
     """Digests of the loaded weights that training leaves as they are, by part."""
+    notices: list[str] = field(default_factory=list)
+    """What is not as it was when the checkpoint was made that this run has gone on from, for people."""
+    run_id: str = field(default_factory=lambda: secrets.token_hex(8))
+    """Of this run in trackers, through all its starts."""
     metrics: dict[str, float] = field(default_factory=dict)
     """The newest figures, kept with the checkpoint."""
 
@@ -154,6 +168,9 @@ class TrainingState:
                 "samples_skipped": self.skipped,
                 "ema_step": 0 if self.ema is None else self.ema.optimization_step,
                 "base": self.base,
+                "data": trained_data.kept_of(self.data),
+                "circumstances": self._circumstances(processes.world_size),
+                "run_id": self.run_id,
             },
         }
         for name, values in records.items():
@@ -162,6 +179,9 @@ class TrainingState:
         found.blobs[CHECKPOINT_FILE] = self.history.read_bytes()
         found.blobs["training.yaml"] = self._configuration
         return found
+
+    def _circumstances(self, processes: int) -> dict[str, Any]:
+        return {**versions(), **circumstances.of_device(self.accelerator.device), "processes": processes}
 
     @cached_property
     def _configuration(self) -> bytes:
@@ -222,7 +242,9 @@ class TrainingState:
         if (error := processes.first_error(error)) is not None:
             raise error
         tensors = tensor_files.gathered(folder, names, processes)
-        self._apply(tensors, processes.gather(records)[source] or {}, folder)
+        agreed = processes.gather(records)[source] or {}
+        self._apply(tensors, agreed, folder)
+        self._note(agreed["trainer_state"], processes.world_size, is_own=is_own)
         own = folder / randomness.file_name(processes.rank)
         if own.is_file() and checkpoint.fault_of(folder) is None:
             randomness.load(own)
@@ -242,12 +264,33 @@ class TrainingState:
                 + "\n".join(f"  {line}" for line in found)
                 + "\nUse the old configuration, or another output folder"
             )
-        begun = progress.get("base", {})
-        if changed := sorted(part for part, digest in begun.items() if self.base.get(part, digest) != digest):
+        if found := trained_data.changes(progress.get("data", {}), self.data):
+            raise IncompatibleCheckpoint(
+                f"{folder} was trained on other data than what {self.data.table} gives now: {', '.join(found)}; put back what "
+                "was there, or begin a new run with this checkpoint: another output, and --resume_from_checkpoint (of a job, "
+                "spec.resumeFrom)"
+            )
+        if changed := self._other_base(progress):
             raise IncompatibleCheckpoint(
                 f"{folder} was trained beside other weights of {', '.join(changed)} than what is loaded now from the same "
                 "place; restore what lay there (on the hub: the commit, as `revision`), or use another output folder"
             )
+
+    def _other_base(self, progress: dict[str, Any]) -> list[str]:
+        begun = progress.get("base", {})
+        return sorted(part for part, digest in begun.items() if loaded.differs(digest, self.base.get(part)))
+
+    def _note(self, progress: dict[str, Any], processes: int, *, is_own: bool) -> None:
+        """What is not as it was; of what a resume of the run's own refuses, nothing is."""
+        if not is_own:
+            if found := trained_data.changes(progress.get("data", {}), self.data):
+                self.notices.append(f"begins from a checkpoint of other data: {', '.join(found)}")
+            if changed := self._other_base(progress):
+                self.notices.append(f"begins from a checkpoint beside other weights of {', '.join(changed)}")
+            return
+        self.run_id = progress.get("run_id", self.run_id)
+        if found := circumstances.changes(progress.get("circumstances", {}), self._circumstances(processes)):
+            self.notices.append(f"goes on, though not bit by bit as it would have: {'; '.join(found)}")
 
     def _apply(self, tensors: StoredTensors, records: dict[str, Any], folder: Path) -> None:
         parts, shadows = weights.weights_in(self.model, tensors.part)
@@ -328,15 +371,3 @@ def _records(folder: Path) -> dict[str, Any]:
         }
     except (OSError, ValueError) as error:
         raise DamagedCheckpoint(f"{folder}: {error}; use another checkpoint") from None
-
-
-@cache
-def versions() -> dict[str, str]:
-    """Of what decides what a run computes, by package."""
-    found = {}
-    for name in _VERSIONED:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
