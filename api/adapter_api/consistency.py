@@ -306,6 +306,8 @@ def _sampling(config: TrainingConfig) -> Iterator[Fault]:
                     yield at, f"column {name!r} is a label; give its index"
                 elif width is not None and value >= width:
                     yield at, f"label {value} is outside 0..{width - 1}"
+            elif name in kinds and isinstance(value, tuple) and kinds[name].width not in (None, len(value)):
+                yield at, f"column {name!r} has {kinds[name].width} numbers, not {len(value)}"
 
 
 def _schedule(config: TrainingConfig) -> Iterator[Fault]:

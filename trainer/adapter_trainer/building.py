@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from adapter_api.columns import read_by_model
 from adapter_api.training import TrainingConfig
 from adapter_trainer import compute, registry, sources
 from adapter_trainer.errors import InvalidConfig
@@ -41,6 +42,9 @@ def model_of(
     model.to(device)
     _check_overflow(model, config)
     _tell_cut(config, rows, model, processes, show)
+    for index, row in enumerate(config.sampling.rows):
+        for name in sorted(set(row) - set(read_by_model(config))):
+            show(f"sampling.rows[{index}].{name}: no part of the model reads it; the row is drawn without")
     compute.tune(model, device)
     return model
 

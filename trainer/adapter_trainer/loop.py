@@ -138,7 +138,7 @@ def take_step(run: Training) -> Tensor:
         with accelerator.accumulate(run.module):
             each = losses_of(run.module, state.model, run.schedule, batch, run.nulls)
             run.watch.observe(state.step + 1, each, batch.indices)
-            loss = each.mean()
+            loss = each.mean() if batch.shares is None else (each * batch.shares).mean()
             times.end("forward")
             run.batches.read_ahead()
             accelerator.backward(loss)
@@ -153,7 +153,8 @@ def take_step(run: Training) -> Tensor:
             overflowed = _scale(run) < scale
             state.optimizer.zero_grad()
         times.end("optimizer")
-        losses.append(loss.detach())
+        # What is read to fill a batch moves the weights less, and is no smaller a loss.
+        losses.append(loss.detach() if batch.shares is None else loss.detach() / batch.shares.mean())
         samples += len(batch.timesteps)
     together = samples * run.processes.world_size
     if overflowed:

@@ -27,7 +27,7 @@ from adapter_trainer import (
     sharding,
     trained_data,
 )
-from adapter_trainer.caching import Cache, layout_of, wants_contents
+from adapter_trainer.caching import Cache, layout_of, note_on_repeats, wants_contents
 from adapter_trainer.contents import Content, contents_of
 from adapter_trainer.control import StopRequest
 from adapter_trainer.data import Batches, Collate, Layout, Samples, SampleShape, batches
@@ -89,6 +89,8 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
     held_out = _held_out(config, processes)
     contents = _contents(config, rows, processes)
     layout = layout_of(config, rows, contents)
+    for line in note_on_repeats(layout):
+        show(line)
     model = building.model_of(config, options.models, rows, accelerator.device, processes, show)
     base = _agreed_base(model, processes)
     if is_sharded := optimization.parallelism == "FSDP" and processes.world_size > 1:
