@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from adapter_api.columns import read_by_model
+from adapter_api.notes import notes_on
 from adapter_api.training import TrainingConfig
 from adapter_trainer import compute, registry, sources
 from adapter_trainer.errors import InvalidConfig
@@ -37,6 +38,8 @@ def model_of(
     Raises:
         InvalidConfig: a part that cannot be built or loaded, does not fit the others, or overflows.
     """
+    for note in notes_on(config):
+        show(note)
     model = AdapterModel(sources.with_local_models(config, models))
     cast_frozen(model, registry.WEIGHT_TYPES[config.optimization.mixed_precision])
     model.to(device)

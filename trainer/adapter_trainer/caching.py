@@ -48,9 +48,11 @@ def note_on_repeats(layout: Layout) -> list[str]:
     if not isinstance(order, Bucketed) or not order.repeated:
         return []
     return [
-        (f"data.params.aspect_buckets: an epoch has {order.length} readings of {len(order.buckets)} pictures, since every batch "
-        f"of {order.run} is of one size: {order.repeated} are repeats, {order.repeated / order.length:.1%} of the work. The "
-        "readings of a picture count once together; a smaller batch or a larger step has fewer repeats")
+        (
+            f"data.params.aspect_buckets: an epoch has {order.length} readings of {len(order.buckets)} pictures, since every batch "
+            f"of {order.run} is of one size: {order.repeated} are repeats, {order.repeated / order.length:.1%} of the work. The "
+            "readings of a picture count once together; a smaller batch or a larger step has fewer repeats"
+        )
     ]
 
 
