@@ -67,8 +67,9 @@ class ModelParams(ConfigModel):
     """The parts of the model."""
 
     pretrained_model_name_or_path: ModelName | None = None
-    """A whole SDXL pipeline, as a local folder, a hub name or s3://bucket/prefix, for every part that names no source of its
-    own. What is in object storage is fetched before training starts, with the access that spec.models describes."""
+    """A whole SDXL pipeline, as a local folder, a hub name or s3://bucket/prefix, or as a single .safetensors file in the layout
+    that SDXL was published in (a path, owner/repository/file on the hub, s3://bucket/file), for every part that names no
+    source of its own. What is in object storage is fetched before training starts, with the access that spec.models describes."""
     revision: Text | None = None
     """Branch, tag or commit of the pipeline's hub repository; a part may name its own."""
     variant: Text | None = None

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from adapter_api.consistency import inconsistencies
 from adapter_api.model import DiffusionSchedule, SchedulerParams
-from adapter_api.sources import with_pipeline_sources
+from adapter_api.sources import is_single_file, with_pipeline_sources
 from adapter_api.training import TrainingConfig
 from adapter_trainer import sources
 from adapter_trainer.errors import InvalidConfig
@@ -49,6 +49,8 @@ def resolved(config: TrainingConfig, models: Path | None, show: Callable[[str], 
             if given.prediction_type is None:
                 raise
     if found is None:
+        if named is not None and is_single_file(named) and given.prediction_type is None:
+            show(f"{FIELD}.prediction_type: {named} does not say what it predicts; epsilon is taken, as SDXL does")
         return _with(config, SchedulerParams.model_validate(given.filled.model_dump()))
     whose = f"{named}'s own scheduler"
     base = schedule_of(found, whose)

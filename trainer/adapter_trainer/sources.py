@@ -13,8 +13,16 @@ import transformers
 from torch import nn
 
 from adapter_api.networks import Source
-from adapter_api.sources import SCHEDULER_FOLDER, scheduler_folder, staged_name, stored_models, with_staged_models
+from adapter_api.sources import (
+    SCHEDULER_FOLDER,
+    is_single_file,
+    scheduler_folder,
+    staged_name,
+    stored_models,
+    with_staged_models,
+)
 from adapter_api.training import TrainingConfig
+from adapter_trainer import single_file
 from adapter_trainer.errors import InvalidConfig
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -44,11 +52,15 @@ def with_local_models(config: TrainingConfig, models: Path | None) -> TrainingCo
 
 
 def load(loader: Any, source: Source, field: str, dtype: torch.dtype) -> Any:
-    """`from_pretrained` of a diffusers or transformers class; safetensors only, with weights of `dtype` however they are stored.
+    """A module of a diffusers or transformers class, out of a folder, the hub or a single file.
+
+    From safetensors only, with weights of `dtype` however they are stored.
 
     Raises:
         InvalidConfig: the folder or hub name does not hold such a module.
     """
+    if is_single_file(str(source.pretrained)):
+        return single_file.load(loader, source, field, dtype)
     options = {"subfolder": source.subfolder, "revision": source.revision, "variant": source.variant}
     given = {name: value for name, value in options.items() if value is not None}
     transformers.utils.logging.disable_progress_bar()  # a log is no terminal
@@ -69,6 +81,8 @@ def scheduler_of(unet: Source) -> dict[str, Any] | None:
         InvalidConfig: It cannot be read.
     """
     name, subfolder = str(unet.pretrained), scheduler_folder(unet.subfolder)
+    if is_single_file(name):
+        return single_file.stated_schedule(unet, "model.params.unet_config")
     file = diffusers.SchedulerMixin.config_name
     try:
         if (folder := Path(name)).is_dir():
