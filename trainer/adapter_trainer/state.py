@@ -290,7 +290,9 @@ class TrainingState:
             return
         self.run_id = progress.get("run_id", self.run_id)
         if self.config.data.params.aspect_buckets is not None and "data" not in progress:
-            self.notices.append("the checkpoint is of a build whose buckets had fewer sizes; from here on there are all")
+            self.notices.append(
+                "the checkpoint is of a build whose buckets had fewer sizes; from here on there are all"
+            )
         if found := circumstances.changes(progress.get("circumstances", {}), self._circumstances(processes)):
             self.notices.append(f"goes on, though not bit by bit as it would have: {'; '.join(found)}")
 
