@@ -43,7 +43,9 @@ def files_of(model: AdapterModel, averages: Mapping[str, Tensor] | None) -> dict
             files[f"model/{name}"] = state
         files[file] = export.to_file({**state, **averaged}, layers)
     of_tokens = f"{CONDITIONERS_PART}."
-    if tokens := {name: left.pop(name) for name in list(left) if name.startswith(of_tokens)}:
+    averaged_tokens = [name for name in left if name.startswith(of_tokens)]
+    if averaged_tokens and not sharding.is_sharded(model):
+        tokens = {name: left.pop(name) for name in averaged_tokens}
         files[CONDITIONERS_PART] = {name.removeprefix(of_tokens): value for name, value in tokens.items()}
     if left:
         files["ema"] = left
