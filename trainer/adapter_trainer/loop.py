@@ -100,7 +100,7 @@ def take_steps(run: Training) -> None:
         stopping = run.stop.end_step()
         note_saved(run, run.saver.finish() if run.stop.has_failure else run.saver.newest())
         if state.step == before:
-            if stopping and is_saved(run):
+            if stopping and (state.step == 0 or is_saved(run)):
                 return
             if not stopping:
                 continue  # nothing is new but the place in the data, and what was due at this step has been done
