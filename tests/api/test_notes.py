@@ -8,7 +8,7 @@ from adapter_api.training import TrainingConfig
 from tests.support.repository import CONFIGS
 from tests.trainer.support import tiny
 
-LABEL = {"token_conditioners": {"label_to_token": {}}}
+LABEL: tiny.Settings = {"token_conditioners": {"label_to_token": {}}}
 
 
 def noted(**params: object) -> list[str]:

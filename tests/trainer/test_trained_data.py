@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from adapter_trainer import circumstances, setup, trained_data
@@ -158,7 +159,7 @@ def test_a_run_that_goes_on_with_other_libraries_says_so_first(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert runs.train_here(settings(own), tmp_path / "output") == 0
-    monkeypatch.setattr(circumstances.torch, "get_num_threads", lambda: 7)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
     said: list[str] = []
     setup.prepare(tiny.configuration(settings(own, 4)), setup.RunOptions(tmp_path / "output", "latest", said.append))
     assert said[1] == "goes on, though not bit by bit as it would have: threads 1 then, 7 now"
