@@ -12,18 +12,20 @@ Size = tuple[int, int]
 def bucket_sizes(params: DataParams) -> tuple[Size, ...]:
     """Every size that samples have, from the widest to the tallest: multiples of the step that use the area best.
 
-    For each height, the largest width that keeps the area at or below resolution x resolution and the ratio of the sides
-    at or below the largest, as SDXL's own training did (arXiv 2307.01952, section 2.3). Without buckets, the square.
+    For each side, the largest other one that keeps the area at or below resolution x resolution; of these, those whose ratio
+    is at or below the largest. So are SDXL's own sizes (arXiv 2307.01952, section 2.3), and kohya's (sd-scripts,
+    `library/model_util.py`, make_bucket_resolutions), with a bound on the ratio in place of bounds on the sides. Without
+    buckets, the square.
     """
     resolution, buckets = params.resolution, params.aspect_buckets
     if buckets is None:
         return ((resolution, resolution),)
     step, area = buckets.step, resolution * resolution
     found = set()
-    short = math.ceil(resolution / math.sqrt(buckets.max_ratio) / step) * step
-    for side in range(min(short, resolution // step * step), resolution + 1, step):
-        other = min(area // side, int(side * buckets.max_ratio)) // step * step
-        found |= {(side, other), (other, side)}
+    for side in range(step, int(resolution * math.sqrt(buckets.max_ratio)) + 1, step):
+        other = area // side // step * step
+        if other and max(side, other) <= buckets.max_ratio * min(side, other):
+            found |= {(side, other), (other, side)}
     return tuple(sorted(found))
 
 

@@ -49,3 +49,11 @@ def column_of(config: TrainingConfig, path: str, module: Conditioned) -> Column 
         references = (column for column in columns if column.kind == "reference")
         return next(references, Column(name="image", kind="reference"))
     return next((column for column in columns if column.kind in fitting), None)
+
+
+def read_by_model(config: TrainingConfig) -> tuple[str, ...]:
+    """What a model can be given: the columns that feed a part of it, and `caption` where there are text encoders."""
+    params = config.model.params
+    has_text = bool(params.text_config.encoders) or params.pretrained_model_name_or_path is not None
+    fed = (column_of(config, path, module) for path, module in config.model.conditioned.items())
+    return tuple(dict.fromkeys([*(["caption"] if has_text else []), *(column.name for column in fed if column)]))

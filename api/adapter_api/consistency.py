@@ -23,6 +23,7 @@ def inconsistencies(config: TrainingConfig) -> list[Fault]:
         _resolution,
         _cache,
         _optimizer,
+        _learning_rates,
         _parallelism,
         _text,
         _sampling,
@@ -228,6 +229,20 @@ def _optimizer(config: TrainingConfig) -> Iterator[Fault]:
             yield ("model", "params", *path, "learning_rate"), "Prodigy finds one rate for all modules; remove it"
 
 
+_SCHEDULES_WITH = {"lr_num_cycles": "cosine_with_restarts", "lr_power": "polynomial", "lr_end": "polynomial"}
+
+
+def _learning_rates(config: TrainingConfig) -> Iterator[Fault]:
+    optimization = config.optimization
+    name = optimization.lr_scheduler
+    for field, having in _SCHEDULES_WITH.items():
+        if name != having and getattr(optimization, field) != getattr(type(optimization)(), field):
+            yield ("optimization", field), f"{name} has no such setting; remove it, or choose lr_scheduler {having}"
+    if name == "polynomial" and optimization.lr_end >= optimization.learning_rate:
+        message = f"is {optimization.lr_end:g}, and polynomial goes down to it from learning_rate {optimization.learning_rate:g}"
+        yield ("optimization", "lr_end"), f"{message}; choose a lower one"
+
+
 def _parallelism(config: TrainingConfig) -> Iterator[Fault]:
     """What cannot be computed on each process's share alone, or has no use for shares."""
     optimization = config.optimization
@@ -291,24 +306,35 @@ def _sampling(config: TrainingConfig) -> Iterator[Fault]:
                     yield at, f"column {name!r} is a label; give its index"
                 elif width is not None and value >= width:
                     yield at, f"label {value} is outside 0..{width - 1}"
+            elif name in kinds and isinstance(value, tuple) and kinds[name].width not in (None, len(value)):
+                yield at, f"column {name!r} has {kinds[name].width} numbers, not {len(value)}"
 
 
 def _schedule(config: TrainingConfig) -> Iterator[Fault]:
-    params = config.model.params.scheduler_config.params
+    """What a base's own scheduler may still say is not judged before it is read."""
+    params = config.model.params
+    given = params.scheduler_config.params
+    named = params.pretrained_model_name_or_path or params.unet_config.pretrained
+    known = given.filled.model_dump() if named is None else given.model_dump(exclude_none=True)
     at = ("model", "params", "scheduler_config", "params")
-    if params.beta_start >= params.beta_end or params.beta_end >= 1:
-        yield (
-            (*at, "beta_end"),
-            f"betas must grow from beta_start to below 1, not {params.beta_start} to {params.beta_end}",
-        )
-    if params.rescale_betas_zero_snr and params.prediction_type == "epsilon":
+    start, end = known.get("beta_start", 0.0), known.get("beta_end", 0.5)
+    if start >= end or end >= 1:
+        yield (*at, "beta_end"), f"betas must grow from beta_start to below 1, not {start} to {end}"
+    if not known.get("rescale_betas_zero_snr"):
+        return
+    if known.get("prediction_type") == "epsilon":
         yield (
             (*at, "prediction_type"),
             "epsilon says nothing about the image at zero signal-to-noise; use v_prediction with rescale_betas_zero_snr",
         )
-    if params.rescale_betas_zero_snr and params.timestep_spacing != "trailing":
+    if (spacing := known.get("timestep_spacing", "trailing")) != "trailing":
         message = (
-            f"{params.timestep_spacing} never draws from the last step, which rescale_betas_zero_snr makes pure noise; use "
-            "trailing"
+            f"{spacing} never draws from the last step, which rescale_betas_zero_snr makes pure noise; use trailing"
         )
         yield (*at, "timestep_spacing"), message
+    if config.optimization.min_snr_gamma is not None and known.get("prediction_type") != "epsilon":
+        message = (
+            "weighs a step by its signal-to-noise ratio (arXiv 2303.09556), and so by 0 the last step, which "
+            "rescale_betas_zero_snr makes pure noise and drawing begins with: it would never be learned; remove one of them"
+        )
+        yield ("optimization", "min_snr_gamma"), message

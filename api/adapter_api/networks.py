@@ -15,7 +15,8 @@ class Source(ConfigModel):
     """Where the weights of a module come from; without `pretrained` it is built from `params`, seeded by `seed`."""
 
     pretrained: ModelName | None = None
-    """Local folder, hub name or s3://bucket/prefix, in diffusers' or transformers' layout; safetensors only."""
+    """Local folder, hub name or s3://bucket/prefix, in diffusers' or transformers' layout; or a single .safetensors file in the
+    layout that SDXL was published in: a path, owner/repository/file on the hub, or s3://bucket/file. Safetensors only."""
     subfolder: PathText | None = None
     """Folder inside the pretrained model."""
     revision: Text | None = None

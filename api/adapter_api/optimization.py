@@ -56,7 +56,8 @@ class OptimizationConfig(ConfigModel):
     gradient_accumulation_steps: Annotated[PositiveCount, Field(le=65_536)] = 1
     """Forward passes to an optimizer step."""
     num_train_epochs: PositiveCount = 1
-    """Times that every sample is read; max_train_steps overrides it."""
+    """Times that every sample is read, whatever the number of processes and the batch size are or become; max_train_steps
+    overrides it."""
     max_train_steps: PositiveCount | None = None
     """Optimizer steps; overrides num_train_epochs."""
     learning_rate: PositiveReal = 1e-4
@@ -67,6 +68,12 @@ class OptimizationConfig(ConfigModel):
     """Learning-rate schedule, as diffusers names it."""
     lr_warmup_steps: Count = 0
     """Steps until the full learning rate."""
+    lr_num_cycles: Annotated[PositiveCount, Field(le=100_000)] = 1
+    """Times that cosine_with_restarts goes down from the full rate; 1 does not restart. Of it alone."""
+    lr_power: Annotated[PositiveReal, Field(le=100)] = 1.0
+    """Power of polynomial; 1 is a line. Of it alone."""
+    lr_end: NonNegativeReal = 1e-7
+    """Rate that polynomial ends at. Of it alone."""
     optimizer: OptimizerConfig = OptimizerConfig()
     max_grad_norm: PositiveReal | None = 1.0
     """Gradients are clipped to this norm; null for not at all."""

@@ -13,6 +13,7 @@ OUTCOME_FILE = "outcome.json"
 MAX_PROGRESS_BYTES = 64 * 1024
 """A reader takes no more than this from an agent."""
 
+MAX_NOTICE = 2048
 MAX_METRICS = 64
 """An adapter gives one; a reader keeps no more."""
 MetricName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,127}$")]
@@ -72,6 +73,8 @@ class Progress(ResourceModel):
     checkpoint: CheckpointMark | None = None
     metrics: Annotated[dict[MetricName, Real], Field(max_length=MAX_METRICS)] = {}
     """Figures of the newest evaluation, by name."""
+    notice: Annotated[str, Field(max_length=MAX_NOTICE)] | None = None
+    """What is not as it was when the checkpoint was made that this start went on from: data, libraries, device."""
     upload_error: Annotated[str, Field(max_length=2048)] | None = None
     """Why the last upload has not succeeded yet; training goes on meanwhile."""
     restore_warning: Annotated[str, Field(max_length=2048)] | None = None

@@ -11,12 +11,19 @@ from adapter_api.networks import FirstStageConfig, Source, TextEncoderConfig
 
 MODELS_FOLDER = "models"
 """In a node's work folder."""
+SCHEDULER_FOLDER, UNET_FOLDER = "scheduler", "unet"
+"""Of a pipeline: beside each other."""
 PIPELINE_FIELD = "model.params.pretrained_model_name_or_path"
 PIPELINE_ENCODERS = (
     TextEncoderConfig(target="CLIPTextModel"),
     TextEncoderConfig(target="CLIPTextModelWithProjection"),
 )
 """An SDXL pipeline's."""
+
+SINGLE_FILE = ".safetensors"
+"""Ending of a model that is one file rather than a folder or hub name."""
+SDXL_TOKENIZERS = "stabilityai/stable-diffusion-xl-base-1.0"
+"""A single file holds no tokenizers; those of all SDXL's are the same."""
 
 SourceConfig = TypeVar("SourceConfig", bound=Source)
 
@@ -33,10 +40,16 @@ def with_pipeline_sources(params: ModelParams) -> ModelParams:
         state = {"revision": part.revision or params.revision, "variant": part.variant or params.variant}
         return part.model_copy(update={"pretrained": pipeline, "subfolder": subfolder, **state, **more})
 
+    def tokenizer(encoder: TextEncoderConfig, suffix: str) -> dict[str, str | None]:
+        if is_single_file(pipeline) and encoder.tokenizer is not None:
+            return {"tokenizer": encoder.tokenizer, "tokenizer_subfolder": encoder.tokenizer_subfolder}
+        name = SDXL_TOKENIZERS if is_single_file(pipeline) else pipeline
+        return {"tokenizer": name, "tokenizer_subfolder": f"tokenizer{suffix}"}
+
     encoders = params.text_config.encoders or PIPELINE_ENCODERS
     text = TextConfig(
         encoders=tuple(
-            source(encoder, f"text_encoder{suffix}", tokenizer=pipeline, tokenizer_subfolder=f"tokenizer{suffix}")
+            source(encoder, f"text_encoder{suffix}", **tokenizer(encoder, suffix))
             for encoder, suffix in zip(encoders, ("", "_2"), strict=False)
         ),
         dropout=params.text_config.dropout,
@@ -45,7 +58,7 @@ def with_pipeline_sources(params: ModelParams) -> ModelParams:
     stage: FirstStageConfig = params.first_stage_config
     return params.model_copy(
         update={
-            "unet_config": source(params.unet_config, "unet"),
+            "unet_config": source(params.unet_config, UNET_FOLDER),
             "first_stage_config": stage if stage.target == "Pixels" else source(stage, "vae"),
             "text_config": text,
         }
@@ -58,7 +71,8 @@ class StoredModel(ResourceModel):
     uri: S3URI
     field: str
     """Of the training configuration, that names it."""
-    holds: Literal["weights", "tokenizer"] = "weights"
+    holds: Literal["weights", "tokenizer", "scheduler"] = "weights"
+    """A scheduler may be absent."""
     folder: str = ""
     """Inside the address."""
     variant: str | None = None
@@ -81,15 +95,32 @@ def _stored(params: ModelParams) -> Iterator[StoredModel]:
         if part.pretrained is not None and is_stored(part.pretrained):
             field = PIPELINE_FIELD if part.pretrained == pipeline else f"model.params.{path}.pretrained"
             yield StoredModel(uri=part.pretrained, field=field, folder=part.subfolder or "", variant=part.variant)
+            if (
+                path == "unet_config"
+                and not is_single_file(part.pretrained)
+                and (folder := scheduler_folder(part.subfolder)) is not None
+            ):
+                yield StoredModel(uri=part.pretrained, field=field, holds="scheduler", folder=folder)
         name = (part.tokenizer or part.pretrained) if isinstance(part, TextEncoderConfig) else None
-        if isinstance(part, TextEncoderConfig) and name is not None and is_stored(name):
+        if isinstance(part, TextEncoderConfig) and name is not None and is_stored(name) and not is_single_file(name):
             field = PIPELINE_FIELD if name == pipeline else f"model.params.{path}.tokenizer"
             yield StoredModel(uri=name, field=field, holds="tokenizer", folder=part.tokenizer_subfolder or "")
+
+
+def scheduler_folder(subfolder: str | None) -> str | None:
+    """Where the scheduler of a pipeline is whose UNet is in this folder; None where the folder tells of no pipeline."""
+    before, _, last = (subfolder or "").strip("/").rpartition("/")
+    return f"{before}/{SCHEDULER_FOLDER}".lstrip("/") if last == UNET_FOLDER else None
 
 
 def is_stored(name: str) -> bool:
     """Whether a model's name is an address in object storage."""
     return name.startswith(S3_SCHEME)
+
+
+def is_single_file(name: str) -> bool:
+    """Whether a model is one file."""
+    return name.endswith(SINGLE_FILE)
 
 
 def staged_name(uri: str) -> str:
@@ -102,7 +133,10 @@ def with_staged_models(params: ModelParams, models: str) -> ModelParams:
     """The same with folders below `models` in place of addresses in object storage."""
 
     def local(name: str | None) -> str | None:
-        return name if name is None or not is_stored(name) else f"{models}/{staged_name(name)}"
+        if name is None or not is_stored(name):
+            return name
+        folder = f"{models}/{staged_name(name)}"
+        return f"{folder}/{name.rpartition('/')[2]}" if is_single_file(name) else folder
 
     def moved(part: SourceConfig) -> SourceConfig:
         return part.model_copy(update={"pretrained": local(part.pretrained)})

@@ -71,6 +71,8 @@ class ProgressStatus(ResourceModel):
     """The same, as people say it."""
     metrics: Annotated[dict[MetricName, Real], Field(max_length=MAX_METRICS)] | None = None
     """Figures of the newest evaluation, by name: loss on held-out samples, what each condition gains, judged pictures."""
+    notice: ShortText | None = None
+    """What is not as it was when the checkpoint was made that the attempt went on from: data, libraries, device."""
     updated_at: datetime | None = None
     """When the trainer reported this."""
 

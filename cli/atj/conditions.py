@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from adapter_api.base import MAX_INT
-from adapter_api.columns import BUILT_IN, column_of, columns_of
+from adapter_api.columns import BUILT_IN, column_of, columns_of, read_by_model
 from adapter_api.data import Column
 from adapter_api.training import TrainingConfig
 from atj.errors import refusal
@@ -30,12 +30,15 @@ def rows_of(
     """
     shared = dict(_condition(config, text) for text in conditions)
     if prompt is not None:
+        if "caption" not in read_by_model(config):
+            raise refusal(f"--prompt: this model has no text encoders; {_what_it_reads(config)}")
         shared["caption"] = prompt
     column = _label_column(config)
     if not labels and not shared:
         if column is not None and column.kind == "label" and column.width is not None:
             return [{column.name: label} for label in range(column.width)]
-        return [dict(row) for row in config.sampling.rows] or [{}]
+        known = read_by_model(config)
+        return [{name: value for name, value in row.items() if name in known} for row in config.sampling.rows] or [{}]
     if not labels:
         return [shared]
     if column is None or column.kind != "label":
@@ -52,13 +55,16 @@ def _condition(config: TrainingConfig, text: str) -> tuple[str, Value]:
     name, separator, value = text.partition("=")
     if not separator:
         raise refusal(f"--condition {text!r}: write name=value")
-    if name in BUILT_IN:
-        return name, value
     columns = {column.name: column for column in columns_of(config)}
-    if name not in columns:
-        known = ", ".join([*BUILT_IN, *columns])
-        raise refusal(f"--condition {text!r}: there is no data column {name!r}; this model knows: {known}")
-    return name, _value(columns[name], value)
+    if name not in BUILT_IN and name not in columns:
+        raise refusal(f"--condition {text!r}: there is no data column {name!r}; {_what_it_reads(config)}")
+    if name not in read_by_model(config):
+        raise refusal(f"--condition {text!r}: no part of this model reads {name!r}; {_what_it_reads(config)}")
+    return name, value if name in BUILT_IN else _value(columns[name], value)
+
+
+def _what_it_reads(config: TrainingConfig) -> str:
+    return f"it reads: {', '.join(read_by_model(config)) or 'nothing'}"
 
 
 def _value(column: Column, text: str) -> Value:
@@ -69,7 +75,10 @@ def _value(column: Column, text: str) -> Value:
     if column.kind == "reference":
         return text
     try:
-        return tuple(float(part) for part in text.replace(",", " ").split())
+        numbers = tuple(float(part) for part in text.replace(",", " ").split())
+        if column.width not in (None, len(numbers)):
+            raise refusal(f"--condition {column.name}={text}: has {len(numbers)} numbers, not {column.width}")
+        return numbers
     except ValueError:
         if column.kind == "embedding":
             return text  # a .npy or .safetensors file

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from adapter_api.launch import TRAINING_FILE
 from atj.address import CheckpointPlace, EndpointURL, Region
 from atj.errors import refusal
 from atj.sample import at_hand
@@ -21,13 +22,14 @@ def export_command(
     endpoint_url: EndpointURL = None,
     region: Region = None,
 ) -> None:
-    """Copy the files for diffusers and ComfyUI out of a checkpoint: adapters, low-rank weights, model card."""
+    """Copy the files for others out of a checkpoint: adapters, low-rank weights, token conditioners, model card."""
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise refusal(f"--to {to}: is there already; name an empty folder, or one that does not exist")
     with at_hand(checkpoint, endpoint_url, region, with_models=False) as (folder, _):
         files = _files(folder, checkpoint)
         to.mkdir(parents=True, exist_ok=True)
         for file in (*files, RECORD, CARD):
+            (to / file).parent.mkdir(exist_ok=True)
             shutil.copyfile(folder / file, to / file)
     say(results(), f"{to}: {', '.join(files)}; {CARD} says how to load them")
 
@@ -35,7 +37,9 @@ def export_command(
 def _files(folder: Path, checkpoint: str) -> list[str]:
     try:
         record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        named = [*(adapter["file"] for adapter in record["adapters"]), record["lora"]]
+        named = [*(adapter["file"] for adapter in record["adapters"]), record["lora"], record.get("lora_kohya")]
+        conditioners = [Path(name).name for name in record.get("token_conditioners", ())]
+        averaged = record.get("weights") == "averaged"
         reasons = [f"{adapter['name']}: {adapter['diffusers']}" for adapter in record["adapters"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise refusal(f"{checkpoint}: has no {RECORD} that can be read ({error}); name a checkpoint") from None
@@ -43,7 +47,18 @@ def _files(folder: Path, checkpoint: str) -> list[str]:
     files = [Path(name).name for name in named if name]
     if absent := [name for name in files if not (folder / name).is_file()]:
         raise refusal(f"{checkpoint}: {absent[0]} is missing; use another checkpoint")
+    if conditioners:
+        files += _conditioners(folder, conditioners, averaged=averaged)
     if not files:
-        why = "; ".join(reasons) or "it has neither adapters nor low-rank weights"
+        why = "; ".join(reasons) or "it has neither adapters nor low-rank weights nor token conditioners"
         raise refusal(f"{checkpoint}: holds no file for pipelines: {why}. `atj sample` draws from it")
     return files
+
+
+def _conditioners(folder: Path, names: list[str], *, averaged: bool) -> list[str]:
+    """What `adapter_trainer.conditioners.load` reads: their weights, their averages, and the configuration."""
+    found = [file for name in names for file in sorted((folder / "model").glob(f"{name}.*"))]
+    averages = sorted(folder.glob("token_conditioners.*"))
+    if averaged and not averages:
+        averages = sorted(folder.glob("ema.*"))  # older checkpoints have them among the others
+    return [path.relative_to(folder).as_posix() for path in (*found, *averages)] + [TRAINING_FILE]

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from adapter_api.document import Document, read, validate
 from adapter_api.job import AdapterTrainingJob
+from adapter_api.notes import notes_on
 from adapter_api.training import TrainingConfig
 from atj.errors import CommandError, refusal
 from atj.terminal import duration, results, say, size
@@ -58,6 +59,8 @@ def plan_command(
     console.print(_memory_table(found))
     console.print()
     console.print(_speed_table(found, config, world_size, _steps(config, samples, world_size)))
+    for note in notes_on(config):
+        say(console, f"Note: {note}", "yellow")
     for line in found.work.assumed:
         say(console, f"Assumed: {line}", "dim")
     if found.available is not None and found.memory > found.available:

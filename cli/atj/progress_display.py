@@ -115,5 +115,5 @@ def _percent(progress: Progress) -> float:
 
 
 def _trouble(progress: Progress) -> list[str]:
-    told = (("upload", progress.upload_error), ("restore", progress.restore_warning))
+    told = (("upload", progress.upload_error), ("restore", progress.restore_warning), ("notice", progress.notice))
     return [f"{what}: {trouble}" for what, trouble in told if trouble is not None]

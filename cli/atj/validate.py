@@ -1,13 +1,17 @@
 """`atj validate`: is this file a job, or a training configuration, that can be run?"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from adapter_api.document import Document, read, validate
+from adapter_api.notes import notes_on
 from adapter_api.training import TrainingConfig
-from atj.terminal import results, say
+from atj.terminal import errors, results, say
+
+if TYPE_CHECKING:
+    from adapter_api.job import AdapterTrainingJob
 
 
 def validate_command(
@@ -21,8 +25,17 @@ def validate_command(
     Exit code 0 when it is valid, 2 when it is not.
     """
     document = read(file)
-    summary = _job(document) if is_job(document) else _training(validate(TrainingConfig, document))
+    if is_job(document):
+        from adapter_api.job import AdapterTrainingJob  # a training configuration does without its models
+
+        job = validate(AdapterTrainingJob, document)
+        summary, training = _job(job), job.spec.training
+    else:
+        training = validate(TrainingConfig, document)
+        summary = _training(training)
     say(results(), f"{file}: valid {summary}")
+    for note in notes_on(training):
+        say(errors(), f"Note: {note}", "yellow")
 
 
 def is_job(document: Document) -> bool:
@@ -30,10 +43,7 @@ def is_job(document: Document) -> bool:
     return not {"apiVersion", "kind", "metadata", "spec"}.isdisjoint(document.data)
 
 
-def _job(document: Document) -> str:
-    from adapter_api.job import AdapterTrainingJob  # a training configuration does without its models
-
-    job = validate(AdapterTrainingJob, document)
+def _job(job: "AdapterTrainingJob") -> str:
     spec = job.spec
     shape = f"{spec.nodes} x {spec.processes} process{'es' * (spec.world_size > 1)}"
     return f"{job.kind} {job.metadata.name}: {shape}, {_length(spec.training)}, output {spec.output.s3.uri}"

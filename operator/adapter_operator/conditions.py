@@ -209,6 +209,7 @@ def _progress(
         eta_seconds=0 if is_complete else seen.eta_seconds,
         eta=_in_words(0 if is_complete else seen.eta_seconds),
         metrics=seen.metrics or (None if before is None else before.metrics),
+        notice=seen.notice,
         updated_at=seen.updated_at,
     )
 

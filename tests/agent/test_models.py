@@ -30,6 +30,7 @@ NEEDED = {
     "text_encoder_2/config.json", "text_encoder_2/model-00001-of-00002.safetensors",
     "text_encoder_2/model-00002-of-00002.safetensors", "text_encoder_2/model.safetensors.index.json",
     "tokenizer/vocab.json", "tokenizer/merges.txt", "tokenizer_2/vocab.json", "tokenizer_2/merges.txt",
+    "scheduler/scheduler_config.json",
 }  # fmt: skip
 UNET = StoredModel(uri="s3://bucket/unet", field="model.params.unet_config.pretrained")
 
@@ -187,3 +188,25 @@ def test_the_marker_of_a_models_own_folder_is_no_file(store: Store, tmp_path: Pa
         store.put(key, b"{}" if key.endswith("json") else safetensors(b"weights"))
     store.client.put_object(Bucket=store.bucket, Key=f"{store.prefix}/")
     assert models.stage([StoredModel(uri=store.uri, field=UNET.field)], tmp_path, lambda _: store) == 2
+
+
+def test_a_single_file_is_fetched_alone(store: Store, tmp_path: Path) -> None:
+    content = safetensors(b"weights")
+    store.put("base.safetensors", content)
+    store.put("other.safetensors", b"not asked for")
+    model = StoredModel(uri=f"{store.uri}/base.safetensors", field="model.params.pretrained_model_name_or_path")
+    connected: list[str] = []
+
+    def connect(uri: str) -> Store:
+        connected.append(uri)
+        return store
+
+    assert models.stage([model], tmp_path, connect) == 1
+    assert connected == [store.uri]
+    folder = tmp_path / staged_name(model.uri)
+    assert (folder / "base.safetensors").read_bytes() == content
+    assert not (folder / "other.safetensors").exists()
+    assert models.stage([model], tmp_path, connect) == 0
+    absent = model.model_copy(update={"uri": f"{store.uri}/absent.safetensors"})
+    with pytest.raises(NothingThere, match=r"absent\.safetensors at .* is not there; correct the address"):
+        models.stage([absent], tmp_path, connect)

@@ -1,5 +1,7 @@
 """`--label`, `--caption` and their kin become the rows of a picture grid, or an error that says which to use."""
 
+from pathlib import Path
+
 import pytest
 
 from adapter_api.training import TrainingConfig
@@ -8,6 +10,11 @@ from atj.errors import CommandError
 from tests.trainer.support import tiny
 
 CONFIG: TrainingConfig = tiny.configuration(tiny.settings())
+ENCODERS = {"text_config": {"encoders": [tiny.text_encoder(Path("tokenizer"))]}}
+WITH_TEXT: TrainingConfig = tiny.configuration(tiny.settings(changes={"model": {"params": ENCODERS}}))
+EMBEDDED: TrainingConfig = tiny.configuration(
+    tiny.settings(changes={"model": {"params": {"token_conditioners": {"embed_to_token": {"column": "shape"}}}}})
+)
 
 
 def test_without_a_condition_every_class_has_a_row() -> None:
@@ -19,7 +26,7 @@ def test_label_sets_the_column_that_feeds_label_to_token() -> None:
 
 
 def test_other_conditions_stand_in_every_row() -> None:
-    rows = rows_of(CONFIG, labels=[1, 2], prompt="a picture")
+    rows = rows_of(WITH_TEXT, labels=[1, 2], prompt="a picture")
     assert rows == [{"digit": 1, "caption": "a picture"}, {"digit": 2, "caption": "a picture"}]
 
 
@@ -38,3 +45,21 @@ def test_condition_that_does_not_fit_is_the_users_to_change(
     with pytest.raises(CommandError, match=message) as caught:
         rows_of(CONFIG, labels, conditions)
     assert caught.value.exit_code == 2
+
+
+def test_a_prompt_is_refused_where_nothing_reads_text() -> None:
+    with pytest.raises(CommandError, match="--prompt: this model has no text encoders; it reads: digit") as caught:
+        rows_of(CONFIG, prompt="a cat")
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("condition", ["image=a.png", "caption=a cat", "shape=1,2,3,4,5"])
+def test_a_condition_that_no_part_reads_is_refused(condition: str) -> None:
+    with pytest.raises(CommandError, match=r"no part of this model reads .*; it reads: digit"):
+        rows_of(CONFIG, conditions=[condition])
+
+
+def test_a_vector_of_another_width_is_refused() -> None:
+    assert rows_of(EMBEDDED, conditions=["shape=1,2,3,4,5"]) == [{"shape": (1.0, 2.0, 3.0, 4.0, 5.0)}]
+    with pytest.raises(CommandError, match="shape=1,2,3: has 3 numbers, not 5"):
+        rows_of(EMBEDDED, conditions=["shape=1,2,3"])

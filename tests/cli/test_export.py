@@ -46,7 +46,7 @@ def test_files_for_pipelines_are_copied_and_nothing_else(tmp_path: Path) -> None
     ("adapters", "message"),
     [
         ([ODD], "holds no file for pipelines: odd: projector.params.depth is 6; a resampler loads with 4"),
-        ([], "holds no file for pipelines: it has neither adapters nor low-rank weights"),
+        ([], "holds no file for pipelines: it has neither adapters nor low-rank weights nor"),
         ([{**LOADS, "file": "ip_adapter-gone.safetensors"}], "ip_adapter-gone.safetensors is missing"),
         ([{**LOADS, "file": "../secret"}], "secret is missing"),
         ([{"name": "look"}], "has no export.json that can be read"),

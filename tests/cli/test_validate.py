@@ -34,6 +34,7 @@ def test_valid_job_is_summed_up_in_one_line(atj: Atj, tmp_path: Path) -> None:
     assert result.stdout.splitlines() == [
         f"{file}: valid AdapterTrainingJob digits: 2 x 1 processes, 10 steps, output s3://checkpoints/digits"
     ]
+    assert "Note: model.params.unet_config: names nothing to load, so that all 2.57 billion weights" in result.stderr
 
 
 def test_every_fault_is_named_with_its_path_and_line(atj: Atj, tmp_path: Path) -> None:

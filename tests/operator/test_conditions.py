@@ -32,6 +32,13 @@ def test_progress_is_shown_in_figures_and_words() -> None:
     assert (progress.step, progress.percent, progress.loss, progress.eta) == (50, 25.0, 0.12346, "1h2m")
 
 
+def test_what_is_not_as_the_checkpoint_had_it_is_shown() -> None:
+    noticed = PROGRESS.model_copy(update={"notice": "begins from a checkpoint of other data: other pictures"})
+    progress = shown(status(), observed(pod(0), pod(1), progress=noticed, advanced_at=NOW)).progress
+    assert progress is not None
+    assert progress.notice == "begins from a checkpoint of other data: other pictures"
+
+
 def test_a_new_attempt_does_not_set_progress_back_before_it_has_restored() -> None:
     before = shown(status(), observed(pod(0), pod(1), progress=PROGRESS, advanced_at=NOW))
     fresh = Progress(step=0, updated_at=NOW)

@@ -112,7 +112,7 @@ def test_models_are_read_with_their_own_credentials_and_reach_the_trainer_as_a_f
     restore, trainer = pod["initContainers"][0], pod["containers"][0]
     keys = {v["name"]: v["valueFrom"]["secretKeyRef"]["name"] for v in restore["env"] if "valueFrom" in v}
     assert keys["ADAPTER_TRAINING_MODELS_AWS_ACCESS_KEY_ID"] == "model-readers"
-    assert sum(argument.startswith("--model={") for argument in restore["command"]) == 6
+    assert sum(argument.startswith("--model={") for argument in restore["command"]) == 7
     assert trainer["command"][-2:] == ["--staged_models", "/work/models"]
 
 

@@ -16,6 +16,7 @@ from adapter_api.compatibility import differences
 from adapter_api.data import AspectBuckets, DataParams
 from adapter_api.document import InvalidDocument
 from adapter_trainer import loop, setup
+from adapter_trainer.order import Bucketed, Place
 from tests.trainer.support import tiny
 from tests.trainer.support.runs import finish, losses, train_here
 
@@ -40,7 +41,7 @@ def settings(data: Path, **more: Any) -> tiny.Settings:
 
 def test_sdxls_buckets() -> None:
     params = DataParams(resolution=1024, aspect_buckets=AspectBuckets())
-    tall = [(1344, 768), (1216, 832), (1152, 896), (1088, 960)]
+    tall = [(1408, 704), (1344, 768), (1280, 768), (1216, 832), (1152, 896), (1088, 960)]
     wide = [(width, height) for height, width in tall]
     assert bucket_sizes(params) == tuple(sorted([*tall, *wide, (1024, 1024)]))
 
@@ -107,3 +108,68 @@ def test_the_batch_size_belongs_to_the_order_of_buckets(pictures: Path) -> None:
 def test_a_step_that_the_unet_cannot_divide_is_refused(pictures: Path) -> None:
     with pytest.raises(InvalidDocument, match=r"aspect_buckets.step: is 3, but sizes must be multiples of 2"):
         tiny.configuration(settings(pictures, aspect_buckets={"step": 3}))
+
+
+def kohyas(resolution: int = 1024, step: int = 64, lowest: int = 256, highest: int = 2048) -> list[tuple[int, int]]:
+    """Sizes by the rule of sd-scripts (`library/model_util.py`, make_bucket_resolutions)."""
+    area = resolution * resolution
+    pairs = [(side, min(highest, area // side // step * step)) for side in range(lowest, highest + 1, step)]
+    return sorted({size for pair in pairs if pair[1] >= lowest for size in (pair, pair[::-1])})
+
+
+def cropped(original: tuple[int, int], size: tuple[int, int]) -> float:
+    """Share of a picture that a size cuts off."""
+    ratio = original[0] / original[1] / (size[0] / size[1])
+    return 1 - min(ratio, 1 / ratio)
+
+
+def test_no_picture_is_cut_more_than_with_kohyas_sizes() -> None:
+    ours = bucket_sizes(DataParams(resolution=1024, aspect_buckets=AspectBuckets()))
+    theirs = kohyas()
+    assert set(ours) == {size for size in theirs if max(size) <= 2 * min(size)}
+    random = np.random.default_rng(0)
+    ratios = np.exp(random.uniform(-np.log(2), np.log(2), 4000))
+    originals = [(max(1, round(1000 * ratio)), 1000) for ratio in ratios]
+    worst = max(cropped(original, ours[nearest_bucket(original, ours)]) for original in originals)
+    worst_of_theirs = max(min(cropped(original, size) for size in theirs) for original in originals)
+    assert worst <= worst_of_theirs + 1e-9
+    assert worst < 0.067
+
+
+def test_readings_of_a_picture_count_once_an_epoch_however_alone_it_is() -> None:
+    """Five sizes that one picture has each, among a thousand pictures in batches of sixteen."""
+    buckets = np.array([0] * 995 + [1, 2, 3, 4, 5], np.int64)
+    order = Bucketed(3, buckets, 16)
+    for epoch in range(2):
+        counted = np.zeros(1000)
+        for position in range(order.length):
+            place = Place(epoch, position)
+            counted[order.index_at(place)] += order.share_at(place)
+        np.testing.assert_allclose(counted, 1)
+    assert (order.length, order.repeated) == (1088, 88)
+
+
+def test_a_start_says_how_many_readings_are_repeats(pictures: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    run = setup.prepare(tiny.configuration(settings(pictures)), setup.RunOptions(tmp_path, show=said.append))
+    repeated = run.samples - 23
+    assert repeated > 0
+    assert f"an epoch has {run.samples} readings of 23 pictures" in said[0]
+    assert f"{repeated} are repeats" in said[0]
+
+
+def test_repeats_move_the_weights_as_one_reading_does_and_are_reported_as_the_loss_they_are(
+    pictures: Path, tmp_path: Path
+) -> None:
+    run = setup.prepare(tiny.configuration(settings(pictures)), setup.RunOptions(tmp_path, show=lambda _: None))
+    reported, weighed = [], []
+    for _ in range(run.samples // 4):
+        batch = next(run.batches)
+        with torch.no_grad():
+            each = loop.losses_of(run.module, run.state.model, run.schedule, batch, run.nulls)
+        shares = torch.ones(4) if batch.shares is None else batch.shares
+        reported.append(float((each * shares).sum() / shares.sum()))
+        weighed.append(shares.sum())
+    assert float(sum(weighed)) == pytest.approx(23)
+    again = setup.prepare(tiny.configuration(settings(pictures)), setup.RunOptions(tmp_path, show=lambda _: None))
+    assert float(loop.take_step(again)) == pytest.approx(reported[0], rel=1e-5)

@@ -11,6 +11,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from safetensors.torch import load_file
 from torch import Tensor
+from typer.testing import CliRunner
 
 from adapter_api.conditions import ProjectorParams
 from adapter_api.networks import UNetParams
@@ -20,9 +21,10 @@ from adapter_trainer.conditioners import load
 from adapter_trainer.errors import InvalidData
 from adapter_trainer.images import reference_image
 from adapter_trainer.order import Place
-from adapter_trainer.projectors import ConditionTokens
+from adapter_trainer.projectors import ConditionTokens, PerceiverResampler
 from adapter_trainer.sample import Sampler
 from adapter_trainer.verify import open_image
+from atj.main import app
 from tests.trainer.support import runs, tiny
 from tests.trainer.support.tiny import Settings
 
@@ -175,6 +177,14 @@ def test_several_adapters_have_a_file_each_and_draw_together(data: Path, tokeniz
     names = ["ip_adapter-look.safetensors", "ip_adapter-id.safetensors"]
     pipeline.load_ip_adapter([str(folder)] * 2, subfolder=["", ""], weight_name=names, image_encoder_folder=None)
     pipeline.set_ip_adapter_scale([0.7, 1.0])
+    record = json.loads((folder / "export.json").read_text(encoding="utf-8"))
+    assert {each["name"]: each["diffusers"] for each in record["adapters"]} == {
+        "look": "loads, with pipe.set_ip_adapter_scale(0.7)", "id": "loads",
+    }  # fmt: skip
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert f"weight_name={names[::-1]}" in card
+    assert "pipe.set_ip_adapter_scale([1.0, 0.7])" in card
+    assert "One call for each reference" in card
     shape = torch.stack([torch.zeros(1, 5), torch.tensor([vector])])
     theirs = drawn_by(
         pipeline, sampler, prompt="a cat",
@@ -204,6 +214,13 @@ def test_token_conditioners_give_a_pipeline_its_prompt_embeds(
     inputs["ip_adapter_image_embeds"] = [features_of(sampler, data / "3.png", sequence=False)]  # type: ignore[assignment]
     ours = sampler.draw([{"caption": "a cat", "digit": 1, "shape": vector, "image": str(data / "3.png")}], 1)
     torch.testing.assert_close(drawn_by(pipeline, sampler, **inputs), ours, atol=2e-4, rtol=0)
+    exported = tmp_path / "exported"
+    assert CliRunner().invoke(app, ["export", str(folder), "--to", str(exported)]).exit_code == 0
+    assert not (exported / "optimizer.safetensors").exists()
+    again = load(exported).prompt_embeds(pipeline, ["a cat"], values)
+    assert all(torch.equal(again[name], inputs[name]) for name in again)
+    card = (exported / "README.md").read_text(encoding="utf-8")
+    assert 'prompt_embeds(pipe, ["a caption"], {"digit": digit, "shape": shape})' in card
     with pytest.raises(InvalidData, match="there is no column 'colour'; they are: digit, shape"):
         conditioners.prompt_embeds(pipeline, ["a cat"], {"colour": torch.eye(3)[:1]})
     with pytest.raises(InvalidData, match=r"digit: has the shape \(1, 4\), not \(1, 3\)"):
@@ -215,7 +232,8 @@ def test_token_conditioners_give_a_pipeline_its_prompt_embeds(
 def test_a_pipeline_draws_with_the_exported_lora_what_our_sampler_draws(
     data: Path, tokenizer: Path, tmp_path: Path, *, ema: bool
 ) -> None:
-    lora = {"rank": 3, "alpha": 4.5, "learning_rate": 0.2}
+    targets = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"]
+    lora = {"rank": 3, "alpha": 4.5, "learning_rate": 0.2, "target_modules": targets}
     changes: Settings = {"model": {"params": {"unet_config": {"lora": lora}, "adapters_config": {},
                                               "token_conditioners": {"label_to_token": None}}}}  # fmt: skip
     if ema:
@@ -225,10 +243,19 @@ def test_a_pipeline_draws_with_the_exported_lora_what_our_sampler_draws(
     sampler = sample.load(folder)
     pipeline = pipeline_of(sampler)
     without = drawn_by(pipeline, sampler, prompt="a cat")
-    pipeline.load_lora_weights(str(folder), weight_name="pytorch_lora_weights.safetensors")
     ours = sampler.draw([{"caption": "a cat"}], 1)
-    torch.testing.assert_close(drawn_by(pipeline, sampler, prompt="a cat"), ours, atol=2e-4, rtol=0)
     assert (without - ours).abs().max() > 0.01
+    for file in ("pytorch_lora_weights.safetensors", "kohya_lora_weights.safetensors"):
+        pipeline.load_lora_weights(str(folder), weight_name=file)
+        torch.testing.assert_close(drawn_by(pipeline, sampler, prompt="a cat"), ours, atol=2e-4, rtol=0)
+        pipeline.unload_lora_weights()
+    record = json.loads((folder / "export.json").read_text(encoding="utf-8"))
+    assert (record["lora"], record["lora_kohya"]) == (
+        "pytorch_lora_weights.safetensors",
+        "kohya_lora_weights.safetensors",
+    )
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "tags: [stable-diffusion-xl, lora, adapter-training-operator]" in card
 
 
 @pytest.mark.process
@@ -266,8 +293,7 @@ def adapter_of(projector: str, width: int, **params: Any) -> Adapter:
         pytest.param("PerceiverResampler", 1280, {"num_tokens": 7}, None, "num_tokens is 7; it expects 16", id="seven"),
         pytest.param("PerceiverResampler", 64, {"depth": 6}, "depth is 6; a resampler loads with 4", "depth", id="deep"),
         pytest.param("PerceiverResampler", 64, {"heads": 2}, "heads is 2 for a hidden_dim of 64", "heads is 2", id="heads"),
-        pytest.param("SequenceMLP", 1280, {"num_tokens": 257}, None, None, id="full"),
-        pytest.param("SequenceMLP", 64, {"num_tokens": 5}, None, "over 5 states; it expects the 257", id="few states"),
+        pytest.param("SequenceMLP", 1280, {"num_tokens": 257}, None, "tokens 1280 wide, and this one's are 2048", id="full"),
         pytest.param("SequenceMLP", 64, {"hidden_dim": 128}, "hidden_dim is 128; a Sequence", "hidden_dim", id="wide"),
         pytest.param("MLP", 512, {}, None, "is taken for FaceID", id="FaceID"),
         pytest.param("MLP", 512, {"hidden_dim": 600}, "is a multiple of the input's width, 512", "600", id="uneven"),
@@ -281,6 +307,18 @@ def test_layouts_that_would_load_wrongly_say_why(
         (export.diffusers_obstacle(adapter), diffusers), (export.comfyui_obstacle(adapter, 2048), comfyui),
     ):  # fmt: skip
         assert (found is None) if expected is None else (found is not None and expected in found)
+
+
+class Unheard(PerceiverResampler):
+    """A kind of projector that no loader was looked through for."""
+
+
+def test_what_is_not_known_is_not_known_to_load() -> None:
+    projector = Unheard(64, 2048, ProjectorParams.model_validate({"num_tokens": 16}))
+    adapter = Adapter(ConditionTokens(projector, 2048, "encoded"), {}, 1.0)
+    assert export.layout_of(projector) == "unknown"
+    assert export.diffusers_obstacle(adapter) == "a projector of kind Unheard is not known to load"
+    assert export.comfyui_obstacle(adapter, 2048) == "a projector of kind Unheard is not known to load"
 
 
 def test_another_unet_than_sdxls_is_not_for_comfyui() -> None:
@@ -324,4 +362,7 @@ def test_a_checkpoint_says_what_loads_it_and_where_it_comes_from(data: Path, tok
     text = (folder / "README.md").read_text(encoding="utf-8")
     assert 'weight_name="ip_adapter-look.safetensors"' in text
     assert "no file for pipelines" in text
+    assert "library_name: diffusers" in text
+    assert "tags: [stable-diffusion-xl, ip-adapter, adapter-training-operator]" in text
+    assert "base_model" not in text
     assert (folder / "model" / "adapter-odd.safetensors").is_file()

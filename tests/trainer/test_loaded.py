@@ -95,3 +95,36 @@ def test_a_digest_is_of_the_values_whatever_their_order(
     assert digest == moved
     assert digest != other or torch.equal(values, changed)
     assert list(loaded.digests([nn.Parameter(values)]).values()) == [digest]
+
+
+@given(
+    st.lists(st.sampled_from([0.0, 1.0, 2.0, -1.0]), min_size=2, max_size=30),
+    st.lists(st.sampled_from([0.0, 1.0, 2.0, -1.0]), min_size=2, max_size=30),
+)
+def test_equal_values_do_not_cancel_each_other(one: list[float], other: list[float]) -> None:
+    first, second = loaded.digests([torch.tensor(one), torch.tensor(other)]).values()
+    assert (first == second) == (sorted(one) == sorted(other) or sorted(_weighty(one)) == sorted(_weighty(other)))
+
+
+def _weighty(values: list[float]) -> list[float]:
+    """Zeros have no bits; shapes, which a digest is not of, tell their number."""
+    return [value for value in values if value != 0]
+
+
+def test_a_base_of_ones_is_none_of_twos(tmp_path: Path) -> None:
+    bases = []
+    for value in (1.0, 2.0):
+        store(tmp_path, 1)
+        model = AdapterModel(tiny.configuration(settings(Path("/data"), tmp_path, 2)))
+        with torch.no_grad():
+            for parameter in model.unet.parameters():
+                parameter.fill_(value)
+        bases.append(base_of(model)["unet"])
+    assert bases[0] != bases[1]
+    assert loaded.differs(*bases)
+
+
+def test_a_digest_of_an_older_checkpoint_is_the_first_half_of_ours() -> None:
+    assert not loaded.differs("0123456789abcdef", "0123456789abcdef-0011223344556677")
+    assert loaded.differs("0123456789abcdee", "0123456789abcdef-0011223344556677")
+    assert not loaded.differs("0123456789abcdef", None)

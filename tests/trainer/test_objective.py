@@ -17,7 +17,7 @@ PREDICTIONS = st.sampled_from(["epsilon", "v_prediction", "sample"])
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 def test_noise_and_target_are_those_of_diffusers(prediction: str) -> None:
     params = SchedulerParams.model_validate({"prediction_type": prediction})
-    reference = DDPMScheduler(**params.model_dump(exclude={"steps_offset", "timestep_spacing"}))
+    reference = DDPMScheduler(**params.filled.model_dump(exclude={"steps_offset", "timestep_spacing"}))
     schedule = NoiseSchedule(params)
     generator = torch.Generator().manual_seed(0)
     latents, noise = (torch.randn(6, 4, 8, 8, generator=generator) for _ in range(2))
@@ -41,7 +41,9 @@ def test_min_snr_weighs_the_loss_on_the_image_by_the_capped_ratio(
     params = SchedulerParams.model_validate({"prediction_type": prediction})
     timesteps = torch.tensor(steps)
     weights = NoiseSchedule(params, min_snr_gamma=gamma).weights(timesteps)
-    ratio = compute_snr(DDPMScheduler(**params.model_dump(exclude={"steps_offset", "timestep_spacing"})), timesteps)
+    ratio = compute_snr(
+        DDPMScheduler(**params.filled.model_dump(exclude={"steps_offset", "timestep_spacing"})), timesteps
+    )
     implied = {"epsilon": ratio, "v_prediction": ratio + 1, "sample": torch.ones_like(ratio)}[prediction]
     assert weights is not None
     torch.testing.assert_close(weights * implied, ratio.clamp(max=gamma), rtol=1e-4, atol=1e-6)

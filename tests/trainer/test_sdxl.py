@@ -3,6 +3,7 @@
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
 from adapter_api.conditions import ProjectorParams
 from adapter_api.document import read, validate
@@ -12,6 +13,7 @@ from adapter_api.training import TrainingConfig
 from adapter_trainer import export, registry
 from adapter_trainer.adapters import Adapter, AdapterLayer, cross_attention_layers, matching_layers
 from adapter_trainer.lora import LoraWeights
+from adapter_trainer.original_names import original_name
 from adapter_trainer.projectors import ConditionTokens
 from tests.support.repository import CONFIGS
 
@@ -80,3 +82,43 @@ def test_a_full_adapter_has_a_token_for_each_of_vit_hs_states() -> None:
     with torch.device("meta"):
         projector = registry.PROJECTORS["SequenceMLP"](1280, 2048, ProjectorParams(num_tokens=257))
         assert projector(torch.empty(1, 257, 1280)).shape == (1, 257, 2048)
+
+
+COMFYUI_DEPTHS = {
+    "input_blocks_4_1": 2, "input_blocks_5_1": 2, "input_blocks_7_1": 10, "input_blocks_8_1": 10, "middle_block_1": 10,
+    "output_blocks_0_1": 10, "output_blocks_1_1": 10, "output_blocks_2_1": 10,
+    "output_blocks_3_1": 2, "output_blocks_4_1": 2, "output_blocks_5_1": 2,
+}  # fmt: skip
+"""Transformer blocks of SDXL's UNet in ComfyUI (`comfy/supported_models.py`, 2024: transformer_depth [0, 0, 2, 2, 10, 10]). Its
+loader knows a weight by `lora_unet_` and its name with underscores (`comfy/lora.py`, model_lora_keys_unet)."""
+
+
+def test_low_rank_weights_have_the_names_that_comfyuis_loader_knows(sdxl: UNet2DConditionModel) -> None:
+    settings = config_of("sdxl-label-embed").model.params.unet_config.lora
+    assert settings is not None
+    known = {
+        f"lora_unet_{block}_transformer_blocks_{index}_{attention}_{layer}"
+        for block, depth in COMFYUI_DEPTHS.items()
+        for index in range(depth)
+        for attention in ("attn1", "attn2")
+        for layer in ("to_q", "to_k", "to_v", "to_out_0")
+    }
+    with torch.device("meta"):
+        file = LoraWeights(sdxl, settings).to_kohya({})
+    assert {name.partition(".")[0] for name in file} == known
+    assert {name.partition(".")[2] for name in file} == {"lora_down.weight", "lora_up.weight", "alpha"}
+
+
+def test_every_module_of_sdxl_has_the_name_that_diffusers_converts_back(sdxl: UNet2DConditionModel) -> None:
+    """diffusers' own conversion of the original layout is the judge: of every weight, by its place."""
+    config = dict(sdxl.config)
+    own = sdxl.state_dict()
+    attention = ["CrossAttn" in kind for kind in sdxl.config.up_block_types]
+    original = {
+        f"model.diffusion_model.{original_name(name.rpartition('.')[0], [2, 2, 2], attention)}.{name.rpartition('.')[2]}": value
+        for name, value in own.items()
+    }
+    assert len(original) == len(own)
+    back = convert_ldm_unet_checkpoint(dict(original), config)
+    assert back.keys() == own.keys()
+    assert all(back[name] is value for name, value in own.items())

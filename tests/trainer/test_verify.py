@@ -168,3 +168,18 @@ def test_implied_columns_are_declared_once_their_widths_are_known(root: Path) ->
     rows = read_table(config.data.params, columns_of(config))
     resolved = resolve_widths(config, rows, root / "train.txt")
     assert resolved.data.params.columns == (Column(name="label", kind="label", width=5),)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.float16, torch.float64])
+def test_an_embedding_in_another_precision_is_read(tmp_path: Path, dtype: torch.dtype) -> None:
+    values = torch.tensor([0.5, -1.0, 2.0])
+    save_file({"embedding": values.to(dtype)}, tmp_path / "e.safetensors")
+    assert read_embedding(tmp_path / "e.safetensors").tolist() == values.tolist()
+
+
+def test_a_numpy_file_of_what_numpy_does_not_know_says_what_to_do(tmp_path: Path) -> None:
+    np.save(tmp_path / "e.npy", np.zeros(3, np.dtype("V2")))  # as ml_dtypes' bfloat16 is saved
+    with pytest.raises(
+        InvalidData, match=r"one vector of numbers is expected; save it as float32, or as \.safetensors"
+    ):
+        read_embedding(tmp_path / "e.npy")

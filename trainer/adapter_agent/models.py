@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from adapter_agent import staging
 from adapter_agent.errors import NothingThere, StorageError
 from adapter_agent.store import ObjectFacts, Store
-from adapter_api.sources import PIPELINE_FIELD, StoredModel, staged_name
+from adapter_api.sources import PIPELINE_FIELD, StoredModel, is_single_file, staged_name
 
 PIPELINE_INDEX = "model_index.json"
 CONFIG = "config.json"
@@ -43,13 +43,27 @@ def stage(models: Iterable[StoredModel], folder: Path, connect: Callable[[str], 
     fetched = 0
     for uri, wanted in by_address.items():
         try:
-            store = connect(uri)
-            files = needed_files(list(staging.files(store)), wanted, f"{uri} at {store.endpoint}")
+            if is_single_file(uri):
+                parent, _, name = uri.rpartition("/")
+                store = connect(parent)
+                files = [_one(store, name)]
+            else:
+                store = connect(uri)
+                files = needed_files(list(staging.files(store)), wanted, f"{uri} at {store.endpoint}")
             target = folder / staged_name(uri)
             fetched += staging.fetch(store, target, files, is_model=True)
         except StorageError as error:
             raise type(error)(f"{wanted[0].field}: {error}") from error
     return fetched
+
+
+def _one(store: Store, name: str) -> ObjectFacts:
+    found = store.head(name)
+    if found is None:
+        raise NothingThere(
+            f"{store.uri_of(name)} at {store.endpoint} is not there; correct the address, or upload the file"
+        )
+    return found
 
 
 def needed_files(there: Sequence[ObjectFacts], models: Iterable[StoredModel], place: str) -> list[ObjectFacts]:
@@ -68,9 +82,15 @@ def needed_files(there: Sequence[ObjectFacts], models: Iterable[StoredModel], pl
                 "save_pretrained has written, or name each part's own source"
             )
         beside = [facts for facts in there if str(PurePosixPath(facts.key).parent) == (model.folder.strip("/") or ".")]
-        chosen = _tokenizer(beside, model, place) if model.holds == "tokenizer" else _weights(beside, model, place)
+        chosen = _needed(beside, model, place)
         needed |= {facts.key: facts for facts in chosen}
     return list(needed.values())
+
+
+def _needed(beside: list[ObjectFacts], model: StoredModel, place: str) -> list[ObjectFacts]:
+    if model.holds == "scheduler":
+        return _texts(beside)
+    return _tokenizer(beside, model, place) if model.holds == "tokenizer" else _weights(beside, model, place)
 
 
 def _tokenizer(beside: list[ObjectFacts], model: StoredModel, place: str) -> list[ObjectFacts]:

@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from adapter_api.columns import read_by_model
+from adapter_api.notes import notes_on
 from adapter_api.training import TrainingConfig
 from adapter_trainer import compute, registry, sources
 from adapter_trainer.errors import InvalidConfig
@@ -36,11 +38,16 @@ def model_of(
     Raises:
         InvalidConfig: a part that cannot be built or loaded, does not fit the others, or overflows.
     """
+    for note in notes_on(config):
+        show(note)
     model = AdapterModel(sources.with_local_models(config, models))
     cast_frozen(model, registry.WEIGHT_TYPES[config.optimization.mixed_precision])
     model.to(device)
     _check_overflow(model, config)
     _tell_cut(config, rows, model, processes, show)
+    for index, row in enumerate(config.sampling.rows):
+        for name in sorted(set(row) - set(read_by_model(config))):
+            show(f"sampling.rows[{index}].{name}: no part of the model reads it; the row is drawn without")
     compute.tune(model, device)
     return model
 

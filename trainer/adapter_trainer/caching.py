@@ -42,6 +42,20 @@ def bucketed(params: DataParams, originals: list[Size], seed: int, batch_size: i
     return Layout(order, [choice[bucket] for bucket in buckets])
 
 
+def note_on_repeats(layout: Layout) -> list[str]:
+    """PURE: that some pictures are read more often than others, with numbers."""
+    order = layout.order
+    if not isinstance(order, Bucketed) or not order.repeated:
+        return []
+    return [
+        (
+            f"data.params.aspect_buckets: an epoch has {order.length} readings of {len(order.buckets)} pictures, since every batch "
+            f"of {order.run} is of one size: {order.repeated} are repeats, {order.repeated / order.length:.1%} of the work. The "
+            "readings of a picture count once together; a smaller batch or a larger step has fewer repeats"
+        )
+    ]
+
+
 def wants_contents(config: TrainingConfig) -> bool:
     """Whether the digests and sizes of pictures matter to a run."""
     params, model = config.data.params, config.model.params

@@ -1,14 +1,17 @@
 """PURE: what a checkpoint says of itself: export.json for programs, README.md for people and model hubs."""
 
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from adapter_api.training import TrainingConfig
-from adapter_trainer import export, weights
+from adapter_trainer import export, sharding, weights
 from adapter_trainer.model import AdapterModel
 from adapter_trainer.tensor_files import SUFFIX
 
 CARD_FILE = "README.md"
+RECORD_FILE = "export.json"
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,13 @@ class DataRecord:
     """Of the pairs file."""
     samples: int
     pictures: str | None
-    """SHA-256 over the sorted digests of all pictures, where they were read for the cache."""
+    """SHA-256 over the sorted digests of all pictures, where they were read."""
+    rows: str | None = None
+    """Digest of what stands in each row, and of how large the files are that it names."""
+    embeddings: str | None = None
+    """As of pictures."""
+    sizes: str | None = None
+    """Digest of the sizes that samples have, where they have several."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,7 @@ class AdapterRecord:
 
     name: str
     layout: str
-    """base, Plus, full or FaceID, as published IP-Adapters are called."""
+    """base, Plus, full or FaceID, as published IP-Adapters are called; else unknown."""
     tokens: int
     layers: int
     """Cross-attention layers that it reaches."""
@@ -42,7 +51,7 @@ class AdapterRecord:
     """None where no pipeline could load it."""
     diffusers: str
     comfyui: str
-    """`loads`, or why it does not."""
+    """`loads`, perhaps with a weight to be set, or why it does not."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +68,12 @@ class ExportRecord:
     versions: dict[str, str]
     adapters: tuple[AdapterRecord, ...]
     token_conditioners: tuple[str, ...]
+    token_columns: dict[str, str]
+    """The data column of each."""
     lora: str | None
-    """File of the UNet's low-rank weights."""
+    """File of the UNet's low-rank weights, for diffusers."""
+    lora_kohya: str | None
+    """The same under kohya's names, for ComfyUI and others."""
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in export.json."""
@@ -88,29 +101,35 @@ def record_of(
                 scale=adapter.scale,
                 null_condition=settings.null_condition,
                 file=files.get(name),
-                diffusers=obstacle or "loads",
-                comfyui=export.comfyui_obstacle(adapter, model.token_dim) or "loads",
+                diffusers=obstacle or _loads(adapter.scale, f"pipe.set_ip_adapter_scale({adapter.scale:g})"),
+                comfyui=export.comfyui_obstacle(adapter, model.token_dim)
+                or _loads(adapter.scale, f"weight {adapter.scale:g}"),
             )
         )
+    has_lora = model.lora is not None and not sharding.is_sharded(model)
     return ExportRecord(
         step=step,
         weights="averaged" if averaged else "last",
         base_model=params.pretrained_model_name_or_path or params.unet_config.pretrained,
-        prediction_type=params.scheduler_config.params.prediction_type,
+        prediction_type=params.scheduler_config.params.filled.prediction_type,
         seed=config.seed,
         data=data,
         versions=versions,
         adapters=tuple(adapters),
         token_conditioners=tuple(model.token_conditioners),
-        lora=f"{weights.LORA_PART}{SUFFIX}" if model.lora is not None else None,
+        token_columns={name: model.columns[f"token_conditioners.{name}"].name for name in model.token_conditioners},
+        lora=f"{weights.LORA_PART}{SUFFIX}" if has_lora else None,
+        lora_kohya=f"{weights.KOHYA_PART}{SUFFIX}" if has_lora else None,
     )
+
+
+def _loads(scale: float, how: str) -> str:
+    return "loads" if scale == 1 else f"loads, with {how}"
 
 
 def card_of(record: ExportRecord) -> str:
     """The model card, with the front matter that model hubs read."""
-    lines = ["---", "library_name: diffusers", "pipeline_tag: text-to-image"]
-    lines += [f"base_model: {record.base_model}"] if record.base_model else []
-    lines += ["tags: [stable-diffusion-xl, ip-adapter, adapter-training-operator]", "---", ""]
+    lines = ["---", *_front_matter(record), "---", ""]
     lines += [f"# Checkpoint of step {record.step}", ""]
     lines.append(
         f"The files below hold the {record.weights} weights. `training.yaml` is the whole configuration, `versions.json` "
@@ -118,19 +137,24 @@ def card_of(record: ExportRecord) -> str:
     )
     for adapter in record.adapters:
         lines += ["", f"## Adapter `{adapter.name}`", "", *_adapter_lines(adapter)]
+    lines += _together(record.adapters)
     if record.lora:
-        lines += ["", "## LoRA of the UNet", "", *_code(f'pipe.load_lora_weights(".", weight_name="{record.lora}")')]
-    if record.token_conditioners:
         lines += [
-            "",
-            "## Token conditioners",
-            "",
-            f"{', '.join(record.token_conditioners)}: tokens behind the text's.",
-            "",
-        ]
+            "", "## LoRA of the UNet", "",
+            (f"`{record.lora_kohya}` is the same under kohya's names, for ComfyUI and other programs; its alpha is its rank, so "
+            "that it is as strong in those that know no alpha."), "",
+            *_code(f'pipe.load_lora_weights(".", weight_name="{record.lora}")'),
+        ]  # fmt: skip
+    if record.token_columns:
+        values = ", ".join(f'"{column}": {column}' for column in record.token_columns.values())
+        lines += [
+            "", "## Token conditioners", "",
+            (f"{', '.join(record.token_columns)}: tokens behind the text's, made by the package adapter-training-operator. Values "
+            "are tensors [prompts, width], labels one-hot."), "",
+        ]  # fmt: skip
         lines += _code(
             "from adapter_trainer.conditioners import load", "",
-            'inputs = load(".").prompt_embeds(pipe, ["a caption"], {"<column>": vectors})', "pipe(**inputs)",
+            f'inputs = load(".").prompt_embeds(pipe, ["a caption"], {{{values}}})', "pipe(**inputs)",
         )  # fmt: skip
     lines += ["", "## Where it comes from", "", f"- seed {record.seed}, predicts {record.prediction_type}"]
     if record.data is not None:
@@ -138,6 +162,37 @@ def card_of(record: ExportRecord) -> str:
         lines += [f"- pictures: SHA-256 `{record.data.pictures}`"] if record.data.pictures else []
     lines += [f"- {name} {version}" for name, version in record.versions.items()]
     return "\n".join(lines) + "\n"
+
+
+def _front_matter(record: ExportRecord) -> list[str]:
+    """What model hubs read, of what there is."""
+    adapters = [adapter for adapter in record.adapters if adapter.file is not None]
+    tags = ["stable-diffusion-xl", *(["ip-adapter"] if adapters else []), *(["lora"] if record.lora else [])]
+    loads = "diffusers" if adapters or record.lora else "adapter-training-operator"
+    lines = [f"library_name: {loads}", "pipeline_tag: text-to-image"]
+    if record.base_model and _HUB_NAME.fullmatch(record.base_model):  # hubs refuse what is none of their names
+        lines.append(f"base_model: {record.base_model}")
+    return [*lines, f"tags: [{', '.join([*tags, 'adapter-training-operator'])}]"]
+
+
+def _together(adapters: tuple[AdapterRecord, ...]) -> list[str]:
+    """How adapters are loaded at once: a second call of load_ip_adapter takes the place of the first."""
+    some = [adapter for adapter in adapters if adapter.file is not None]
+    lines = []
+    if len(some) > 1:
+        names, empty = [adapter.file for adapter in some], [""] * len(some)
+        folders = ["."] * len(some)
+        lines += [
+            "", "## All adapters together", "",
+            *_code(f"pipe.load_ip_adapter({folders}, subfolder={empty}, weight_name={names}, image_encoder_folder=None)",
+                   f"pipe.set_ip_adapter_scale({[adapter.scale for adapter in some]})"),
+        ]  # fmt: skip
+    if some:
+        lines += [
+            "", ("`ip_adapter_image_embeds` takes for each adapter one tensor [2, 1, …]: the features of no reference, then of the "
+            "one reference. One call for each reference: more of them in one call are mixed into every picture."),
+        ]  # fmt: skip
+    return lines
 
 
 def _adapter_lines(adapter: AdapterRecord) -> list[str]:

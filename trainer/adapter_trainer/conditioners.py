@@ -5,7 +5,7 @@
     inputs = load(Path("checkpoint-1000")).prompt_embeds(pipe, ["a caption"], {"label": one_hot})
     images = pipe(**inputs).images
 
-Nothing else of a checkpoint is read, so this costs no second UNet.
+Nothing else of a checkpoint is read, so this costs no second UNet; what `atj export` copies of one is enough.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,10 +21,11 @@ from adapter_api.conditions import TokenConditionerConfig
 from adapter_api.data import Column
 from adapter_api.document import InvalidDocument, read, validate
 from adapter_api.training import TrainingConfig
-from adapter_trainer import checkpoint, registry
+from adapter_trainer import card, checkpoint, registry
 from adapter_trainer.errors import DamagedCheckpoint, InvalidData
 from adapter_trainer.tensor_files import stored
 from adapter_trainer.tokens import TOKEN_CONDITIONERS, conditioning_sequence
+from adapter_trainer.weights import CONDITIONERS_PART
 
 
 class Conditioners:
@@ -78,24 +79,26 @@ class Conditioners:
 
 
 def load(folder: Path | str, device: str | torch.device = "cpu") -> Conditioners:
-    """The token conditioners of a checkpoint folder, with averaged weights where an average was kept.
+    """The token conditioners of a checkpoint folder, or of its export, with averaged weights where an average was kept.
 
     Raises:
         DamagedCheckpoint: not a checkpoint, or not as it was written.
     """
     folder = Path(folder)
-    checkpoint.check(folder)
+    if not ((folder / card.RECORD_FILE).is_file() and not (folder / checkpoint.STATE_FILE).exists()):
+        checkpoint.check(folder)  # an export has no seals
     try:
         config = validate(TrainingConfig, read(folder / "training.yaml"))
         tensors = stored(folder)
-        averages = tensors.part("ema")
+        averages = {**tensors.part("ema")}
+        averages |= {f"{CONDITIONERS_PART}.{name}": value for name, value in tensors.part(CONDITIONERS_PART).items()}
         modules, columns = nn.ModuleDict(), {}
         for name in TOKEN_CONDITIONERS:
             settings: TokenConditionerConfig | None = getattr(config.model.params.token_conditioners, name)
             if settings is None:
                 continue
             column = _column(config, name, settings)
-            prefix = f"token_conditioners.{name}."
+            prefix = f"{CONDITIONERS_PART}.{name}."
             own = dict(tensors.part(f"model/{name}"))
             own |= {key.removeprefix(prefix): value for key, value in averages.items() if key.startswith(prefix)}
             token_dim = own["projector.norm.weight"].shape[0]

@@ -65,6 +65,8 @@ class Batch:
     """[B] of int64: which rows of the table these are."""
     encoded: dict[str, Tensor] = field(default_factory=dict)
     """What was read from the cache instead, by the names of `Encodings.of_row`, [B, ...]."""
+    shares: Tensor | None = None
+    """[B]: how much each counts, where some are read several times an epoch to fill batches; None where all are alike."""
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device; copies from pinned memory do not wait."""
@@ -88,6 +90,7 @@ class Batch:
             [function(tensor) for tensor in self.input_ids],
             function(self.indices),
             {name: function(tensor) for name, tensor in self.encoded.items()},
+            None if self.shares is None else function(self.shares),
         )
 
 
@@ -105,6 +108,7 @@ class _Sample:
     dropped: dict[str, bool]
     caption: str
     encoded: dict[str, Tensor]
+    share: float
 
 
 class Samples(Dataset[_Sample]):
@@ -156,7 +160,8 @@ class Samples(Dataset[_Sample]):
         columns = {name: self._column(row, name) for name in row.values if name not in self.encoded_columns}
         if self.shape.reference_size is not None and "image" not in self.encoded_columns:
             columns["image"] = reference_image(Image.fromarray(self.pixels(row.image)), self.shape.reference_size)
-        return _Sample(index, pixels, noise, timestep, time_ids, columns, dropped, row.caption, encoded)
+        share = self.layout.order.share_at(at)
+        return _Sample(index, pixels, noise, timestep, time_ids, columns, dropped, row.caption, encoded, share)
 
     def _picture(
         self, row: Row, size: Size, random: np.random.Generator
@@ -232,7 +237,12 @@ class Collate:
             input_ids=[] if self.tokenizers is None else self.tokenizers([sample.caption for sample in samples]),
             indices=torch.tensor([sample.index for sample in samples]),
             encoded={name: torch.stack([sample.encoded[name] for sample in samples]) for name in first.encoded},
+            shares=_shares([sample.share for sample in samples]),
         )
+
+
+def _shares(shares: list[float]) -> Tensor | None:
+    return None if all(share == 1 for share in shares) else torch.tensor(shares, dtype=torch.float32)
 
 
 def _stacked(arrays: list[Floats]) -> Tensor:

@@ -3,7 +3,8 @@
 A file holds the projector as `image_proj.*` and each layer's keys and values as `ip_adapter.<number>.to_k_ip.weight` and
 `to_v_ip`; the number of a layer is its place among all of `unet.attn_processors`. Read off diffusers 0.42.1,
 `loaders/unet.py`, which tells layouts apart by the names in `image_proj` and fixes everything else; and off
-ComfyUI_IPAdapter_plus, which fixes more.
+ComfyUI_IPAdapter_plus (`IPAdapterPlus.py`, 2024), which fixes more: by the names in `image_proj` it takes Plus and full
+alike for files whose tokens are 1280 wide, where the UNet is SDXL's.
 """
 
 from collections.abc import Mapping
@@ -22,8 +23,6 @@ RESAMPLER_DEPTH = 4
 SDXL_CONTEXT = 2048
 COMFYUI_RESAMPLER_DIM = 1280
 COMFYUI_RESAMPLER_TOKENS = 16
-FULL_TOKENS = 257
-"""A ViT-H/14 at 224 pixels: 16 x 16 patches and the class token."""
 NULL = "null_tokens"
 """A learned null has no place in the format: it stands beside, under a name that no loader looks for."""
 
@@ -56,25 +55,28 @@ def part_of(adapter: str, adapters: int) -> str:
     return "ip_adapter" if adapters == 1 else f"ip_adapter-{adapter}"
 
 
+_LAYOUTS: dict[type[nn.Module], str] = {
+    LinearProjector: "base",
+    MLPProjector: "FaceID",
+    SequenceMLP: "full",
+    PerceiverResampler: "Plus",
+}
+UNKNOWN = "unknown"
+
+
 def layout_of(projector: nn.Module) -> str:
     """What published files of this layout are called."""
-    kinds: dict[type[nn.Module], str] = {SequenceMLP: "full", MLPProjector: "FaceID", PerceiverResampler: "Plus"}
-    return kinds.get(type(projector), "base")
+    return _LAYOUTS.get(type(projector), UNKNOWN)
 
 
 def diffusers_obstacle(adapter: Adapter) -> str | None:
     """Why `load_ip_adapter` would fail or load something else; None when it loads exactly this adapter."""
     projector = adapter.tokens.projector
+    if type(projector) not in _LAYOUTS:
+        return f"a projector of kind {type(projector).__name__} is not known to load"
     if isinstance(projector, PerceiverResampler):
-        width = projector.hidden_dim
-        if len(projector.layers) != RESAMPLER_DEPTH:
-            return f"projector.params.depth is {len(projector.layers)}; a resampler loads with {RESAMPLER_DEPTH}"
-        if width != projector.heads * HEAD_DIM:
-            return (
-                f"projector.params.heads is {projector.heads} for a hidden_dim of {width}; a resampler's heads are "
-                f"{HEAD_DIM} wide, so that heads is hidden_dim / {HEAD_DIM}"
-            )
-    elif isinstance(projector, SequenceMLP | MLPProjector):
+        return _resampler_obstacle(projector)
+    if isinstance(projector, SequenceMLP | MLPProjector):
         first = projector.proj[0]  # type: ignore[index]
         inside, given = first.out_features, first.in_features
         if isinstance(projector, SequenceMLP) and inside != given:
@@ -83,6 +85,18 @@ def diffusers_obstacle(adapter: Adapter) -> str | None:
             return f"projector.params.hidden_dim is {inside}; an MLP's is a multiple of the input's width, {given}"
     elif isinstance(projector, LinearProjector) and projector.num_tokens != LINEAR_TOKENS:
         return f"projector.params.num_tokens is {projector.num_tokens}; a Linear projector has {LINEAR_TOKENS}"
+    return None
+
+
+def _resampler_obstacle(projector: PerceiverResampler) -> str | None:
+    width = projector.hidden_dim
+    if len(projector.layers) != RESAMPLER_DEPTH:
+        return f"projector.params.depth is {len(projector.layers)}; a resampler loads with {RESAMPLER_DEPTH}"
+    if width != projector.heads * HEAD_DIM:
+        return (
+            f"projector.params.heads is {projector.heads} for a hidden_dim of {width}; a resampler's heads are "
+            f"{HEAD_DIM} wide, so that heads is hidden_dim / {HEAD_DIM}"
+        )
     return None
 
 
@@ -104,8 +118,11 @@ def _comfyui_layout_obstacle(adapter: Adapter) -> str | None:
             return f"projector.params.num_tokens is {projector.num_tokens}; it expects {COMFYUI_RESAMPLER_TOKENS}"
     elif isinstance(projector, MLPProjector):
         return "an MLP projector is taken for FaceID, which reads InsightFace's embedding of a face"
-    elif isinstance(projector, SequenceMLP) and projector.num_tokens != FULL_TOKENS:
-        return f"a SequenceMLP over {projector.num_tokens} states; it expects the {FULL_TOKENS} of CLIP ViT-H"
+    elif isinstance(projector, SequenceMLP):
+        return (
+            f"a SequenceMLP; of an adapter for SDXL it makes the full layout's tokens {COMFYUI_RESAMPLER_DIM} wide, and this "
+            f"one's are {SDXL_CONTEXT}"
+        )
     return None
 
 

@@ -22,8 +22,10 @@ from adapter_trainer.resting import Resting
 from adapter_trainer.saving import Saver
 from adapter_trainer.state import TrainingState
 from adapter_trainer.table import Row
-from adapter_trainer.watch import LARGEST_LOSS, Watch, told
+from adapter_trainer.watch import LARGEST_LOSS, LossMean, Watch, told
 
+MAX_OVERFLOWS = 40
+"""In a row: the scale has then been halved to nothing."""
 _REMEDY = (
     "the checkpoints before it stand. Lower optimization.learning_rate, set max_grad_norm, or train with "
     "mixed_precision bf16 or no"
@@ -62,8 +64,11 @@ class Training:
     """Read in one epoch."""
     rows: list[Row]
     watch: Watch
+    losses: LossMean
     evaluation: Evaluation | None
     gallery: Gallery
+    overflows: int = 0
+    """Passes in a row that gave no step."""
 
 
 def train(run: Training) -> bool:
@@ -90,23 +95,40 @@ def take_steps(run: Training) -> None:
     run.report.begin_interval()
     while state.step < run.total_steps:
         run.stop.begin_step(failed=run.saver.is_failed)
-        loss = take_step(run)
+        before = state.step
+        take_step(run)
         stopping = run.stop.end_step()
         note_saved(run, run.saver.finish() if run.stop.has_failure else run.saver.newest())
+        if state.step == before:
+            if stopping and (state.step == 0 or is_saved(run)):
+                return
+            if not stopping:
+                continue  # nothing is new but the place in the data, and what was due at this step has been done
         last = stopping or state.step == run.total_steps
         saving = last or state.step % config.checkpoint.save_steps == 0
         if saving or state.step % config.logging.log_steps == 0:
-            report_loss(run, loss)
+            report_loss(run)
         if saving and save(run, stopping=stopping):
             return
-    if state.step not in (run.report.saved_step, run.saver.step):
+    if not is_saved(run):
         save(run, stopping=False)  # nothing was left to do, but this output is to hold a continued run's result
     else:
         draw(run)  # the attempt before may have been stopped before or while it drew
 
 
+def is_saved(run: Training) -> bool:
+    """Whether the checkpoint of this step is there, or under way."""
+    return run.state.step in (run.report.saved_step, run.saver.step)
+
+
 def take_step(run: Training) -> Tensor:
-    """One optimizer step; returns this process's mean loss, a scalar on the device."""
+    """One optimizer step, unless gradients overflow; returns this process's mean loss, a scalar on the device.
+
+    Where they do, float16's scale is lowered, and the samples count as read only.
+
+    Raises:
+        NonFiniteLoss: They overflow again and again, whatever the scale.
+    """
     state, accelerator, times = run.state, run.state.accelerator, run.report.times
     losses, samples = [], 0
     times.begin_step()
@@ -116,7 +138,7 @@ def take_step(run: Training) -> Tensor:
         with accelerator.accumulate(run.module):
             each = losses_of(run.module, state.model, run.schedule, batch, run.nulls)
             run.watch.observe(state.step + 1, each, batch.indices)
-            loss = each.mean()
+            loss = each.mean() if batch.shares is None else (each * batch.shares).mean()
             times.end("forward")
             run.batches.read_ahead()
             accelerator.backward(loss)
@@ -126,20 +148,45 @@ def take_step(run: Training) -> Tensor:
             times.end("optimizer")
             run.saver.settle()
             times.end("save")
+            scale = _scale(run)
             state.optimizer.step()
-            if accelerator.sync_gradients:
-                state.scheduler.step()
+            overflowed = _scale(run) < scale
             state.optimizer.zero_grad()
         times.end("optimizer")
-        losses.append(loss.detach())
+        # What is read to fill a batch moves the weights less, and is no smaller a loss.
+        losses.append(loss.detach() if batch.shares is None else loss.detach() / batch.shares.mean())
         samples += len(batch.timesteps)
-    if state.ema is not None:
-        state.ema.step(state.trained_rows())
+    together = samples * run.processes.world_size
+    if overflowed:
+        state.skip(together)
+        _refuse_endless(run)
+    else:
+        state.advance(together)
+        run.overflows = 0
     times.end_step()
-    state.step += 1
-    state.seen += samples * run.processes.world_size
-    run.report.count(samples * run.processes.world_size)
-    return torch.stack(losses).mean()
+    run.report.count(together)
+    loss = torch.stack(losses).mean()
+    run.losses.add(loss)
+    return loss
+
+
+def _scale(run: Training) -> float:
+    """By which losses are multiplied for float16; the optimizer's step lowers it instead of taking one.
+
+    Accelerate's `optimizer_step_was_skipped` does not see that of a fused optimizer, which torch calls either way and which
+    looks at the overflow itself (accelerate 1.15, `optimizer.py`; torch 2.15, `amp/grad_scaler.py`).
+    """
+    scaler = run.state.accelerator.scaler
+    return 1.0 if scaler is None else float(scaler.get_scale())
+
+
+def _refuse_endless(run: Training) -> None:
+    run.overflows += 1
+    if run.overflows >= MAX_OVERFLOWS:
+        raise NonFiniteLoss(
+            f"step {run.state.step + 1}: gradients overflowed in {run.overflows} passes in a row, however small the losses "
+            f"were scaled; {_REMEDY}"
+        )
 
 
 def losses_of(module: nn.Module, model: AdapterModel, schedule: NoiseSchedule, batch: Batch, nulls: Nulls) -> Tensor:
@@ -154,20 +201,20 @@ def losses_of(module: nn.Module, model: AdapterModel, schedule: NoiseSchedule, b
     return objective.losses(prediction, target, schedule.weights(batch.timesteps))
 
 
-def report_loss(run: Training, loss: Tensor) -> None:
-    """Reports the loss over all processes.
+def report_loss(run: Training) -> None:
+    """Reports the mean loss since the last report, over all processes.
 
     Raises:
         NonFiniteLoss: it is NaN or beyond what a report holds, in this step or one since the last report; names the samples.
     """
     state = run.state
-    reduced: Tensor = state.accelerator.reduce(torch.stack([loss, run.watch.is_bad]), reduction="mean")
+    reduced: Tensor = state.accelerator.reduce(torch.stack([run.losses.take(), run.watch.is_bad]), reduction="mean")
     mean, is_bad = reduced.tolist()
     if is_bad or not abs(mean) <= LARGEST_LOSS:
         found = told(run.processes.gather(run.watch.found(run.rows)))
         raise NonFiniteLoss(f"step {state.step}: {found}; {_REMEDY}")
     epoch = state.seen // run.samples
-    state.metrics = run.report.step(state.step, epoch, mean, float(state.scheduler.get_last_lr()[0]))
+    state.metrics = run.report.step(state.step, epoch, mean, state.rates.first)
 
 
 def save(run: Training, *, stopping: bool) -> bool:

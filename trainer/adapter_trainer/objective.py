@@ -15,11 +15,12 @@ class NoiseSchedule:
     def __init__(
         self, params: SchedulerParams, device: torch.device | str = "cpu", min_snr_gamma: float | None = None
     ) -> None:
+        filled = params.filled
         self.min_snr_gamma = min_snr_gamma
-        self.prediction_type = params.prediction_type
-        self.timesteps = params.num_train_timesteps
+        self.prediction_type = filled.prediction_type
+        self.timesteps = filled.num_train_timesteps
         # The betas are a property of the schedule, the same in every scheduler class that shares these parameters.
-        scheduler = DDPMScheduler(**params.model_dump(exclude={"steps_offset", "timestep_spacing"}))
+        scheduler = DDPMScheduler(**filled.model_dump(exclude={"steps_offset", "timestep_spacing"}))
         cumulative = scheduler.alphas_cumprod.double()
         self.signal = cumulative.sqrt().float().to(device)
         self.noise = (1 - cumulative).sqrt().float().to(device)

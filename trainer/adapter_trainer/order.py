@@ -34,6 +34,9 @@ class Order(Protocol):
     def index_at(self, place: Place) -> int:
         """Index of the sample that is read at `place`."""
 
+    def share_at(self, place: Place) -> float:
+        """How much that reading counts: the readings of each sample in an epoch count once together."""
+
 
 @dataclass(frozen=True)
 class Shuffled:
@@ -51,13 +54,18 @@ class Shuffled:
         """Index of the sample that is read at `place`."""
         return int(permutation(self.seed, place.epoch, self.samples)[place.position])
 
+    def share_at(self, place: Place) -> float:  # noqa: ARG002 - they are all alike
+        """1: every sample is read once."""
+        return 1.0
+
 
 @dataclass
 class Bucketed:
     """Runs of `run` samples of one bucket each, shuffled among themselves and as runs.
 
     An epoch is a function of the seed and its number alone, so nothing is carried over: a bucket whose samples do not
-    fill its last run repeats some of them, which then are other readings with noise and dropout of their own.
+    fill its last run repeats some of them, which then are other readings with noise and dropout of their own, and count for
+    less each.
     """
 
     seed: int
@@ -65,6 +73,8 @@ class Bucketed:
     """[samples]: the bucket of each."""
     run: int
     _epochs: dict[int, NDArray[np.int64]] = field(default_factory=dict, repr=False)
+    _readings: dict[int, NDArray[np.int64]] = field(default_factory=dict, repr=False)
+    """Of each sample, by epoch."""
 
     @property
     def length(self) -> int:
@@ -79,6 +89,18 @@ class Bucketed:
                 del self._epochs[min(self._epochs)]
             self._epochs[place.epoch] = self._indices(place.epoch)
         return int(self._epochs[place.epoch][place.position])
+
+    def share_at(self, place: Place) -> float:
+        """One over how often the sample is read in the epoch."""
+        index = self.index_at(place)
+        if place.epoch not in self._readings:
+            self._readings = {place.epoch: np.bincount(self._epochs[place.epoch], minlength=len(self.buckets))}
+        return 1 / int(self._readings[place.epoch][index])
+
+    @property
+    def repeated(self) -> int:
+        """Readings of an epoch beyond one of each sample."""
+        return self.length - len(self.buckets)
 
     def _indices(self, epoch: int) -> NDArray[np.int64]:
         shuffled = permutation(self.seed, epoch, len(self.buckets))

@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,13 @@ from accelerate import Accelerator
 from PIL import Image
 
 from adapter_api.document import dump
-from adapter_api.progress import PROGRESS_FILE, Progress
+from adapter_api.progress import MAX_NOTICE, PROGRESS_FILE, Progress
 from adapter_api.training import TrainingConfig
+from adapter_trainer.circumstances import versions
 from adapter_trainer.files import replace_text
 from adapter_trainer.history import History, Line
 from adapter_trainer.page_writer import PageWriter
 from adapter_trainer.processes import Processes
-from adapter_trainer.state import versions
 from adapter_trainer.step_times import StepTimes, clock_of
 from adapter_trainer.utilization import Utilization
 
@@ -50,6 +50,7 @@ class Report:
         self.resumed_step: int | None = None
         self.saved_step: int | None = None
         self.save_seconds: float | None = None
+        self.notice: str | None = None
         self.evaluation: dict[str, float] = {}
         """Figures of the newest evaluation."""
         self.last = Progress(total_steps=total_steps, updated_at=_now(), world_size=processes.world_size)
@@ -65,11 +66,28 @@ class Report:
         self.pauses: dict[str, float] = {}
         """Seconds since the last step, by phase."""
 
-    def start(self, config: TrainingConfig, step: int, checkpoint: Path | None) -> None:
-        """Opens the trackers and the history, that of this run's own checkpoint if it goes on from one."""
+    def start(
+        self,
+        config: TrainingConfig,
+        step: int,
+        checkpoint: Path | None,
+        *,
+        run_id: str = "",
+        notices: Sequence[str] = (),
+    ) -> None:
+        """Opens the trackers and the history.
+
+        Args:
+            config: Of this run.
+            step: That it goes on after.
+            checkpoint: Of this run's own, if it goes on from one.
+            run_id: By which a tracker knows the run again.
+            notices: What is not as it was when the checkpoint was made.
+        """
+        self.notice = "; ".join(notices)[:MAX_NOTICE] or None
         if self.processes.is_main:
             self.history.resume(step, checkpoint)
-            self.history.add({"step": step, "start": self._circumstances(config)})
+            self.history.add({"step": step, "start": self._circumstances(config, notices)})
             if config.logging.html_report:
                 (self.output / CONFIGURATION).parent.mkdir(exist_ok=True)
                 replace_text(self.output / CONFIGURATION, dump(config))
@@ -77,7 +95,7 @@ class Report:
         if config.logging.report_to:
             settings = _flat(config.model_dump(mode="json"))
             self.accelerator.init_trackers(
-                config.logging.project_name, config=settings, init_kwargs={"wandb": {"dir": str(self.output / "logs")}}
+                config.logging.project_name, config=settings, init_kwargs=self._trackers(step, run_id)
             )
         self.resumed_step = step
         self.phase("training", step)
@@ -180,7 +198,16 @@ class Report:
                 else:
                     tracker.log_images({"samples": [image]}, step=step)
 
-    def _circumstances(self, config: TrainingConfig) -> dict[str, Any]:
+    def _trackers(self, step: int, run_id: str) -> dict[str, dict[str, Any]]:
+        """How each tracker goes on with a run: what came after this step is about to be repeated."""
+        found: dict[str, dict[str, Any]] = {"wandb": {"dir": str(self.output / "logs")}}
+        if run_id:
+            found["wandb"] |= {"id": run_id, "resume": "allow"}
+        if step:
+            found["tensorboard"] = {"purge_step": step + 1}
+        return found
+
+    def _circumstances(self, config: TrainingConfig, notices: Sequence[str]) -> dict[str, Any]:
         """What this part of the run, from one start to the next, is computed with."""
         device = self.accelerator.device
         return {
@@ -192,10 +219,14 @@ class Report:
             "precision": config.optimization.mixed_precision,
             "total_steps": self.total_steps,
             "versions": versions(),
+            **({"notices": list(notices)} if notices else {}),
         }
 
     def _progress(self, progress: Progress) -> None:
-        kept = {"resumed_step": self.resumed_step, "saved_step": self.saved_step, "save_seconds": self.save_seconds}
+        kept = {
+            "resumed_step": self.resumed_step, "saved_step": self.saved_step, "save_seconds": self.save_seconds,
+            "notice": self.notice,
+        }  # fmt: skip
         self.last = progress.model_copy(update={"updated_at": _now(), **kept})
         if self.processes.is_leader:
             replace_text(self.output / PROGRESS_FILE, self.last.model_dump_json(by_alias=True))

@@ -196,7 +196,7 @@ def _computable(config: TrainingConfig, device: torch.device) -> TrainingConfig:
 
 def scheduler_settings(config: TrainingConfig, name: str) -> dict[str, Any]:
     """Arguments of the scheduler of that name that draws as the configuration trains."""
-    settings = config.model.params.scheduler_config.params.model_dump()
+    settings = config.model.params.scheduler_config.params.filled.model_dump()
     if name == "DDIMScheduler":
         # Clipping to -1..1 is right for pixels alone: latents have no such range.
         settings |= {

@@ -1,6 +1,5 @@
 """Puts a run together: data checked, model built or restored, everything wrapped for the processes at hand."""
 
-import hashlib
 import math
 import os
 import time
@@ -10,16 +9,25 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import nn
 
 from adapter_api.columns import columns_of
 from adapter_api.retention import Policy
 from adapter_api.training import TrainingConfig
-from adapter_trainer import building, checkpoint, loaded, optimizers, picture_folder, randomness, replicas, sharding
-from adapter_trainer.caching import Cache, layout_of, wants_contents
-from adapter_trainer.card import DataRecord
+from adapter_trainer import (
+    base_schedule,
+    building,
+    checkpoint,
+    loaded,
+    optimizers,
+    randomness,
+    replicas,
+    resuming,
+    sharding,
+    trained_data,
+)
+from adapter_trainer.caching import Cache, layout_of, note_on_repeats, wants_contents
 from adapter_trainer.contents import Content, contents_of
 from adapter_trainer.control import StopRequest
 from adapter_trainer.data import Batches, Collate, Layout, Samples, SampleShape, batches
@@ -27,19 +35,19 @@ from adapter_trainer.encodings import Encodings
 from adapter_trainer.errors import InvalidConfig, InvalidData, TrainingError
 from adapter_trainer.evaluate import Evaluation, plain_samples, read_held_out
 from adapter_trainer.history import METRICS_FILE
+from adapter_trainer.learning_rates import LearningRates
 from adapter_trainer.loop import Nulls, Training
 from adapter_trainer.model import AdapterModel
 from adapter_trainer.objective import NoiseSchedule
 from adapter_trainer.pictures import Gallery
 from adapter_trainer.processes import Processes
-from adapter_trainer.report import Report
 from adapter_trainer.resting import Resting
 from adapter_trainer.saving import Saver
 from adapter_trainer.state import TrainingState
 from adapter_trainer.table import Row, read_table
 from adapter_trainer.utilization import Utilization
 from adapter_trainer.verify import check_rows, resolve_widths
-from adapter_trainer.watch import Watch
+from adapter_trainer.watch import LossMean, Watch
 
 
 @dataclass(frozen=True)
@@ -76,22 +84,18 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
     checkpoint.clear_remains(options.output, processes)
     stop = StopRequest(processes)
     show = options.show if processes.is_main else _silent
+    config = base_schedule.resolved(config, options.models, show)
     rows, config = _rows(config, processes)
     held_out = _held_out(config, processes)
     contents = _contents(config, rows, processes)
     layout = layout_of(config, rows, contents)
+    for line in note_on_repeats(layout):
+        show(line)
     model = building.model_of(config, options.models, rows, accelerator.device, processes, show)
     base = _agreed_base(model, processes)
     if is_sharded := optimization.parallelism == "FSDP" and processes.world_size > 1:
         sharding.shard(model, accelerator.device.type, processes.world_size)
     optimizer = _optimizer(config, model)
-    total_steps = total_steps_of(config, layout.order.length, processes.world_size)
-    scheduler = get_scheduler(
-        optimization.lr_scheduler,
-        optimizer,
-        num_warmup_steps=optimization.lr_warmup_steps,
-        num_training_steps=total_steps,
-    )
     ema = _average(config, optimizer)
     # What is only evaluated, Accelerate wraps for mixed precision alone, and leaves the processes to us.
     module: nn.Module = accelerator.prepare_model(model, evaluation_mode=True)
@@ -99,22 +103,18 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
     if processes.world_size > 1 and not is_sharded:
         module = replicas.with_shared_gradients(module, accelerator.device, some_unused=_has_unused(config))
     prepared_optimizer = accelerator.prepare_optimizer(optimizer)
+    data = trained_data.record_of(config, rows, contents, layout, processes)
     state = TrainingState(
-        config, model, prepared_optimizer, scheduler, ema, accelerator, _data_record(config, rows, contents),
+        config, model, prepared_optimizer, LearningRates(optimizer), ema, accelerator, data,
         options.output / METRICS_FILE, base=base,
     )  # fmt: skip
-    report = Report(options.output, accelerator, processes, total_steps, options.clock, show)
     randomness.seed(config.seed, 0, processes.rank)
-    history = None
-    if (folder := _resume_folder(options, processes)) is not None:
-        is_own = folder.resolve().parent == options.output.resolve()
-        state.load(folder, processes, is_own=is_own)
-        report.saved_step = state.step if is_own else None
-        history = folder if is_own else None
-        show(f"resuming from {folder} at step {state.step} of {total_steps}")
-    report.start(config, state.step, history)
+    folder = _resume_folder(options, processes)
+    batch = global_batch_of(config, processes.world_size)
+    report = resuming.begin(state, folder, layout.order.length, batch, processes, options.clock, show)
+    total_steps = report.total_steps
     encodings = Cache(config, model, accelerator, processes, options.output, show).encodings(
-        rows, contents, layout, total_steps * global_batch_of(config, processes.world_size), stop, report
+        rows, contents, layout, state.seen + (total_steps - state.step) * batch, stop, report
     )
     report.phase("training", state.step)
     for encoder in model.encoders():
@@ -148,6 +148,7 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
         samples=layout.order.length,
         rows=rows,
         watch=Watch(accelerator.device),
+        losses=LossMean(),
         evaluation=evaluation,
         gallery=Gallery(config, model, processes, accelerator.device, options.output / "samples", stop.is_asked),
     )
@@ -164,11 +165,9 @@ def _check_joined(joined: int) -> None:
 
 
 def total_steps_of(config: TrainingConfig, samples: int, world_size: int) -> int:
-    """Optimizer steps of the whole run: as many as it takes to read every sample num_train_epochs times."""
-    optimization = config.optimization
-    if optimization.max_train_steps is not None:
-        return optimization.max_train_steps
-    return math.ceil(samples * optimization.num_train_epochs / global_batch_of(config, world_size))
+    """Optimizer steps of a run that begins: as many as it takes to read every sample num_train_epochs times."""
+    batch = global_batch_of(config, world_size)
+    return resuming.length_of(config, samples, batch).total_steps(0, 0, batch)
 
 
 def global_batch_of(config: TrainingConfig, world_size: int) -> int:
@@ -200,20 +199,6 @@ def _rows(config: TrainingConfig, processes: Processes) -> tuple[list[Row], Trai
     if (error := processes.first_error(error)) is not None:
         raise error
     return rows, config
-
-
-def _data_record(config: TrainingConfig, rows: list[Row], contents: dict[Path, Content]) -> DataRecord:
-    root = Path(config.data.params.data_root_path)
-    table = root / config.data.params.pairs_file_path
-    pairs = ((row.image, row.caption) for row in rows)
-    content = table.read_bytes() if table.is_file() else picture_folder.text_of(pairs, root.resolve()).encode()
-    digests = sorted(content.digest for content in contents.values())
-    return DataRecord(
-        table=table.name,
-        sha256=hashlib.sha256(content).hexdigest(),
-        samples=len(rows),
-        pictures=hashlib.sha256("\n".join(digests).encode()).hexdigest() if digests else None,
-    )
 
 
 def _held_out(config: TrainingConfig, processes: Processes) -> list[Row]:
@@ -274,7 +259,7 @@ def _samples(
 ) -> Samples:
     shape = SampleShape(
         latents=model.latent_shape(config.data.params.resolution),
-        timesteps=config.model.params.scheduler_config.params.num_train_timesteps,
+        timesteps=config.model.params.scheduler_config.params.filled.num_train_timesteps,
         reference_size=None if model.image_encoder is None else model.image_encoder.image_size,
         dropouts=model.condition_dropouts(),
         offset_noise=config.optimization.offset_noise,

@@ -1,18 +1,28 @@
 """Where each part's weights come from: a folder or hub name, or a seeded construction from its parameters."""
 
+import json
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import diffusers
+import huggingface_hub
 import torch
 import transformers
 from torch import nn
 
 from adapter_api.networks import Source
-from adapter_api.sources import staged_name, stored_models, with_staged_models
+from adapter_api.sources import (
+    SCHEDULER_FOLDER,
+    is_single_file,
+    scheduler_folder,
+    staged_name,
+    stored_models,
+    with_staged_models,
+)
 from adapter_api.training import TrainingConfig
+from adapter_trainer import single_file
 from adapter_trainer.errors import InvalidConfig
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -42,11 +52,15 @@ def with_local_models(config: TrainingConfig, models: Path | None) -> TrainingCo
 
 
 def load(loader: Any, source: Source, field: str, dtype: torch.dtype) -> Any:
-    """`from_pretrained` of a diffusers or transformers class; safetensors only, with weights of `dtype` however they are stored.
+    """A module of a diffusers or transformers class, out of a folder, the hub or a single file.
+
+    From safetensors only, with weights of `dtype` however they are stored.
 
     Raises:
         InvalidConfig: the folder or hub name does not hold such a module.
     """
+    if is_single_file(str(source.pretrained)):
+        return single_file.load(loader, source, field, dtype)
     options = {"subfolder": source.subfolder, "revision": source.revision, "variant": source.variant}
     given = {name: value for name, value in options.items() if value is not None}
     transformers.utils.logging.disable_progress_bar()  # a log is no terminal
@@ -58,6 +72,44 @@ def load(loader: Any, source: Source, field: str, dtype: torch.dtype) -> Any:
             f"{field}: {where} cannot be loaded as {loader.__name__}: {_first_line(error)}; name a local folder or hub "
             "name in the layout of diffusers or transformers, with safetensors weights"
         ) from error
+
+
+def scheduler_of(unet: Source) -> dict[str, Any] | None:
+    """The `scheduler_config.json` of the pipeline that a UNet is part of; None where it is part of none, or that has none.
+
+    Raises:
+        InvalidConfig: It cannot be read.
+    """
+    name, subfolder = str(unet.pretrained), scheduler_folder(unet.subfolder)
+    if is_single_file(name):
+        return single_file.stated_schedule(unet, "model.params.unet_config")
+    file = diffusers.SchedulerMixin.config_name
+    try:
+        if (folder := Path(name)).is_dir():
+            root = folder / subfolder if subfolder is not None else folder.parent / SCHEDULER_FOLDER
+            if not (root / file).is_file():
+                return None
+            path = root / file
+        elif subfolder is None:
+            return None
+        else:
+            path = Path(huggingface_hub.hf_hub_download(name, file, subfolder=subfolder, revision=unet.revision))
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except huggingface_hub.errors.LocalEntryNotFoundError as error:
+        raise InvalidConfig(
+            f"model.params.scheduler_config: {name} (folder {subfolder}) cannot be asked for {file}: {_first_line(error)}; "
+            "without it nobody knows what the base predicts: fetch it, or set params.prediction_type"
+        ) from error
+    except huggingface_hub.errors.EntryNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise InvalidConfig(
+            f"model.params.scheduler_config: {name} (folder {subfolder or SCHEDULER_FOLDER}): {file} cannot be read: "
+            f"{_first_line(error)}; restore it"
+        ) from error
+    if not isinstance(found, dict):
+        raise InvalidConfig(f"model.params.scheduler_config: {name}: {file} is no JSON object; restore it")
+    return found
 
 
 def _dtype_of(loader: Any) -> str:

@@ -1,11 +1,11 @@
 """Everything that changes while training, and its way into and out of a checkpoint folder."""
 
 import json
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, cached_property
-from importlib.metadata import PackageNotFoundError, version
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +15,32 @@ from accelerate.optimizer import AcceleratedOptimizer
 from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
 
 from adapter_api.compatibility import differences
 from adapter_api.document import InvalidDocument, dump, read, validate
 from adapter_api.training import TrainingConfig
-from adapter_trainer import card, checkpoint, optimizers, randomness, sharding, tensor_files, weights
+from adapter_trainer import (
+    card,
+    checkpoint,
+    circumstances,
+    loaded,
+    optimizers,
+    randomness,
+    sharding,
+    tensor_files,
+    trained_data,
+    weights,
+)
 from adapter_trainer.arena import Contents
 from adapter_trainer.card import DataRecord
+from adapter_trainer.circumstances import versions
 from adapter_trainer.errors import DamagedCheckpoint, IncompatibleCheckpoint, InvalidConfig
 from adapter_trainer.history import CHECKPOINT_FILE
+from adapter_trainer.learning_rates import LearningRates, scale_of
+from adapter_trainer.length import Length
 from adapter_trainer.model import AdapterModel
 from adapter_trainer.processes import Processes
 from adapter_trainer.tensor_files import StoredTensors
-
-_VERSIONED = ("adapter-training-operator", "torch", "diffusers", "transformers", "accelerate", "numpy", "safetensors")
 
 
 @dataclass
@@ -40,7 +51,7 @@ class TrainingState:
     model: AdapterModel
     """Not wrapped."""
     optimizer: AcceleratedOptimizer
-    scheduler: LambdaLR
+    rates: LearningRates
     ema: EMAModel | None
     accelerator: Accelerator
     data: DataRecord
@@ -50,10 +61,47 @@ class TrainingState:
     """Optimizer steps taken."""
     seen: int = 0
     """Samples that all processes have read: with the seed, the whole state of the data."""
+    skipped: int = 0
+    """Of those, samples whose gradients overflowed, so that no step was taken."""
+    length: Length | None = None
+    """Set by `begin`."""
+    unit: int = 0
+    """Samples of a step as the run began; of a checkpoint that has not kept it, the mean so far. 0 before the first step."""
+    span: int | None = None
+    """Steps of the learning-rate schedule that the checkpoint has followed, if it says so."""
     base: dict[str, str] = field(default_factory=dict)
     """Digests of the loaded weights that training leaves as they are, by part."""
+    notices: list[str] = field(default_factory=list)
+    """What is not as it was when the checkpoint was made that this run has gone on from, for people."""
+    run_id: str = field(default_factory=lambda: secrets.token_hex(8))
+    """Of this run in trackers, through all its starts."""
     metrics: dict[str, float] = field(default_factory=dict)
     """The newest figures, kept with the checkpoint."""
+
+    @property
+    def learned(self) -> int:
+        """Samples that steps have been taken with."""
+        return self.seen - self.skipped
+
+    def begin(self, length: Length) -> None:
+        """Takes up the learning-rate schedule of a run of this length where this one stands."""
+        self.length = length
+        scale = scale_of(self.config.optimization, length.span)
+        self.rates.follow(scale, length.position(self.step, self.learned))
+
+    def advance(self, samples: int) -> None:
+        """Counts a step of so many samples of all processes, which the optimizer has taken."""
+        self.step += 1
+        self.seen += samples
+        if self.length is not None:
+            self.rates.move(self.length.position(self.step, self.learned))
+        if self.ema is not None:
+            self.ema.step(self.trained_rows())
+
+    def skip(self, samples: int) -> None:
+        """Counts samples whose gradients overflowed: read, and not learned from."""
+        self.seen += samples
+        self.skipped += samples
 
     def trained(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
         """Trained parameters by name, in the optimizer's order."""
@@ -101,7 +149,10 @@ class TrainingState:
         scaler = self.accelerator.scaler
         records = {
             "optimizer": optimizers.kept_of(self.optimizer.param_groups),
-            "scheduler": {key: value for key, value in self.scheduler.state_dict().items() if key != "lr_lambdas"},
+            "scheduler": {
+                "samples_per_step": self.unit if self.length is None else self.length.unit,
+                "steps": self.span if self.length is None else self.length.span,
+            },
             "accelerate": {
                 "num_processes": self.accelerator.num_processes,
                 "mixed_precision": self.accelerator.mixed_precision,
@@ -114,8 +165,12 @@ class TrainingState:
             "trainer_state": {
                 "step": self.step,
                 "samples_seen": self.seen,
+                "samples_skipped": self.skipped,
                 "ema_step": 0 if self.ema is None else self.ema.optimization_step,
                 "base": self.base,
+                "data": trained_data.kept_of(self.data),
+                "circumstances": self._circumstances(processes.world_size),
+                "run_id": self.run_id,
             },
         }
         for name, values in records.items():
@@ -124,6 +179,9 @@ class TrainingState:
         found.blobs[CHECKPOINT_FILE] = self.history.read_bytes()
         found.blobs["training.yaml"] = self._configuration
         return found
+
+    def _circumstances(self, processes: int) -> dict[str, Any]:
+        return {**versions(), **circumstances.of_device(self.accelerator.device), "processes": processes}
 
     @cached_property
     def _configuration(self) -> bytes:
@@ -184,7 +242,9 @@ class TrainingState:
         if (error := processes.first_error(error)) is not None:
             raise error
         tensors = tensor_files.gathered(folder, names, processes)
-        self._apply(tensors, processes.gather(records)[source] or {}, folder)
+        agreed = processes.gather(records)[source] or {}
+        self._apply(tensors, agreed, folder)
+        self._note(agreed["trainer_state"], processes.world_size, is_own=is_own)
         own = folder / randomness.file_name(processes.rank)
         if own.is_file() and checkpoint.fault_of(folder) is None:
             randomness.load(own)
@@ -204,12 +264,37 @@ class TrainingState:
                 + "\n".join(f"  {line}" for line in found)
                 + "\nUse the old configuration, or another output folder"
             )
-        begun = progress.get("base", {})
-        if changed := sorted(part for part, digest in begun.items() if self.base.get(part, digest) != digest):
+        if found := trained_data.changes(progress.get("data", {}), self.data):
+            raise IncompatibleCheckpoint(
+                f"{folder} was trained on other data than what {self.data.table} gives now: {', '.join(found)}; put back what "
+                "was there, or begin a new run with this checkpoint: another output, and --resume_from_checkpoint (of a job, "
+                "spec.resumeFrom)"
+            )
+        if changed := self._other_base(progress):
             raise IncompatibleCheckpoint(
                 f"{folder} was trained beside other weights of {', '.join(changed)} than what is loaded now from the same "
                 "place; restore what lay there (on the hub: the commit, as `revision`), or use another output folder"
             )
+
+    def _other_base(self, progress: dict[str, Any]) -> list[str]:
+        begun = progress.get("base", {})
+        return sorted(part for part, digest in begun.items() if loaded.differs(digest, self.base.get(part)))
+
+    def _note(self, progress: dict[str, Any], processes: int, *, is_own: bool) -> None:
+        """What is not as it was; of what a resume of the run's own refuses, nothing is."""
+        if not is_own:
+            if found := trained_data.changes(progress.get("data", {}), self.data):
+                self.notices.append(f"begins from a checkpoint of other data: {', '.join(found)}")
+            if changed := self._other_base(progress):
+                self.notices.append(f"begins from a checkpoint beside other weights of {', '.join(changed)}")
+            return
+        self.run_id = progress.get("run_id", self.run_id)
+        if self.config.data.params.aspect_buckets is not None and "data" not in progress:
+            self.notices.append(
+                "the checkpoint is of a build whose buckets had fewer sizes; from here on there are all"
+            )
+        if found := circumstances.changes(progress.get("circumstances", {}), self._circumstances(processes)):
+            self.notices.append(f"goes on, though not bit by bit as it would have: {'; '.join(found)}")
 
     def _apply(self, tensors: StoredTensors, records: dict[str, Any], folder: Path) -> None:
         parts, shadows = weights.weights_in(self.model, tensors.part)
@@ -230,12 +315,15 @@ class TrainingState:
                 shadow.copy_(sharding.rows_of(average))
             self.ema.optimization_step = int(records["trainer_state"]["ema_step"])
         self._load_optimizer(tensors.part("optimizer"), records["optimizer"], folder)
-        self._load_scheduler(records["scheduler"])
         scaler = self.accelerator.scaler
         if scaler is not None and records["accelerate"]["grad_scaler"]:
             scaler.load_state_dict(records["accelerate"]["grad_scaler"])
         self.step = int(records["trainer_state"]["step"])
         self.seen = int(records["trainer_state"]["samples_seen"])
+        self.skipped = int(records["trainer_state"].get("samples_skipped", 0))
+        self.span = records["scheduler"].get("steps")
+        mean = round(self.seen / self.step) if self.step else 0
+        self.unit = int(records["scheduler"].get("samples_per_step", mean))
 
     def _load_optimizer(self, tensors: StoredTensors, groups: list[dict[str, Any]], folder: Path) -> None:
         parameters = dict(self.trained())
@@ -266,15 +354,6 @@ class TrainingState:
         self.optimizer.load_state_dict({"state": found, "param_groups": state["param_groups"]})
         optimizers.restore_progress(self.optimizer.param_groups, groups)
 
-    def _load_scheduler(self, record: dict[str, Any]) -> None:
-        progress = {key: record[key] for key in ("last_epoch", "_step_count")}
-        self.scheduler.load_state_dict({**self.scheduler.state_dict(), **progress})
-        scales = [scale(self.scheduler.last_epoch) for scale in self.scheduler.lr_lambdas]
-        rates = [base * scale for base, scale in zip(self.scheduler.base_lrs, scales, strict=True)]
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
-        self.scheduler._last_lr = rates  # noqa: SLF001 - what get_last_lr answers; it has no setter
-
 
 def _check(folder: Path, names: list[str]) -> None:
     """Raises DamagedCheckpoint unless the folder is complete and its files of tensors can be read."""
@@ -296,15 +375,3 @@ def _records(folder: Path) -> dict[str, Any]:
         }
     except (OSError, ValueError) as error:
         raise DamagedCheckpoint(f"{folder}: {error}; use another checkpoint") from None
-
-
-@cache
-def versions() -> dict[str, str]:
-    """Of what decides what a run computes, by package."""
-    found = {}
-    for name in _VERSIONED:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from adapter_api.document import Document, Fault, InvalidDocument, read, validate
-from adapter_api.progress import OUTCOME_FILE, ExitCode, Outcome
+from adapter_api.progress import ExitCode, Outcome
 from adapter_api.training import TrainingConfig
 from adapter_trainer import beginning, ranks
-from adapter_trainer.outcome import read_outcome, write_outcome
+from adapter_trainer.outcome import is_repeated, put_aside, read_outcome, write_outcome
 
 TRACKERS = ("tensorboard", "wandb")
 
@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
         return repeated
     if _is_first_of_node():
         # What an earlier launch left must not be taken for this one's.
-        (arguments.output_dir / OUTCOME_FILE).unlink(missing_ok=True)
+        put_aside(arguments.output_dir, keeps=_restarts() > 0)
     try:
         config = validate(TrainingConfig, overridden(read(arguments.config), arguments))
     except InvalidDocument as error:
@@ -118,16 +118,21 @@ def _is_first_of_node() -> bool:
     return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
+def _restarts() -> int:
+    """How often torchrun has started this node's processes anew in place."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
 def _ended_before(output: Path) -> int | None:
     """The exit code that this node's processes ended with, when torchrun has restarted them though it cannot help."""
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0:
+    if _restarts() == 0:
         return None
     outcome = read_outcome(output)
     if outcome is None:
         return None
     # A disk that is full stays full for the seconds that a restart in place takes.
     is_final = outcome.exit_code in {ExitCode.INVALID, ExitCode.STOPPED} or outcome.reason == "DiskFull"
-    return outcome.exit_code if is_final else None
+    return outcome.exit_code if is_final or is_repeated(output, outcome) else None
 
 
 def _train(config: TrainingConfig, arguments: argparse.Namespace, rank: int) -> int:

@@ -33,17 +33,21 @@ def read_embedding(path: Path) -> NDArray[np.float32]:
         if path.suffix == ".npy":
             array: NDArray[Any] = np.load(path, allow_pickle=False)
         elif path.suffix == ".safetensors":
-            with safe_open(path, framework="numpy") as file:
+            with safe_open(path, framework="pt") as file:
                 names = list(file.keys())
                 if len(names) != 1:
                     raise InvalidData(f"{path.name} holds {len(names)} tensors; one is expected")
-                array = file.get_tensor(names[0])
+                tensor = file.get_tensor(names[0])
+                # NumPy has no bfloat16 and no 8-bit floats.
+                array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
         else:
             raise InvalidData(f"{path.name} is neither .npy nor .safetensors")
     except (ValueError, TypeError, OSError, EOFError, MemoryError, SafetensorError) as error:
         raise InvalidData(f"{path.name} cannot be read as an embedding: {_short(error)}") from None
     if array.size == 0 or array.size != max(array.shape, default=0) or array.dtype.kind not in "fiu":
-        raise InvalidData(f"{path.name} has shape {array.shape} of {array.dtype}; one vector of numbers is expected")
+        what = f"{path.name} has shape {array.shape} of {array.dtype}; one vector of numbers is expected"
+        unread = "; save it as float32, or as .safetensors" if array.dtype.kind == "V" else ""
+        raise InvalidData(what + unread)
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is told below
         vector: NDArray[np.float32] = array.reshape(-1).astype(np.float32)
     if not np.isfinite(vector).all():

@@ -41,6 +41,27 @@ class Watch:
         ]
 
 
+class LossMean:
+    """The mean loss of the steps since it was last taken; summed on the device, which nothing waits for."""
+
+    def __init__(self) -> None:
+        self._sum: Tensor | None = None
+        self._steps = 0
+
+    def add(self, loss: Tensor) -> None:
+        """Adds a step's loss, a scalar."""
+        self._sum = loss if self._sum is None else self._sum + loss
+        self._steps += 1
+
+    def take(self) -> Tensor:
+        """The mean, a scalar on the device; the next one begins."""
+        if self._sum is None:
+            raise ValueError("no step has been taken since the last mean")
+        mean = self._sum / self._steps
+        self._sum, self._steps = None, 0
+        return mean
+
+
 def told(found: list[tuple[int, list[str]] | None]) -> str:
     """PURE: what all processes found, as a sentence."""
     steps = [each for each in found if each is not None]

@@ -3,8 +3,9 @@
 - `model/<part>`: a part of the model, as training goes on from it.
 - `ip_adapter`, or of several `ip_adapter-<name>`: an adapter as pipelines load it. Where an average is kept, this is the
   average, and `model/adapter-<name>` is what training goes on from; else these are the only ones.
+- `token_conditioners`: the average of those, which go with an export.
 - `ema`: the average of everything else.
-- `pytorch_lora_weights`: for pipelines alone; small, and scaled by alpha.
+- `pytorch_lora_weights`, `kohya_lora_weights`: for pipelines, and for ComfyUI, alone; small, and scaled by alpha.
 
 Of a sharded model each rank has rows, which no pipeline could load: there, adapters are parts like all others.
 """
@@ -18,6 +19,8 @@ from adapter_trainer.adapters import Adapter
 from adapter_trainer.model import AdapterModel
 
 LORA_PART = "pytorch_lora_weights"
+KOHYA_PART = "kohya_lora_weights"
+CONDITIONERS_PART = "token_conditioners"
 
 Tensors = dict[str, Tensor]
 
@@ -39,10 +42,15 @@ def files_of(model: AdapterModel, averages: Mapping[str, Tensor] | None) -> dict
         if averaged:
             files[f"model/{name}"] = state
         files[file] = export.to_file({**state, **averaged}, layers)
+    of_tokens = f"{CONDITIONERS_PART}."
+    averaged_tokens = [name for name in left if name.startswith(of_tokens)]
+    if averaged_tokens and not sharding.is_sharded(model):
+        tokens = {name: left.pop(name) for name in averaged_tokens}
+        files[CONDITIONERS_PART] = {name.removeprefix(of_tokens): value for name, value in tokens.items()}
     if left:
         files["ema"] = left
     if model.lora is not None and not sharding.is_sharded(model):
-        files[LORA_PART] = model.lora.to_file(left)
+        files[LORA_PART], files[KOHYA_PART] = model.lora.to_file(left), model.lora.to_kohya(left)
     return files
 
 
@@ -59,6 +67,8 @@ def weights_in(
     layers = export.layers_of(model.unet)
     parts: dict[str, Tensors] = {}
     averages: Mapping[str, Tensor] = read("ema")
+    if tokens := read(CONDITIONERS_PART):
+        averages = {**averages, **{f"{CONDITIONERS_PART}.{name}": value for name, value in tokens.items()}}
     for name in model.saved_parts():
         stored = read(f"model/{name}")
         published = read(exported[name]) if name in exported else {}
