@@ -18,7 +18,7 @@ from tests.agent.support.seaweed import BUCKET, KEY, SECRET
 from tests.agent.support.servers import COMPILED, SERVERS
 
 ON_BOTH = {
-    "test_store", "test_index", "test_commit", "test_retention", "test_multipart", "test_download",
+    "test_store", "test_index", "test_probe", "test_commit", "test_retention", "test_multipart", "test_download",
 }  # fmt: skip
 """Modules whose tests run on every server: what is conditional, created once, or sent in parts."""
 

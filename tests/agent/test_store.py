@@ -9,6 +9,7 @@ from boto3.session import Session
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from adapter_agent import download, local, multipart, transfer
+from adapter_agent.answers import explain
 from adapter_agent.errors import (
     BucketMissing,
     ClockSkewed,
@@ -20,7 +21,6 @@ from adapter_agent.errors import (
     StorageError,
     StorageFull,
     WrongRegion,
-    explain,
 )
 from adapter_agent.proxies import is_loopback
 from adapter_agent.ranges import Expected
@@ -68,7 +68,7 @@ def test_a_mounted_secret_counts_as_it_is_now(
     store: Store, endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Laid out as the kubelet does it: files are links through ..data, which is replaced as a whole."""
-    monkeypatch.setattr("adapter_agent.store.CREDENTIALS_FOLDER", str(tmp_path))
+    monkeypatch.setattr("adapter_agent.clients.CREDENTIALS_FOLDER", str(tmp_path))
     for version, secret in (("..1", "revoked"), ("..2", SECRET)):
         (tmp_path / version).mkdir()
         (tmp_path / version / "AWS_ACCESS_KEY_ID").write_text(KEY)

@@ -18,6 +18,7 @@ from urllib3.exceptions import HTTPError
 
 from adapter_agent.backoff import delays
 from adapter_agent.errors import Damaged, EndpointUnreachable, StorageError
+from adapter_agent.pace import watched
 from adapter_agent.store import Store
 
 if TYPE_CHECKING:
@@ -191,9 +192,9 @@ def _read_some(
     try:
         with store.naming(key):
             reply = _ask(store, key, first, length, expected)
-            with reply["Body"] as stream:
+            with reply["Body"] as stream, watched(stream) as pace:  # type: ignore[arg-type]
                 total = _total(reply)
-                if total != expected.size:
+                if total not in (None, expected.size):
                     raise Damaged(f"{store.uri_of(key)}: has {total} bytes where {expected.size} are expected")
                 if first > 0 and "ContentRange" not in reply:
                     raise StorageError(f"{address}: the store does not answer requests for ranges; use one that does")
@@ -201,9 +202,12 @@ def _read_some(
                 # Stubs ask for a file where any writable memory will do.
                 while got < length and (count := stream.readinto(place(got))):  # type: ignore[arg-type]
                     got += count
+                    pace.came(count)
                     yield count
                 if got < length:
-                    raise EndpointUnreachable(f"{address}: the download broke off")
+                    raise EndpointUnreachable(f"{address}: the download broke off, or went too slowly")
+                if total is None and first + length == expected.size and stream.readinto(memoryview(bytearray(1))):  # type: ignore[arg-type]
+                    raise Damaged(f"{store.uri_of(key)}: has more than the {expected.size} bytes that are expected")
     except (HTTPError, OSError) as error:
         raise EndpointUnreachable(f"{address}: the download broke off ({error})") from error
 
@@ -217,7 +221,9 @@ def _ask(store: Store, key: str, first: int, length: int, expected: Expected) ->
     return store.data_client.get_object(Bucket=store.bucket, Key=store.full_key(key), **options)
 
 
-def _total(reply: "GetObjectOutputTypeDef") -> int:
-    """Size of the whole object."""
+def _total(reply: "GetObjectOutputTypeDef") -> int | None:
+    """Size of the whole object; None where the reply does not tell, as proxies that compress or re-chunk have it."""
     _, separator, total = reply.get("ContentRange", "").rpartition("/")
-    return int(total) if separator and total.isdecimal() else reply["ContentLength"]
+    if separator:
+        return int(total) if total.isdecimal() else None
+    return reply.get("ContentLength")

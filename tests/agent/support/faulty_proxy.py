@@ -7,7 +7,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from tests.agent.support.seaweed import BUCKET
@@ -25,14 +25,19 @@ class Request:
     """Of the request among those that a test counts."""
     first: int = 0
     """Where the range begins that is asked for."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Names in lower case."""
 
 
 REFUSALS = {
-    "slow_down": (503, "SlowDown"),
-    "expired": (400, "ExpiredToken"),
-    "unknown_key": (403, "InvalidAccessKeyId"),
+    "slow_down": (503, "SlowDown", "said by the proxy"),
+    "expired": (400, "ExpiredToken", "said by the proxy"),
+    "unknown_key": (403, "InvalidAccessKeyId", "said by the proxy"),
+    "changed": (412, "PreconditionFailed", "said by the proxy"),
+    "not_implemented": (501, "NotImplemented", "A header you provided implies functionality that is not implemented"),
+    "unsupported_header": (400, "InvalidArgument", "Unsupported header received for this API call"),
 }
-"""Verdict -> status and code that the store would answer with."""
+"""Verdict -> status, code and message that a store would answer with."""
 STALL_SECONDS = 2.0
 
 
@@ -47,6 +52,8 @@ class Proxy:
         self.rule: Callable[[Request], str] = lambda _: "pass"
         self.after: Callable[[Request], None] = lambda _: None
         """Called when the store has answered, before the reply goes on."""
+        self.seen: Callable[[Request, int, bytes], None] = lambda _request, _status, _body: None
+        """Called with the status and the body of each reply that goes on."""
         self.headers: Headers = lambda _method, _path, headers, _body: headers
         """What the store gets to see of a request's headers."""
         self.spell: Callable[[str], str] = lambda name: name
@@ -65,7 +72,8 @@ class Proxy:
                 path, _, query = self.path.partition("?")
                 key = path.removeprefix(f"/{BUCKET}/")
                 first = (self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")[0]
-                request = Request(self.command, key, query, body, first=int(first))
+                given = {name.lower(): value for name, value in self.headers.items()}
+                request = Request(self.command, key, query, body, first=int(first), headers=given)
                 proxy.log.append(request)
                 verdict = proxy.rule(request)
                 if verdict == "hang":
@@ -80,8 +88,8 @@ class Proxy:
                 if verdict == "stall":
                     time.sleep(STALL_SECONDS)
                 if verdict in REFUSALS:
-                    status, code = REFUSALS[verdict]
-                    said = f"<Error><Code>{code}</Code><Message>said by the proxy</Message></Error>".encode()
+                    status, code, words = REFUSALS[verdict]
+                    said = f"<Error><Code>{code}</Code><Message>{words}</Message></Error>".encode()
                     self.send_response(status)
                     self.send_header("Content-Length", str(len(said)))
                     self.end_headers()
@@ -104,6 +112,7 @@ class Proxy:
                     self.close_connection = True
                     self.connection.shutdown(socket.SHUT_RDWR)
                     return
+                proxy.seen(request, reply.status, content)
                 self.pass_on(verdict, reply.status, reply.getheaders(), content)
 
             def pass_on(self, verdict: str, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
