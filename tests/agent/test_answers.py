@@ -34,6 +34,10 @@ def answer(
     return ClientError(said, operation)
 
 
+def tls(cause: str) -> SSLError:
+    return SSLError(endpoint_url="https://store", error=OSError(cause))
+
+
 def told(error: Exception, endpoint: str = "https://store") -> tuple[type[StorageError], str]:
     explained = explain(error, "s3://photos/run", endpoint, "photos")
     assert "\n" not in str(explained)
@@ -83,13 +87,13 @@ def told(error: Exception, endpoint: str = "https://store") -> tuple[type[Storag
         (ResponseParserError("Unable to parse response"), NotAStore, "sends no XML"),
         # TLS.
         (
-            SSLError(endpoint_url="https://s", error="CERTIFICATE_VERIFY_FAILED self-signed"),
+            tls("CERTIFICATE_VERIFY_FAILED self-signed"),
             NotTrusted,
             "AWS_CA_BUNDLE",
         ),
-        (SSLError(endpoint_url="https://s", error="certificate has expired"), NotTrusted, "renew it"),
-        (SSLError(endpoint_url="https://s", error="Hostname mismatch, certificate is"), NotTrusted, "another host"),
-        (SSLError(endpoint_url="https://s", error="WRONG_VERSION_NUMBER"), NotTrusted, "write http://"),
+        (tls("certificate has expired"), NotTrusted, "renew it"),
+        (tls("Hostname mismatch, certificate is"), NotTrusted, "another host"),
+        (tls("WRONG_VERSION_NUMBER"), NotTrusted, "write http://"),
         # Trouble that passes.
         (answer(429, "TooManyRequests"), EndpointUnreachable, "overloaded"),
         (answer(503, "SlowDownWrite"), EndpointUnreachable, "overloaded"),

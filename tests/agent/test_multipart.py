@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from adapter_agent import download, local, multipart, retention, transfer
-from adapter_agent.errors import Damaged, PreconditionFailed, StorageError
+from adapter_agent.errors import CredentialsRefused, Damaged, PreconditionFailed, StorageError
 from adapter_agent.index import Claim
 from adapter_agent.multipart import Origin
 from adapter_agent.ranges import Expected
@@ -116,6 +116,32 @@ def test_a_torn_journal_begins_anew(store: Store, large: Path, tmp_path: Path, c
     journal.write_text(content)
     assert send(store, large, Origin(journal)) == 21 * MIB
     assert holds(store, "large", large, tmp_path)
+
+
+def test_without_the_right_to_list_parts_an_upload_begins_anew(
+    store: Store, through: Store, proxy: Proxy, large: Path, tmp_path: Path
+) -> None:
+    journal = tmp_path / "large.json"
+    refusing_parts_after(proxy, 3)
+    with pytest.raises(StorageError):
+        send(through, large, Origin(journal))
+    proxy.rule = lambda request: "denied" if (request.method, "uploadId" in request.query) == ("GET", True) else "pass"
+    assert send(through, large, Origin(journal)) == 21 * MIB
+    assert holds(store, "large", large, tmp_path)
+    assert open_uploads(store) == 0
+
+
+def test_credentials_that_have_expired_end_no_upload(
+    store: Store, through: Store, proxy: Proxy, large: Path, tmp_path: Path
+) -> None:
+    journal = tmp_path / "large.json"
+    refusing_parts_after(proxy, 3)
+    with pytest.raises(StorageError):
+        send(through, large, Origin(journal))
+    proxy.rule = lambda _: "expired"
+    with pytest.raises(CredentialsRefused):
+        send(through, large, Origin(journal))
+    assert send(store, large, Origin(journal)) <= 2 * 5 * MIB
 
 
 def test_an_upload_that_somebody_ended_begins_anew(

@@ -249,6 +249,10 @@ def _unsupported(answer: Answer) -> _Meaning:
 def _web_page(answer: Answer) -> _Meaning:
     if answer.status in (502, 503, 504):
         return EndpointUnreachable, "a proxy before the store does not reach it"
+    if answer.status == 500:  # of the SDK's making, where success came with something else than XML
+        return EndpointUnreachable, (
+            "a web page answers, not an S3 store, or one in trouble; check host, port and path of the endpoint URL, and its log"
+        )
     return NotAStore, "a web page answers, not an S3 store; check host, port and path of the endpoint URL"
 
 

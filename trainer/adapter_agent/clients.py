@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from boto3.session import Session
 from botocore.config import Config
@@ -43,10 +43,7 @@ def open_client(
             retries={"mode": "standard", "total_max_attempts": attempts},
             max_pool_connections=connections,
             proxies={} if endpoint_url is not None and is_loopback(endpoint_url) else None,
-            s3={
-                "addressing_style": dialect.addressing_style or _configured_style(session, endpoint_url),
-                **({} if sign_payloads else {"payload_signing_enabled": False}),
-            },
+            s3=_flavour(dialect.addressing_style or _configured_style(session, endpoint_url), sign_payloads),
             # Automatic checksums travel as trailers, which several S3-compatible stores refuse; ours are explicit.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
@@ -59,6 +56,10 @@ def open_client(
     dialect.serve(client)
     Patience().serve(client)
     return client
+
+
+def _flavour(style: str, sign_payloads: bool) -> Any:  # noqa: FBT001
+    return {"addressing_style": style, **({} if sign_payloads else {"payload_signing_enabled": False})}
 
 
 def _configured_style(session: Session, endpoint_url: str | None) -> str:

@@ -5,8 +5,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
+from adapter_agent.errors import EndpointUnreachable
+
 SECONDS = 60.0
 """In which at least one block has to come, of those that the reader asks for: 256 KiB of a file, 64 KiB of a document."""
+
+
+TOO_SLOW = "what is asked for comes too slowly; look at the store and the network"
+
+
+class TooSlow(EndpointUnreachable):
+    """So little came that it was not waited for any longer."""
 
 
 class Stream(Protocol):
@@ -23,6 +32,8 @@ class Pace:
         self._stream = stream
         self._came = 0
         self._ended = threading.Event()
+        self.was_too_slow = False
+        """Whether it was shut down, so that its end is not the content's."""
 
     def came(self, count: int) -> None:
         """So many bytes have come."""
@@ -37,6 +48,7 @@ class Pace:
         before = 0
         while not self._ended.wait(SECONDS):
             if self._came == before:
+                self.was_too_slow = True
                 with suppress(OSError, ValueError, RuntimeError):  # it has ended this very moment
                     self._stream.shutdown()
                 return

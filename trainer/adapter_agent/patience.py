@@ -29,7 +29,7 @@ class Patience:
 
     def serve(self, client: "S3Client") -> None:
         """Makes a client wait so. Before the SDK's own handler, which repeats a request twice within seconds."""
-        client.meta.events.register_first("needs-retry.s3", self)
+        client.meta.events.register_first("needs-retry.s3", self)  # type: ignore[arg-type]
 
     def __call__(self, response: Any, attempts: int, request_dict: dict[str, Any], **_: Any) -> float | None:
         """Seconds to wait; None where the store does not ask for it, or has done so for long enough."""
@@ -48,4 +48,4 @@ class Patience:
         asked = http.headers.get("retry-after", "")
         if asked.isdecimal():
             pause = max(pause, min(float(asked), LONGEST_ASKED_SECONDS))
-        return min(pause, left)
+        return float(min(pause, left))

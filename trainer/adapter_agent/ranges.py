@@ -18,7 +18,7 @@ from urllib3.exceptions import HTTPError
 
 from adapter_agent.backoff import delays
 from adapter_agent.errors import Damaged, EndpointUnreachable, StorageError
-from adapter_agent.pace import watched
+from adapter_agent.pace import TOO_SLOW, TooSlow, watched
 from adapter_agent.store import Store
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ STREAM_BYTES = 64 * 2**20
 BUSY = 0.5
 """Cores that this process has to have used while a stream was read; with less it was the stream that was waited for."""
 RANGE_TRIES = 6
-"""Tries of one range without a byte of progress."""
+"""Tries of one range without a byte of progress, or with too few."""
 FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 0.2, 5.0
 BLOCK_BYTES = 256 * 2**10
 """Read, hashed and written at once: stays in the processor's cache. Large writes make the kernel look for large free pieces
@@ -166,8 +166,8 @@ def _received(
             for count in _read_some(store, key, first + got, length - got, expected, rest):
                 got += count
                 yield count
-        except EndpointUnreachable:
-            tries = tries + 1 if got == before else 1
+        except EndpointUnreachable as error:
+            tries = tries + 1 if got == before or isinstance(error, TooSlow) else 1
             if tries == RANGE_TRIES:
                 raise
             time.sleep(next(pauses))
@@ -204,8 +204,10 @@ def _read_some(
                     got += count
                     pace.came(count)
                     yield count
+                if pace.was_too_slow:
+                    raise TooSlow(f"{address}: {TOO_SLOW}")
                 if got < length:
-                    raise EndpointUnreachable(f"{address}: the download broke off, or went too slowly")
+                    raise EndpointUnreachable(f"{address}: the download broke off")
                 if total is None and first + length == expected.size and stream.readinto(memoryview(bytearray(1))):  # type: ignore[arg-type]
                     raise Damaged(f"{store.uri_of(key)}: has more than the {expected.size} bytes that are expected")
     except (HTTPError, OSError) as error:

@@ -6,7 +6,7 @@ from urllib3.exceptions import HTTPError
 
 from adapter_agent import content
 from adapter_agent.errors import Damaged, EndpointUnreachable
-from adapter_agent.pace import watched
+from adapter_agent.pace import TOO_SLOW, TooSlow, watched
 from adapter_agent.store import Store
 from adapter_api.checkpoint import FileEntry
 
@@ -27,9 +27,11 @@ def chunks(store: Store, key: str, first: int = 0, last: int | None = None) -> I
         with store.naming(key):
             body = store.client.get_object(Bucket=store.bucket, Key=store.full_key(key), **span)["Body"]  # type: ignore[arg-type]
             with body as stream, watched(stream) as pace:
-                while chunk := stream.read(_CHUNK):
+                while chunk := body.read(_CHUNK):
                     pace.came(len(chunk))
                     yield chunk
+                if pace.was_too_slow:
+                    raise TooSlow(f"{store.uri_of(key)} at {store.endpoint}: {TOO_SLOW}")
     except (HTTPError, OSError) as error:
         raise EndpointUnreachable(f"{store.uri_of(key)} at {store.endpoint}: reading broke off ({error})") from error
 

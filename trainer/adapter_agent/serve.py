@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 64
 
     def __init__(self, host: str, port: int, report: Report) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET

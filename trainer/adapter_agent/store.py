@@ -30,7 +30,7 @@ from adapter_agent.errors import (
     Unsupported,
 )
 from adapter_agent.file_body import DirectSender
-from adapter_agent.pace import watched
+from adapter_agent.pace import TOO_SLOW, watched
 from adapter_api.base import split_s3_uri
 
 if TYPE_CHECKING:
@@ -231,15 +231,21 @@ class Store:
         with self.naming(key):
             answer: Any = self.client.get_object(Bucket=self.bucket, Key=self.full_key(key), **condition)  # type: ignore[arg-type]
             etag = self.etag(answer, key)
-            with answer["Body"] as stream, watched(stream) as pace:
+            body = answer[
+                "Body"
+            ]  # which compares what it reads with the length that was announced; its stream does not
+            with body as stream, watched(stream) as pace:
                 chunks, size = [], 0
                 try:
-                    while size <= MAX_DOCUMENT_BYTES and (chunk := stream.read(_CHUNK)):
+                    while size <= MAX_DOCUMENT_BYTES and (chunk := body.read(_CHUNK)):
                         chunks.append(chunk)
                         size += len(chunk)
                         pace.came(len(chunk))
                 except (BotoCoreError, HTTPError, OSError) as error:
-                    raise _BrokenOff(f"{self.uri_of(key)} at {self.endpoint}: {error}") from error
+                    reason = TOO_SLOW if pace.was_too_slow else error
+                    raise _BrokenOff(f"{self.uri_of(key)} at {self.endpoint}: {reason}") from error
+                if pace.was_too_slow:
+                    raise _BrokenOff(f"{self.uri_of(key)} at {self.endpoint}: {TOO_SLOW}")
             if size > MAX_DOCUMENT_BYTES:
                 raise Damaged(f"{self.uri_of(key)}: more than {MAX_DOCUMENT_BYTES} bytes are too many for a document")
             return b"".join(chunks), etag

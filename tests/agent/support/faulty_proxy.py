@@ -33,6 +33,7 @@ REFUSALS = {
     "slow_down": (503, "SlowDown", "said by the proxy"),
     "expired": (400, "ExpiredToken", "said by the proxy"),
     "unknown_key": (403, "InvalidAccessKeyId", "said by the proxy"),
+    "denied": (403, "AccessDenied", "said by the proxy"),
     "changed": (412, "PreconditionFailed", "said by the proxy"),
     "not_implemented": (501, "NotImplemented", "A header you provided implies functionality that is not implemented"),
     "unsupported_header": (400, "InvalidArgument", "Unsupported header received for this API call"),
@@ -44,7 +45,7 @@ STALL_SECONDS = 2.0
 class Proxy:
     """Stands before the store. `rule` says of each request what happens to it.
 
-    pass; hang; lose_before or lose (the reply); accept falsely; a key of REFUSALS; stall, and then pass; of the reply's
+    pass; without_length (of the body); trickle (it); hang; lose_before or lose (the reply); accept falsely; a key of REFUSALS; stall, and then pass; of the reply's
     body: cut it in two, reset the connection in its middle, or flip one of its bits.
     """
 
@@ -58,6 +59,10 @@ class Proxy:
         """What the store gets to see of a request's headers."""
         self.spell: Callable[[str], str] = lambda name: name
         """How the names of a reply's headers are written."""
+        self.bodies = {"web_page": b"<!DOCTYPE html><html><body><p>Welcome<br></body></html>"}
+        """Verdict -> what is answered with 200, whatever was asked."""
+        self.etags: dict[str, str] = {}
+        """Verdict -> ETag of the object that is said to have been written."""
         self.log: list[Request] = []
         self.chance = random.Random(1)
         self.hanging = threading.Event()
@@ -95,9 +100,17 @@ class Proxy:
                     self.end_headers()
                     self.wfile.write(said)
                     return
-                if verdict == "accept":
+                if verdict in proxy.bodies:
                     self.send_response(200)
-                    self.send_header("ETag", '"0123"')
+                    self.send_header("Content-Type", "text/html" if verdict == "web_page" else "application/xml")
+                    self.send_header("Content-Length", str(len(proxy.bodies[verdict])))
+                    self.end_headers()
+                    if self.command != "HEAD":
+                        self.wfile.write(proxy.bodies[verdict])
+                    return
+                if verdict == "accept" or verdict in proxy.etags:
+                    self.send_response(200)
+                    self.send_header("ETag", proxy.etags.get(verdict, '"0123"'))
                     self.send_header("Content-Length", "0")
                     self.end_headers()
                     return
@@ -117,10 +130,21 @@ class Proxy:
 
             def pass_on(self, verdict: str, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
                 self.send_response(status)
+                dropped = {"connection", "transfer-encoding", "date", "server"}
+                if verdict == "without_length":
+                    dropped |= {"content-length"}
+                    self.close_connection = True
                 for name, value in headers:
-                    if name.lower() not in {"connection", "transfer-encoding", "date", "server"}:
+                    if name.lower() not in dropped:
                         self.send_header(proxy.spell(name), value)
                 self.end_headers()
+                if verdict == "trickle":
+                    self.close_connection = True
+                    for at in range(len(content)):
+                        self.wfile.write(content[at : at + 1])
+                        if proxy._released.wait(0.05):
+                            return
+                    return
                 if verdict in {"cut", "reset"}:
                     self.wfile.write(content[: len(content) // 2])
                     self.close_connection = True
