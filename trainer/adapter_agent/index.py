@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
-from adapter_agent import attempt_index, layout, unexplained
+from adapter_agent import attempt_index, unexplained
 from adapter_agent.attempt_index import Written
 from adapter_agent.backoff import Deadline
 from adapter_agent.errors import (
@@ -171,17 +171,6 @@ def claim(store: Store, wanted: Claim) -> CheckpointIndex:
             store.parsed.clear()
             log.info("claiming again, the last try's result is unknown: %s", error)
             deadline.pause()
-
-
-def withdraw(store: Store, owner: Claim) -> None:
-    """Removes what a claim has written to an output where nothing else is."""
-    held = read(store)
-    if (
-        held is not None
-        and (held.index.attempt, held.index.nonce) == (owner.attempt, owner.nonce)
-        and not held.index.checkpoints
-    ):
-        store.delete(INDEX_KEY, layout.announcement_key(owner.attempt))
 
 
 def _taken(before: CheckpointIndex | None, wanted: Claim) -> CheckpointIndex:

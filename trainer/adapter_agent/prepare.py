@@ -23,11 +23,9 @@ from adapter_agent import (
 )
 from adapter_agent.errors import (
     REFUSALS,
-    ConditionalWritesIgnored,
     Damaged,
     NothingThere,
     StorageRefused,
-    Unsupported,
     disk_error,
 )
 from adapter_agent.index import Claim
@@ -70,24 +68,11 @@ def _lead(options: RestoreOptions, output: Store) -> Start:
     before = start.kept(options.folders)
     again = before is not None and before.attempt == options.attempt
     claim = before.claim if before is not None and again else Claim(options.attempt, uuid.uuid4().hex)
-    is_new = index.read(output) is None
-    if is_new:
+    if index.read(output) is None:
         unexplained.refuse(output, options.attempt)  # before the probe writes anything
     found = probe.probe(output, options.attempt)
     if found.checksums_ignored:
         output.compare_etags()
-    try:
-        with probe.racing(output, options.attempt):
-            return _claim_and_restore(options, output, claim, found, again=again)
-    except (ConditionalWritesIgnored, Unsupported):
-        if is_new:
-            index.withdraw(output, claim)  # it would tell a run without conditions that it must use them
-        raise
-
-
-def _claim_and_restore(
-    options: RestoreOptions, output: Store, claim: Claim, found: probe.Findings, *, again: bool
-) -> Start:
     # Kept first: a process that dies between claim and reply must recognise its own claim when it is run again.
     start.keep(options.folders, Start(attempt=claim.attempt, nonce=claim.nonce))
     current = index.claim(output, claim)

@@ -7,15 +7,15 @@ request and not with another, some want the ETag as nobody else gives it. Each i
 import logging
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from adapter_agent import index
+from adapter_agent import clients, index
 from adapter_agent.answers import CHECKSUMS_REMEDY, CONDITIONS_REMEDY
 from adapter_agent.errors import (
     ConditionalWritesIgnored,
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 RACES, RACERS = 8, 8
 PREFIX = "probe-"
+LOSERS_SECONDS = 1.0
+"""How long an answer is waited for in a race."""
 _START_SECONDS = 10.0
 """How long racers wait for each other; whoever is late runs alone."""
 _WRONG_ETAG = '"00000000000000000000000000000000"'
@@ -49,16 +51,14 @@ class Findings:
 
 
 def probe(store: Store, attempt: int) -> Findings:
-    """Tries everything that a run relies on, but for the races, one request after the other.
-
-    Keys name the attempt, so that a later one knows what a killed probe has left.
+    """Tries everything that a run relies on. Keys name the attempt, so that a later one knows what a killed probe has left.
 
     Raises:
         ConditionalWritesIgnored: a condition was ignored, or refused when it held; the message says which.
         Unsupported: the store does not know what is asked; the message says which field helps.
         Fenced: a newer attempt owns the output.
     """
-    asked = _Probe(store, _name(attempt))
+    asked = _Probe(store, f"{PREFIX}{attempt}-{uuid.uuid4().hex}")
     try:
         ignored = asked.plain()
         fault = asked.conditions() if store.conditional else None
@@ -71,37 +71,6 @@ def probe(store: Store, attempt: int) -> Findings:
             store.uri, store.endpoint,
         )  # fmt: skip
     return Findings(checksums_ignored=ignored)
-
-
-@contextmanager
-def racing(store: Store, attempt: int) -> Iterator[None]:
-    """Races creations of objects beside the block, whose end waits for them: some stores let losers wait for whole seconds.
-
-    Raises:
-        ConditionalWritesIgnored: more than one creation of an object won.
-        Unsupported: the store does not know the condition.
-        Fenced: a newer attempt owns the output.
-    """
-    if not store.conditional:
-        yield
-        return
-    keys = [f"{_name(attempt)}-{race}" for race in range(RACES)]
-    with ExitStack() as stack:
-        client = stack.enter_context(store.racing_client(RACES * RACERS))
-        stack.callback(store.delete, *keys)
-        pool = stack.enter_context(ThreadPoolExecutor(RACES * RACERS, thread_name_prefix="race"))
-        races = [_Race(store, key, client) for key in keys]
-        begun = [[pool.submit(race.create) for _ in range(RACERS)] for race in races]
-        yield
-        with _blaming_conditions():
-            # No winner at all is a lost reply: the object was created, and only one request can have done it.
-            most = max(sum(racer.result() for racer in race) for race in begun)
-        fault = f"{most} of {RACERS} racing creations of one object succeeded" if most > 1 else None
-        _refuse(store, attempt, fault)
-
-
-def _name(attempt: int) -> str:
-    return f"{PREFIX}{attempt}-{uuid.uuid4().hex}"
 
 
 def _refuse(store: Store, attempt: int, fault: str | None) -> None:
@@ -136,19 +105,29 @@ class _Race:
         self._client = client
         self._start = threading.Barrier(RACERS)
         self._waiting = threading.local()
-        client.meta.events.register("before-send.s3.PutObject", self._hold, unique_id=key)
+        client.meta.events.register("before-send.s3.PutObject", self._hold, unique_id=f"{key} {id(client)}")
 
-    def create(self) -> bool:
-        """Takes part once; whether it wins."""
+    def run(self, racer: int) -> int | None:
+        """Takes part once; returns `racer` if it wins, and None if it loses, or is not told."""
         self._waiting.now = True
         try:
             with self._store.naming(self._key):
                 self._client.put_object(
-                    Bucket=self._store.bucket, Key=self._store.full_key(self._key), Body=b"x", IfNoneMatch="*"
+                    Bucket=self._store.bucket, Key=self._store.full_key(self._key), Body=_body(racer), IfNoneMatch="*"
                 )
-        except PreconditionFailed:
-            return False
-        return True
+        except (PreconditionFailed, EndpointUnreachable):
+            return None
+        return racer
+
+    def winners(self, told: Iterable[int | None]) -> int:
+        """How many have won, of those who were told, and of those whom the object shows."""
+        won = [racer for racer in told if racer is not None]
+        if len(won) != 1:
+            return len(won)
+        try:
+            return 1 if self._store.get(self._key)[0] == _body(won[0]) else 2
+        except ObjectMissing:
+            return 1  # a newer attempt has swept it away, and the claim will say so
 
     def _hold(self, **_: object) -> None:
         # Once for each racer, in the race that it takes part in: what the SDK repeats is late anyway.
@@ -157,11 +136,16 @@ class _Race:
                 self._start.wait(_START_SECONDS)
 
 
+def _body(racer: int) -> bytes:
+    return f"{racer}\n".encode()
+
+
 class _Probe:
     def __init__(self, store: Store, name: str) -> None:
         self._store = store
         self._name = name
         self._parts = f"{name}-parts"
+        self._raced = [f"{name}-{race}" for race in range(2 * RACES)]
         self._uploads: list[str] = []
 
     def clean_up(self) -> None:
@@ -169,7 +153,7 @@ class _Probe:
         for upload_id in self._uploads:
             with suppress(StorageError):
                 self._store.abort_upload(self._parts, upload_id)
-        self._store.delete(self._name, self._parts)
+        self._store.delete(self._name, self._parts, *self._raced)
 
     def plain(self) -> bool:
         """Whether a wrong checksum is ignored; on the way, whether checksums are known at all."""
@@ -197,7 +181,30 @@ class _Probe:
     def conditions(self) -> str | None:
         """What is wrong with them; None if nothing is."""
         with _blaming_conditions():
-            return self._matches() or self._completions()
+            return self._matches() or self._completions() or self._races()
+
+    def _races(self) -> str | None:
+        # Some stores let losers wait for whole seconds. Nobody has to wait for them: a store that makes a loser wait while
+        # the winner is answered has one after the other, and what they are told comes to no attempt.
+        winners = self._race(self._raced[:RACES], LOSERS_SECONDS, 1)
+        undecided = self._raced[RACES : RACES + winners.count(0)]
+        if undecided:  # replies that were lost, or a store that answers slowly
+            winners += self._race(undecided, clients.READ_TIMEOUT_SECONDS, clients.ATTEMPTS)
+            if any(self._store.head(key) is None for key in undecided):
+                raise EndpointUnreachable(
+                    f"{self._store.uri} at {self._store.endpoint}: the store does not answer several requests at once; look "
+                    "at its log, and the network between"
+                )
+        most = max(winners)
+        return f"{most} of {RACERS} racing creations of one object succeeded" if most > 1 else None
+
+    def _race(self, keys: Sequence[str], seconds: float, attempts: int) -> list[int]:
+        """The number of winners of each race; all are held side by side."""
+        with self._store.racing_client(RACES * RACERS, seconds, attempts) as client:
+            races = [_Race(self._store, key, client) for key in keys]
+            with ThreadPoolExecutor(RACES * RACERS, thread_name_prefix="race") as pool:
+                begun = [[pool.submit(race.run, racer) for racer in range(RACERS)] for race in races]
+            return [race.winners(racer.result() for racer in racers) for race, racers in zip(races, begun, strict=True)]
 
     def _matches(self) -> str | None:
         store = self._store

@@ -116,7 +116,7 @@ def _without_deleted(current: CheckpointIndex, now: datetime) -> CheckpointIndex
 
 _TRACE = re.compile(
     rf"{ATTEMPTS}([0-9]{{1,18}})(\.json|/intent|/index-[0-9]{{1,18}}\.json|/uploads/[0-9a-f]{{16}}\.json)"
-    rf"|{probe.PREFIX}([0-9]{{1,18}})-[0-9a-f]{{32}}(?:-[0-9]|-parts)?"
+    rf"|{probe.PREFIX}([0-9]{{1,18}})-[0-9a-f]{{32}}(?:-[0-9]{{1,2}}|-parts)?"
 )
 """Names that no other program gives; and indexes of attempts, which the own one has replaced, where there are no conditions."""
 

@@ -103,9 +103,9 @@ class Store:
         return partial(clients.open_client, self._session, *self._place, self.dialect, self.conditional)
 
     @contextmanager
-    def racing_client(self, connections: int) -> "Iterator[S3Client]":
+    def racing_client(self, connections: int, read_timeout: float, attempts: int) -> "Iterator[S3Client]":
         """A client of its own inside the block, for so many requests at once."""
-        client = self._open(connections=connections)
+        client = self._open(read_timeout, attempts, connections=connections)
         try:
             yield client
         finally:
