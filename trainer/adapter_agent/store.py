@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -43,6 +45,9 @@ _DELETE_BATCH = 1000
 MAX_COPY_BYTES = 5 * 2**30
 """AWS copies no more with one request."""
 _CHUNK = 64 * 2**10
+_MD5 = re.compile(r'"?([0-9a-f]{32})"?')
+_TORN_SECONDS = 0.05
+"""Before a document is read again whose ETag is not of its content."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,11 @@ class ObjectFacts:
 
 class _BrokenOff(EndpointUnreachable):
     """The reading of an answer ended before the answer did."""
+
+
+def _may_belong_together(body: bytes, etag: str) -> bool:
+    matched = _MD5.fullmatch(etag)
+    return matched is None or matched[1] == hashlib.md5(body, usedforsecurity=False).hexdigest()
 
 
 def checksum(body: bytes) -> str:
@@ -217,6 +227,21 @@ class Store:
             return None
 
     def _get(self, key: str, condition: dict[str, str]) -> tuple[bytes, str]:
+        """Content and ETag of one and the same object.
+
+        While one is replaced, some stores (versitygw 1.8 over a file system) answer with the content of one and the ETag of
+        the other: a change under that ETag would undo another one. Where ETags are not the content's MD5, as with keys of a
+        key management service, the same answer comes twice.
+        """
+        before: tuple[bytes, str] | None = None
+        while True:
+            read = self._get_persistently(key, condition)
+            if read == before or _may_belong_together(*read):
+                return read
+            before = read
+            time.sleep(_TORN_SECONDS)
+
+    def _get_persistently(self, key: str, condition: dict[str, str]) -> tuple[bytes, str]:
         tries = 0
         while True:
             try:

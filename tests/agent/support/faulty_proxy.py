@@ -63,6 +63,8 @@ class Proxy:
         """Verdict -> what is answered with 200, whatever was asked."""
         self.etags: dict[str, str] = {}
         """Verdict -> ETag of the object that is said to have been written."""
+        self.replies: dict[str, str] = {}
+        """Header of a reply, in lower case -> what is said instead."""
         self.log: list[Request] = []
         self.chance = random.Random(1)
         self.hanging = threading.Event()
@@ -136,7 +138,7 @@ class Proxy:
                     self.close_connection = True
                 for name, value in headers:
                     if name.lower() not in dropped:
-                        self.send_header(proxy.spell(name), value)
+                        self.send_header(proxy.spell(name), proxy.replies.get(name.lower(), value))
                 self.end_headers()
                 if verdict == "trickle":
                     self.close_connection = True
