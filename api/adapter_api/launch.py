@@ -13,7 +13,7 @@ from adapter_api.sources import MODELS_FOLDER, StoredModel, stored_models
 
 if TYPE_CHECKING:  # trainers and agents, which read the names alone, are spared the models of a job
     from adapter_api.job import AdapterTrainingJob
-    from adapter_api.places import S3Access, S3Location
+    from adapter_api.places import OutputLocation, S3Access, S3Location
     from adapter_api.training import CheckpointConfig
 
 PROCESS_RESTARTS = 3
@@ -113,6 +113,11 @@ def epoch(created: datetime, attempt: int) -> int:
     return int(created.timestamp()) * EPOCHS_A_SECOND + attempt
 
 
+def attempt_number(epoch: int) -> int:
+    """Of an attempt within its job, from 1; outside a cluster, epochs are these numbers themselves."""
+    return epoch % EPOCHS_A_SECOND
+
+
 def supervised(train: Command, place: NodePlace, grace_seconds: int) -> Command:
     """The command of a pod's main container: the agent runs the trainer, and ends only after the commit.
 
@@ -188,8 +193,7 @@ def _agent(job: "AdapterTrainingJob", verb: str, attempt: int, place: NodePlace)
     argv += _location("output", spec.output.s3)
     if (cache := spec.training.data.params.cache.uri) is not None:
         argv += [f"--cache-uri={cache}", *_access("cache", spec.output.s3)]
-    if not spec.output.s3.conditional_writes:
-        argv.append("--no-conditional-writes")
+    argv += _writing(spec.output.s3)
     if verb == "restore":
         if spec.data is not None and spec.data.s3 is not None:
             argv += [*_location("data", spec.data.s3), f"--data-dir={place.data}"]
@@ -237,4 +241,20 @@ def _access(role: str, access: "S3Access") -> list[str]:
         options.append(f"--{role}-endpoint-url={access.endpoint_url}")
     if access.region is not None:
         options.append(f"--{role}-region={access.region}")
+    if access.addressing_style is not None:
+        options.append(f"--{role}-addressing-style={access.addressing_style.lower()}")
+    if access.requester_pays:
+        options.append(f"--{role}-requester-pays")
+    return options
+
+
+def _writing(output: "OutputLocation") -> list[str]:
+    """What requests that write to the output's store, output and encodings, are like."""
+    options = [] if output.conditional_writes else ["--no-conditional-writes"]
+    if output.checksums != "SHA256":
+        options.append(f"--checksums={output.checksums}")
+    if (encryption := output.server_side_encryption) is not None:
+        options.append(f"--encryption={encryption.algorithm}")
+        if encryption.kms_key_id is not None:
+            options.append(f"--kms-key-id={encryption.kms_key_id}")
     return options

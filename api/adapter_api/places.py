@@ -1,7 +1,7 @@
 """Where a job reads and writes: object storage, how it is reached, and volumes."""
 
 import re
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
@@ -30,13 +30,21 @@ def _reachable(address: str) -> bool:
 Endpoint = Annotated[str, Field(max_length=512), AfterValidator(_endpoint)]
 
 
+Region = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$")]
+
+
 class S3Access(ResourceModel):
     """How to reach object storage."""
 
     endpoint_url: Endpoint | None = Field(default=None, alias="endpointURL")
     """Of an S3-compatible store; by default AWS."""
-    region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")] | None = None
+    region: Region | None = None
     """Region of the bucket."""
+    addressing_style: Literal["Path", "Virtual"] | None = None
+    """Where requests name the bucket: in the path, https://host/bucket, or in the host's name, https://bucket.host. By default
+    in the path where endpointURL is given, else as AWS wants it."""
+    requester_pays: Flag = False
+    """Agrees to pay for requests to a bucket whose owner does not."""
     secret_ref: SecretRef | None = None
     """Holds AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; by default the pod's own identity."""
 
@@ -48,12 +56,33 @@ class S3Location(S3Access):
     """Address, s3://bucket/prefix."""
 
 
+class ServerSideEncryption(ResourceModel):
+    """How the store encrypts what it keeps, where the bucket's own default is not wanted or not allowed."""
+
+    algorithm: Literal["AES256", "aws:kms", "aws:kms:dsse"]
+    """AES256: with keys of the store; aws:kms: with a key of a key management service."""
+    kms_key_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9:/_.-]{1,512}$")] | None = Field(
+        default=None, alias="kmsKeyID"
+    )
+    """ID or ARN of that key; by default the account's own."""
+
+    @model_validator(mode="after")
+    def _key_of_kms(self) -> Self:
+        if self.kms_key_id is not None and self.algorithm == "AES256":
+            raise ValueError("kmsKeyID needs algorithm aws:kms; AES256 uses keys of the store's own")
+        return self
+
+
 class OutputLocation(S3Location):
     """Where checkpoints go."""
 
     conditional_writes: Flag = True
     """False for a store without conditional writes, which is refused otherwise. Every attempt then writes below a prefix of
     its own, attempts/<n>/; nobody else can pin or delete, and an output address must never serve two jobs at once."""
+    checksums: Literal["SHA256", "MD5"] = "SHA256"
+    """MD5: no x-amz-checksum headers, for stores that refuse them; digests go as Content-MD5."""
+    server_side_encryption: ServerSideEncryption | None = None
+    """Asked for with each object that is written; by default the bucket decides."""
 
 
 class ClaimSource(ResourceModel):

@@ -28,6 +28,8 @@ class ExitCode(IntEnum):
     """The user has to change something: retrying cannot help."""
     FENCED = 74
     """A newer attempt owns the output."""
+    REFUSED = 77
+    """Storage refuses what it allowed an attempt before: when that is mended, running again continues. sysexits.h's EX_NOPERM."""
     STOPPED = 75
     """Asked to stop, and saved if there was time for it: running again continues."""
     INTERRUPTED = 130

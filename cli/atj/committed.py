@@ -6,6 +6,7 @@ from pathlib import Path
 
 from adapter_agent import adopt, index, restore, retention, start, tensors, verify
 from adapter_agent.adopt import Adopted
+from adapter_agent.dialect import dialect_of
 from adapter_agent.errors import NothingThere
 from adapter_agent.store import Store
 from adapter_agent.tensors import Tensor
@@ -26,7 +27,9 @@ class Committed:
 
     def beside(self, uri: str) -> Store:
         """Another address, reached in the same way."""
-        return Store.connect(uri, self._location.endpoint_url, self._location.region)
+        return Store.connect(
+            uri, self._location.endpoint_url, self._location.region, dialect=dialect_of(self._location)
+        )
 
     @property
     def uri(self) -> str:

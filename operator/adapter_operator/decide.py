@@ -22,6 +22,8 @@ FREE_RESTARTS = 5
 """Restarts that are the cluster's doing are not delayed, as long as there are no more than this."""
 FREE_RESTART_SECONDS = 10
 """The delay of each further one."""
+REFUSED_RESTART_SECONDS = 60
+"""The delay while storage refuses: until somebody has mended that."""
 MAX_MESSAGE = 8192
 _KEPT_REASONS = frozenset({"Resizing", "Restarting", "Changed"})
 """Reasons of an attempt's end that are told until its pods are gone."""
@@ -155,6 +157,8 @@ def _not_before(job: AdapterTrainingJob) -> datetime | None:
         return None
     if status.last_failure.charged:
         seconds = min(restart.backoff_seconds * 2 ** min(status.restarts.charged - 1, 20), MAX_BACKOFF_SECONDS)
+    elif status.last_failure.reason == failures.STORAGE_REFUSED:
+        seconds = REFUSED_RESTART_SECONDS
     else:
         seconds = 0 if status.restarts.uncharged <= FREE_RESTARTS else FREE_RESTART_SECONDS
     return status.last_failure.at + timedelta(seconds=seconds)
@@ -208,6 +212,8 @@ def _hang(job: AdapterTrainingJob, observed: Observed, pods: tuple[ObservedPod, 
 
 def _answer(job: AdapterTrainingJob, observed: Observed, begun: Decision, failure: Failure, now: datetime) -> Decision:
     """Try again, or give up."""
+    if failure.reason == failures.STORAGE_REFUSED and job.status.checkpoint is None:
+        failure = replace(failure, is_charged=True)  # it may never have been allowed
     charged = begun.restarts.charged + failure.is_charged
     last = LastFailure(
         reason=failure.reason, node=failure.node, exit_code=failure.exit_code, message=failure.message[:MAX_MESSAGE],

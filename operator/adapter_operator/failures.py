@@ -11,6 +11,8 @@ SETTLE_SECONDS = 10
 """How long a failure that looks like the consequence of another one waits for that one to show."""
 
 _USERS = frozenset({"InvalidConfig", "InvalidData", "IncompatibleCheckpoint", "InvalidConfiguration", "Fenced"})
+STORAGE_REFUSED = "StorageRefused"
+"""Credentials that were withdrawn, a bucket that is gone: mended by somebody, while the job stays as it is."""
 _CONSEQUENCES = frozenset({"CommunicationFailed", "Stopped", "Terminated"})
 """What survivors of somebody else's failure report."""
 _NODE_REASONS = {
@@ -37,6 +39,7 @@ _DISRUPTIONS = {
 _BY_CODE = {
     int(ExitCode.FENCED): ("Fenced", "a newer attempt owns the output", True, True),
     int(ExitCode.INVALID): ("InvalidConfiguration", "the agent refused its options", True, True),
+    int(ExitCode.REFUSED): (STORAGE_REFUSED, "storage refuses what it allowed before", False, False),
     137: ("Killed", "the container was killed by SIGKILL", True, False),
     143: ("Terminated", "the container was ended by SIGTERM", False, False),
 }
@@ -128,7 +131,7 @@ def _by_container(pod: ObservedPod, end: ContainerEnd, *, is_restore: bool) -> F
         return _failure(pod, end, ending.reason, ending.message, is_final=final)
     if end.exit_code in _BY_CODE:
         reason, message, is_charged, is_final = _BY_CODE[end.exit_code]
-        said = _last_line(end.message) if is_final else ""
+        said = _last_line(end.message) if is_final or reason == STORAGE_REFUSED else ""
         return _failure(pod, end, reason, said or message, is_charged=is_charged, is_final=is_final)
     step = "RestoreFailed" if is_restore else "Failed"
     return _failure(pod, end, step, _last_line(end.message) or f"the container ended with code {end.exit_code}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from boto3.session import Session
 
-from adapter_agent import index
+from adapter_agent import index, patience
 from adapter_agent.index import Claim
 from adapter_agent.local import Folders
 from adapter_agent.store import Store
@@ -18,7 +18,7 @@ from tests.agent.support.seaweed import BUCKET, KEY, SECRET
 from tests.agent.support.servers import COMPILED, SERVERS
 
 ON_BOTH = {
-    "test_store", "test_index", "test_commit", "test_retention", "test_multipart", "test_download",
+    "test_store", "test_index", "test_probe", "test_faulty_replies", "test_commit", "test_retention", "test_multipart", "test_download",
 }  # fmt: skip
 """Modules whose tests run on every server: what is conditional, created once, or sent in parts."""
 
@@ -52,6 +52,12 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that asks to wait for ever is waited for no longer than a test has to."""
+    monkeypatch.setattr(patience, "WAIT_SECONDS", 2.0)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from adapter_agent import index
-from adapter_agent.errors import ConditionalWritesIgnored, Damaged, Fenced, WaitedTooLong
+from adapter_agent.errors import Damaged, Fenced, TooLarge, WaitedTooLong
 from adapter_agent.index import Claim
 from adapter_agent.store import Store
 from adapter_api.checkpoint import INDEX_KEY, CheckpointIndex, IndexEntry
@@ -134,47 +134,26 @@ def test_a_damaged_index_is_never_replaced(store: Store) -> None:
     assert store.get(INDEX_KEY)[0] == b'{"attempt": -1}'
 
 
-def test_the_probe_accepts_a_store_that_honours_conditions_and_leaves_nothing(store: Store) -> None:
-    index.probe(store, 1)
-    assert not list(store.list())
-
-
-def test_a_store_that_ignores_conditions_is_refused(proxy: Proxy, through: Store) -> None:
-    proxy.rule = lambda request: "accept" if request.method == "PUT" else "pass"
-    with pytest.raises(ConditionalWritesIgnored, match=r"8 of 8 racing creations.*output\.s3\.conditionalWrites"):
-        index.probe(through, 1)
-
-
-def test_a_store_that_ignores_only_if_match_is_refused(proxy: Proxy, through: Store) -> None:
-    proxy.rule = lambda request: "accept" if request.body == b"replaced\n" else "pass"
-    with pytest.raises(ConditionalWritesIgnored, match="If-Match is ignored"):
-        index.probe(through, 1)
-
-
-def test_a_probe_whose_winner_lost_its_reply_passes(proxy: Proxy, through: Store) -> None:
-    lost: list[Request] = []
-
-    def lose_the_winner(request: Request) -> str:
-        if request.method == "PUT" and not lost:
-            lost.append(request)
-            return "lose"
-        return "pass"
-
-    proxy.rule = lose_the_winner
-    index.probe(through, 1)
-    assert lost
-
-
-def test_an_attempt_whose_probe_is_swept_away_learns_that_it_is_fenced(
+def test_an_index_that_has_not_changed_is_not_sent_again(
     proxy: Proxy, through: Store, store: Store, claimed: Claims
 ) -> None:
-    def sweep_it_before_it_is_replaced(request: Request) -> str:
-        if request.body == b"replaced\n":
-            claimed(store, 2)
-            store.delete(request.key.removeprefix(store.full_key("")))
-        return "pass"
+    owner = claimed(store, 1)
+    received: list[int] = []
+    proxy.seen = lambda request, status, body: received.append(len(body) if request.key.endswith(INDEX_KEY) else 0)
+    first = index.read_owned(through, owner)
+    whole = sum(received)
+    assert index.read_owned(through, owner) == first
+    assert sum(received) == whole > 0
+    index.change(store, owner, add(10))
+    assert committed_steps(through) == [10]
 
-    proxy.rule = sweep_it_before_it_is_replaced
-    index.probe(through, 1)
-    with pytest.raises(Fenced, match="belongs to attempt 2; attempt 1 stops"):
-        claimed(through, 1)
+
+def test_an_index_that_nobody_could_read_again_is_not_written(
+    store: Store, claimed: Claims, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = claimed(store, 1)
+    index.change(store, owner, add(10))
+    monkeypatch.setattr("adapter_agent.store.MAX_DOCUMENT_BYTES", 500)
+    with pytest.raises(TooLarge, match="keep fewer checkpoints"):
+        index.change(store, owner, lambda current: add(30)(add(20)(current)))
+    assert committed_steps(store) == [10]

@@ -3,6 +3,7 @@
 import pytest
 
 from adapter_agent import options
+from adapter_agent.dialect import Dialect
 from adapter_api.job import AdapterTrainingJob
 from adapter_api.launch import NodePlace, launch
 from adapter_api.retention import Policy
@@ -125,3 +126,28 @@ def test_wrong_options_are_named(changed: str, message: str, capsys: pytest.Capt
         options.parse([*argv, changed])
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_what_a_store_demands_reaches_every_place_that_asks_for_it() -> None:
+    access = {"addressingStyle": "Virtual", "requesterPays": True}
+    encryption = {"algorithm": "aws:kms", "kmsKeyID": "arn:aws:kms:eu-west-1:1:key/2"}
+    commands = launch(
+        job(
+            nodes=2,
+            training={**TRAINING, "data": {"params": {"cache": {"uri": "s3://bucket/encodings"}}}},
+            data={"s3": {"uri": "s3://datasets/digits", **access}},
+            output={"s3": {"uri": "s3://bucket/run", **access, "checksums": "MD5", "serverSideEncryption": encryption}},
+            resumeFrom={"uri": "s3://bucket/other", **access},
+        ),
+        "run", 4, PLACE,
+    )  # fmt: skip
+    restore, sync = (options.parse(command.argv[3:]) for command in (commands.restore, commands.sync))
+    assert isinstance(restore, options.RestoreOptions)
+    assert isinstance(sync, options.SyncOptions)
+    written = Dialect("virtual", True, "MD5", "aws:kms", "arn:aws:kms:eu-west-1:1:key/2")
+    for place in (restore.output, restore.cache, sync.output, sync.cache):
+        assert place is not None
+        assert place.dialect == written
+    for place in (restore.data, restore.resume):
+        assert place is not None
+        assert place.dialect == Dialect("virtual", requester_pays=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from adapter_agent import options, pipeline, priority, restore, start, sync
-from adapter_agent.errors import EndpointUnreachable, Fenced, NothingThere
+from adapter_agent.errors import CredentialsRefused, EndpointUnreachable, Fenced, NothingThere
 from adapter_agent.extras import Extras
 from adapter_agent.multipart import ignore_bytes
 from adapter_agent.report import Report
@@ -216,6 +216,39 @@ def test_credentials_in_a_file_that_is_replaced_are_read_again(
     file.write_text(good)
     wait_until("checkpoint 10 is committed", lambda: committed_steps(store) == [10])
     assert stop(agent)[0] == 0
+
+
+def test_credentials_that_are_replaced_reach_the_encode_cache_as_well(
+    make_node: MakeNode, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    file = tmp_path / "credentials"
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    good = f"[default]\naws_access_key_id = {KEY}\naws_secret_access_key = {SECRET}\n"
+    file.write_text(good)
+    connected = [Store.connect(f"{store.uri}/{name}", store.endpoint) for name in ("run", "cache")]
+    file.write_text(good.replace(SECRET, "revoked"))
+    sync._renew(connected)
+    for each in connected:
+        with pytest.raises(CredentialsRefused):
+            each.put("a", b"x")
+    file.write_text(good)
+    sync._renew(connected)
+    for each in connected:
+        each.put("a", b"x")
+
+
+def test_a_refusal_of_a_later_attempt_does_not_end_the_run_for_good(
+    make_node: MakeNode, store: Store, proxy: Proxy
+) -> None:
+    assert make_node().restore()[0] == 0
+    proxy.rule = lambda _: "unknown_key"
+    code, message = make_node(attempt=2, work="second", endpoint_url=proxy.url).restore()
+    assert (code, "check AWS_ACCESS_KEY_ID" in message) == (ExitCode.REFUSED, True)
+    assert make_node(attempt=1, work="first", endpoint_url=proxy.url).restore()[0] == ExitCode.INVALID
+    proxy.rule = lambda _: "pass"
+    assert make_node(attempt=2, work="second", endpoint_url=proxy.url).restore()[0] == 0
 
 
 def test_draining_has_its_limit_and_names_what_is_not_committed(make_node: MakeNode) -> None:

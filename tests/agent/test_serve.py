@@ -1,12 +1,17 @@
 """/progress and /metrics, pictures and logs."""
 
 import http.client
-from contextlib import closing
+import os
+import resource
+import socket
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from adapter_agent import extras as extras_module
+from adapter_agent import local, serve, transfer
 from adapter_agent.errors import StorageError
 from adapter_agent.extras import Extras
 from adapter_agent.report import Report
@@ -14,6 +19,7 @@ from adapter_agent.serve import serving
 from adapter_agent.store import Store
 from adapter_api.checkpoint import IndexEntry
 from adapter_api.progress import MAX_PROGRESS_BYTES, PROGRESS_FILE, Progress
+from tests.support.waiting import wait_until
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -82,6 +88,71 @@ def test_metrics_are_prometheus_text(report: Report, tmp_path: Path) -> None:
     ):
         name, value = line.rsplit(" ", 1)
         assert any(seen.startswith(f"{name} ") and float(seen.split()[-1]) == float(value) for seen in lines), line
+
+
+def test_slow_clients_are_cut_off_and_do_not_keep_others_from_an_answer(
+    report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "REQUEST_SECONDS", 3.0)
+
+    def ended(client: socket.socket) -> bool:
+        """Although it goes on sending, a byte at a time."""
+        with suppress(OSError):
+            client.sendall(b"G")
+        try:
+            return client.recv(1) == b""
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            return True
+
+    with serving("127.0.0.1", 0, report) as url:
+        place = ("127.0.0.1", int(url.rpartition(":")[2]))
+        slow = [socket.create_connection(place, timeout=10) for _ in range(serve.MAX_CLIENTS + 20)]
+        for client in slow:
+            client.setblocking(False)
+        wait_until("the last is turned away", lambda: ended(slow[-1]))
+
+        turned_away = [client for client in slow if ended(client)]
+        wait_until("all are cut off", lambda: all(ended(client) for client in slow))
+        assert fetch(url, "/progress")[0] == 200
+        assert len(turned_away) < len(slow)
+        for client in slow:
+            client.close()
+
+
+def test_transfers_go_on_beyond_a_thousand_descriptors(store: Store, tmp_path: Path) -> None:
+    """Which `select` does not know."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    held = [os.open(path, os.O_RDONLY) for _ in range(1100)]
+    try:
+        for key in ("a", "b"):  # the second time on the connection of the first
+            transfer.send(store, key, path, local.facts_of(path), {}, transfer.Condition())
+        assert store.get("b")[0] == b"content"
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_long_log_is_not_sent_whole_after_each_commit(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extras_module, "SHORT_LOG_BYTES", 1000)
+    sent: list[int] = []
+    extras = Extras(store, tmp_path, 1, 0, sent.append)
+    log = tmp_path / "metrics.jsonl"
+    for _ in range(200):
+        with log.open("ab") as stream:
+            stream.write(b"x" * 99 + b"\n")
+        extras.send_logs(last=False)
+    size = log.stat().st_size
+    assert sum(sent) < 6 * size, "whole each time, it would be a hundred times its size"
+    extras.send_logs()
+    assert store.get("logs/attempt-1/node-0/metrics.jsonl")[0] == log.read_bytes()
 
 
 def test_a_port_that_is_taken_is_named(report: Report) -> None:

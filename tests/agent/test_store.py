@@ -1,6 +1,9 @@
 """Store: conditional writes, listings, parts; and what its errors tell."""
 
+import hashlib
 import os
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ from boto3.session import Session
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from adapter_agent import download, local, multipart, transfer
+from adapter_agent.answers import explain
 from adapter_agent.errors import (
     BucketMissing,
     ClockSkewed,
@@ -20,11 +24,11 @@ from adapter_agent.errors import (
     StorageError,
     StorageFull,
     WrongRegion,
-    explain,
 )
 from adapter_agent.proxies import is_loopback
 from adapter_agent.ranges import Expected
 from adapter_agent.store import Store
+from tests.agent.support.faulty_proxy import Proxy
 from tests.agent.support.seaweed import KEY, SECRET
 
 
@@ -44,6 +48,34 @@ def test_an_object_is_replaced_only_while_it_is_what_was_read(store: Store) -> N
     with pytest.raises(PreconditionFailed):
         store.replace_if_match("index", b"3", first)
     assert store.get("index") == (b"2", second)
+
+
+def test_what_is_read_while_it_is_replaced_has_the_etag_of_its_content(store: Store) -> None:
+    """versitygw 1.8 gives the one of the old object and the other of the new: a change would undo another one."""
+    store.put("index", b"0")
+    end = time.monotonic() + 1.5
+
+    def replace() -> None:
+        count = 0
+        while time.monotonic() < end:
+            count += 1
+            store.put("index", f"{count:0500d}".encode())
+
+    writer = threading.Thread(target=replace)
+    writer.start()
+    while time.monotonic() < end:
+        body, etag = store.get("index")
+        assert hashlib.md5(body, usedforsecurity=False).hexdigest() == etag.strip('"')
+    writer.join()
+
+
+def test_an_etag_that_is_no_digest_of_the_content_is_accepted(store: Store, proxy: Proxy, through: Store) -> None:
+    """As with keys of a key management service."""
+    store.put("a", b"content")
+    other = f'"{"0" * 32}"'
+    proxy.replies = {"etag": other}
+    assert through.get("a") == (b"content", other)
+    assert len(proxy.log) == 2
 
 
 def test_a_missing_object_is_none_or_an_error(store: Store) -> None:
@@ -68,7 +100,7 @@ def test_a_mounted_secret_counts_as_it_is_now(
     store: Store, endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Laid out as the kubelet does it: files are links through ..data, which is replaced as a whole."""
-    monkeypatch.setattr("adapter_agent.store.CREDENTIALS_FOLDER", str(tmp_path))
+    monkeypatch.setattr("adapter_agent.clients.CREDENTIALS_FOLDER", str(tmp_path))
     for version, secret in (("..1", "revoked"), ("..2", SECRET)):
         (tmp_path / version).mkdir()
         (tmp_path / version / "AWS_ACCESS_KEY_ID").write_text(KEY)

@@ -49,6 +49,18 @@ def test_a_refused_restore_is_final_and_says_what_the_agent_said() -> None:
     )
 
 
+def test_what_storage_refuses_a_later_attempt_is_tried_again_and_not_charged() -> None:
+    end = ContainerEnd(77, "Error", "adapter_agent: error: s3://b: access denied", NOW)
+    found = root_cause([pod(phase="Failed", is_running=False, restore=end)])
+    assert found is not None
+    assert (found.reason, found.message, found.is_charged, found.is_final) == (
+        "StorageRefused",
+        "s3://b: access denied",
+        False,
+        False,
+    )
+
+
 def test_a_failed_restore_is_tried_again() -> None:
     end = ContainerEnd(1, "Error", "adapter_agent: error: the endpoint cannot be reached", NOW)
     found = root_cause([pod(phase="Failed", is_running=False, restore=end)])

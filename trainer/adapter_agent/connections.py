@@ -33,6 +33,13 @@ class Body(Protocol):
         """Copies everything to a socket."""
 
 
+def _readable(sock: socket.socket, seconds: float) -> bool:
+    """Whether there is something to read within so long. Unlike select, poll also knows descriptors beyond 1,023."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
+
+
 class Connection(http.client.HTTPConnection):
     """One connection, which knows whether it can carry another request."""
 
@@ -46,7 +53,7 @@ class Connection(http.client.HTTPConnection):
 
     def is_idle(self) -> bool:
         """Whether nothing has come in: a store that closes a connection makes it readable."""
-        return not select.select([self.sock], [], [], 0)[0]
+        return not _readable(self.sock, 0)
 
     def exchange(self, request: AWSPreparedRequest, body: Body | None) -> http.client.HTTPResponse:
         """Sends headers, then the body if the store does not object to them, and returns the reply."""
@@ -68,7 +75,7 @@ class Connection(http.client.HTTPConnection):
 
     def _is_wanted(self) -> bool:
         """Whether the store says "100 Continue", or nothing; http.client skips that line when it reads the reply."""
-        if not select.select([self.sock], [], [], CONTINUE_SECONDS)[0]:
+        if not _readable(self.sock, CONTINUE_SECONDS):
             return True
         return self.sock.recv(12, socket.MSG_PEEK)[9:12] in (b"100", b"")
 

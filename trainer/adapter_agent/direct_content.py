@@ -4,6 +4,7 @@ The SDK's way makes new memory for every block and copies each once more, which 
 """
 
 import http.client
+import socket
 from typing import TYPE_CHECKING, Any, Self
 
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
@@ -34,6 +35,10 @@ class DirectContent:
         except http.client.HTTPException as error:
             raise ConnectionError(f"{type(error).__name__}: {error}") from error
 
+    def shutdown(self) -> None:
+        """Makes a read that waits in another thread end, as if nothing more came."""
+        self._exchange.connection.sock.shutdown(socket.SHUT_RD)
+
     def close(self) -> None:
         """Keeps the connection if everything has been read, and closes it otherwise."""
         self._exchange.end()
@@ -47,7 +52,7 @@ class DirectReceiver:
 
     @classmethod
     def serve(cls, client: "S3Client", connections: Connections) -> Self:
-        """Makes a client receive so: the bodies of its objects then have `readinto` and `close`, and nothing else."""
+        """Makes a client receive so: the bodies of its objects then have `readinto`, `shutdown` and `close`, and nothing else."""
         receiver = cls(connections)
         client.meta.events.register("before-send.s3.GetObject", receiver)  # type: ignore[arg-type]
         return receiver

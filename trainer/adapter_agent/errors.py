@@ -2,10 +2,7 @@
 # ruff: noqa: N818 - each name reads as the fact that it states
 
 import errno
-from typing import Any, ClassVar
-
-from botocore import exceptions as botocore_errors
-from botocore.exceptions import BotoCoreError, ClientError
+from typing import ClassVar
 
 from adapter_api.progress import ExitCode
 
@@ -38,6 +35,30 @@ class WrongRegion(StorageError):
     exit_code = ExitCode.INVALID
 
 
+class NotTrusted(StorageError):
+    """The other side cannot show that it is the store, or does not speak TLS as it was addressed."""
+
+    exit_code = ExitCode.INVALID
+
+
+class NotAStore(StorageError):
+    """What answers is no S3 store, or not at this address."""
+
+    exit_code = ExitCode.INVALID
+
+
+class Unsupported(StorageError):
+    """The store does not know what is asked of it."""
+
+    exit_code = ExitCode.INVALID
+
+
+class StorageRefused(StorageError):
+    """A refusal, as those that end a run before it has begun, of an attempt that has others before it."""
+
+    exit_code = ExitCode.REFUSED
+
+
 class ObjectMissing(StorageError):
     """The object does not exist."""
 
@@ -52,6 +73,14 @@ class StorageFull(StorageError):
 
 class PreconditionFailed(StorageError):
     """The object has changed, or exists already; or it was written by a request whose reply was lost."""
+
+
+class NotModified(PreconditionFailed):
+    """The object is the one that was read before."""
+
+
+class TooLarge(StorageError):
+    """A document would be larger than readers accept."""
 
 
 class Damaged(StorageError):
@@ -79,7 +108,7 @@ class ContentConflict(StorageError):
 
 
 class ConditionalWritesIgnored(StorageError):
-    """The store accepts conditional writes without honouring them."""
+    """The store accepts conditional writes without honouring them, or refuses them when they hold."""
 
     exit_code = ExitCode.INVALID
 
@@ -112,95 +141,16 @@ class WaitedTooLong(StorageError):
     """Another node did not do its part in time."""
 
 
-_ANSWERS: dict[type[StorageError], dict[str, str]] = {
-    CredentialsRefused: {
-        "InvalidAccessKeyId": "the access key is unknown to the store; check AWS_ACCESS_KEY_ID",
-        "SignatureDoesNotMatch": "the secret key is wrong; check AWS_SECRET_ACCESS_KEY",
-        "ExpiredToken": "the credentials have expired; renew them",
-        "InvalidToken": "the session token is not valid; check AWS_SESSION_TOKEN",
-        "AccessDenied": "access denied; give these credentials read, write, list and delete rights on the bucket",
-        "Forbidden": "access denied; check the credentials and their rights on the bucket",
-        "403": "access denied; check the credentials and their rights on the bucket",
-    },
-    BucketMissing: {
-        "NoSuchBucket": "the bucket does not exist; create it, or correct the address",
-    },
-    ClockSkewed: {
-        "RequestTimeTooSkewed": "this machine's clock differs too much from the store's; synchronise it (NTP)",
-    },
-    ObjectMissing: dict.fromkeys(("NoSuchKey", "NotFound", "404", "NoSuchUpload"), "does not exist"),
-    PreconditionFailed: dict.fromkeys(
-        ("PreconditionFailed", "412", "ConditionalRequestConflict", "409", "OperationAborted"),
-        "changed meanwhile, or exists already",
-    ),
-    StorageFull: dict.fromkeys(
-        ("InsufficientStorage", "507", "QuotaExceeded", "XMinioStorageFull"),
-        "the store has no space left; free or add some",
-    ),
-    WrongRegion: dict.fromkeys(
-        ("PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"),
-        "the bucket is in another region; set the location's region",
-    ),
-    Damaged: {
-        **dict.fromkeys(
-            ("BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"),
-            "was damaged on its way to the store, or the file changed meanwhile",
-        ),
-        "InvalidRange": "is shorter than what was committed",
-    },
-    EndpointUnreachable: dict.fromkeys(
-        ("SlowDown", "RequestTimeout", "Throttling", "TooManyRequests"), "the store is overloaded; it is tried again"
-    ),
-}
-"""Kind of error -> the store's code -> what that means for the user."""
-_NO_CREDENTIALS = (
-    botocore_errors.NoCredentialsError,
-    botocore_errors.PartialCredentialsError,
-    botocore_errors.CredentialRetrievalError,
-    botocore_errors.NoAuthTokenError,
+REFUSALS = (
+    CredentialsRefused,
+    BucketMissing,
+    WrongRegion,
+    NotTrusted,
+    NotAStore,
+    Unsupported,
+    ConditionalWritesIgnored,
 )
-_NO_ANSWER = (
-    botocore_errors.HTTPClientError,
-    botocore_errors.ConnectionError,
-    botocore_errors.ResponseStreamingError,
-    botocore_errors.IncompleteReadError,
-)
-
-
-def explain(error: BotoCoreError | ClientError, place: str, endpoint: str) -> StorageError:
-    """The error of ours that says what `error` means for the object or prefix `place`."""
-    where = f"{place} at {endpoint}"
-    if isinstance(error, ClientError):
-        return _explain_answer(error, where)
-    if isinstance(error, _NO_CREDENTIALS):
-        return CredentialsRefused(
-            f"{where}: no usable credentials ({error}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        )
-    if isinstance(error, _NO_ANSWER):
-        return EndpointUnreachable(
-            f"{where}: the endpoint cannot be reached ({_cause(error)}); check the endpoint URL, that the store is "
-            "running, and the network between"
-        )
-    return StorageError(f"{where}: {error}")
-
-
-def _explain_answer(error: ClientError, where: str) -> StorageError:
-    answer: Any = error.response
-    code = str(answer.get("Error", {}).get("Code", ""))
-    said = str(answer.get("Error", {}).get("Message", "")) or str(error)
-    status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    for kind, meanings in _ANSWERS.items():
-        if meaning := meanings.get(code):
-            return kind(f"{where}: {meaning} ({code}: {said})")
-    if status >= 500:
-        return EndpointUnreachable(f"{where}: the store is in trouble ({status} {code}: {said}); look at its log")
-    return StorageError(f"{where}: the store refused ({status} {code}: {said})")
-
-
-def _cause(error: BotoCoreError) -> str:
-    """The innermost cause, which names what the operating system said."""
-    inner = getattr(error, "kwargs", {}).get("error")
-    return str(inner) if inner is not None else str(error)
+"""What a store, or who runs it, may take back without any change of the job."""
 
 
 def disk_error(error: OSError, doing: str) -> StorageError:

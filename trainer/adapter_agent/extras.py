@@ -7,11 +7,15 @@ from adapter_agent import local
 from adapter_agent.errors import PreconditionFailed
 from adapter_agent.multipart import OnBytes
 from adapter_agent.store import Store
-from adapter_agent.transfer import Condition, send
+from adapter_agent.transfer import Condition, replace_whatever, send
 
 SAMPLES = "samples"
 LOGS = "logs"
 METRICS_FILE = "metrics.jsonl"
+SHORT_LOG_BYTES = 2**20
+"""Up to here a log is sent after each commit."""
+LOG_GROWTH = 1.25
+"""By which a longer one has to grow: what is sent of it altogether is then at most five times its length."""
 
 _Version = tuple[int, int]
 """Size and modification time (ns) of a file."""
@@ -52,14 +56,20 @@ class Extras:
                     continue  # another attempt's picture of the same step stays
             return
 
-    def send_logs(self) -> None:
-        """Sends the logs as they are now, under a name that no other attempt or node writes."""
+    def send_logs(self, *, last: bool = True) -> None:
+        """Sends the logs as they are now, under a name that no other attempt or node writes.
+
+        Each is sent whole, since objects do not grow: unless it is the `last` time, a long one only once it has grown by so
+        much that all sendings together stay in proportion to it.
+        """
         for path, name in self._log_files():
             version = _version(path)
-            if self._sent.get(path) != version:
-                self._store.put(f"{self._logs}/{name}", path.read_bytes())
-                self._on_bytes(version[0])
-                self._sent[path] = version
+            before = self._sent.get(path)
+            if before == version or not (last or before is None or _has_grown(before[0], version[0])):
+                continue
+            size = replace_whatever(self._store, f"{self._logs}/{name}", path)
+            self._on_bytes(size)
+            self._sent[path] = version
 
     def _log_files(self) -> Iterator[tuple[Path, str]]:
         metrics, logs = self._output / METRICS_FILE, self._output / LOGS
@@ -67,6 +77,10 @@ class Extras:
             yield metrics, METRICS_FILE
         if logs.is_dir():
             yield from ((logs / name, name) for name in local.files_below(logs))
+
+
+def _has_grown(before: int, size: int) -> bool:
+    return size <= SHORT_LOG_BYTES or not before <= size < before * LOG_GROWTH
 
 
 def _version(path: Path) -> _Version:

@@ -5,10 +5,7 @@ change found there is success, another owner's is the end, anything else is trie
 """
 
 import logging
-import threading
-import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from pydantic import ValidationError
@@ -17,7 +14,6 @@ from adapter_agent import attempt_index, unexplained
 from adapter_agent.attempt_index import Written
 from adapter_agent.backoff import Deadline
 from adapter_agent.errors import (
-    ConditionalWritesIgnored,
     Damaged,
     EndpointUnreachable,
     Fenced,
@@ -36,8 +32,6 @@ CHANGE_SECONDS = 60.0
 """How long one change of the index is tried."""
 CLAIM_WAIT_SECONDS = 600.0
 """How long other nodes wait for node 0's claim; the trainers' rendezvous waits as long."""
-_RACERS = 8
-PROBE = "probe-"
 
 log = logging.getLogger(__name__)
 
@@ -93,12 +87,21 @@ def _read_scoped(store: Store) -> Held | None:
 
 
 def _read_shared(store: Store) -> Held | None:
+    known = store.parsed.get(INDEX_KEY)
     try:
-        body, etag = store.get(INDEX_KEY)
+        # Every node asks again and again, and it may have megabytes.
+        read = store.get(INDEX_KEY) if known is None else store.get_if_changed(INDEX_KEY, known[0])
     except ObjectMissing:
+        store.parsed.pop(INDEX_KEY, None)
         return None
+    except Damaged as error:
+        raise IndexDamaged(f"{error}; it can be rebuilt: atj checkpoints adopt {store.uri}") from None
+    if known is not None and read is None:
+        return Held(known[1], known[0])
+    assert read is not None  # noqa: S101 - only a condition leads to nothing
+    body, etag = read
     try:
-        return Held(CheckpointIndex.model_validate_json(body), etag)
+        held = Held(CheckpointIndex.model_validate_json(body), etag)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, fault["loc"]))
@@ -106,8 +109,8 @@ def _read_shared(store: Store) -> Held | None:
             f"{store.uri_of(INDEX_KEY)}: is not an index of checkpoints ({where}: {fault['msg']}); restore the object, or "
             f"rebuild it from the checkpoints that verify: atj checkpoints adopt {store.uri}"
         ) from None
-    except Damaged as error:
-        raise IndexDamaged(f"{error}; it can be rebuilt: atj checkpoints adopt {store.uri}") from None
+    store.parsed[INDEX_KEY] = etag, held.index
+    return held
 
 
 def read_owned(store: Store, owner: Claim) -> Held:
@@ -165,6 +168,7 @@ def claim(store: Store, wanted: Claim) -> CheckpointIndex:
         try:
             _write(store, encode(_taken(None if held is None else held.index, wanted)), held)
         except (PreconditionFailed, ObjectMissing, EndpointUnreachable) as error:
+            store.parsed.clear()
             log.info("claiming again, the last try's result is unknown: %s", error)
             deadline.pause()
 
@@ -242,6 +246,7 @@ def change(store: Store, owner: Claim | None, wish: Callable[[CheckpointIndex], 
                 return _write_scoped(store, owner, wanted, held.written)
             _write(store, encode(wanted), held)
         except (PreconditionFailed, ObjectMissing, EndpointUnreachable) as error:
+            store.parsed.clear()
             log.info("reading the index again, the last change's result is unknown: %s", error)
             deadline.pause()
         else:
@@ -282,47 +287,3 @@ def await_claim(store: Store, attempt: int) -> Claim:
         if held is not None and held.index.attempt > attempt:
             raise fenced(held.index, attempt, store)
         deadline.pause()
-
-
-def probe(store: Store, attempt: int) -> None:
-    """Races creations of one key, and tries to replace it under a wrong ETag.
-
-    The key names the attempt, so that a later one knows what a killed probe has left behind.
-
-    Raises:
-        ConditionalWritesIgnored: more than one creation won, or the wrong replacement did.
-        Fenced: a newer attempt owns the output.
-    """
-    key = f"{PROBE}{attempt}-{uuid.uuid4().hex}"
-    start = threading.Barrier(_RACERS)
-
-    def create(racer: int) -> bool:
-        start.wait()
-        try:
-            store.put_if_absent(key, f"{racer}\n".encode())
-        except PreconditionFailed:
-            return False
-        return True
-
-    try:
-        with ThreadPoolExecutor(_RACERS) as pool:
-            winners = sum(pool.map(create, range(_RACERS)))
-        try:
-            store.replace_if_match(key, b"replaced\n", '"00000000000000000000000000000000"')
-            replaced = True
-        except (PreconditionFailed, ObjectMissing):
-            replaced = False  # missing: a newer attempt has swept it away, and the claim will say so
-    finally:
-        store.delete(key)
-    # No winner at all is a lost reply: the object was created, and only one request can have done it.
-    if winners > 1 or replaced:
-        held = read(store)
-        if held is not None and held.index.attempt > attempt:
-            raise fenced(held.index, attempt, store)  # its sweep has removed the probe under our hands
-        found = (
-            f"{winners} of {_RACERS} racing creations of one object succeeded" if winners > 1 else "If-Match is ignored"
-        )
-        raise ConditionalWritesIgnored(
-            f"{store.uri} at {store.endpoint}: the store does not honour conditional writes ({found}), so two attempts "
-            "could overwrite each other's checkpoints; use a store that does, or set output.s3.conditionalWrites: false"
-        )

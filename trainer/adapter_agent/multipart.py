@@ -13,7 +13,16 @@ from google_crc32c import extend as crc32c
 from pydantic import ValidationError
 
 from adapter_agent import local, parallel
-from adapter_agent.errors import Damaged, EndpointUnreachable, ObjectMissing, PreconditionFailed, StorageError
+from adapter_agent.errors import (
+    CredentialsRefused,
+    Damaged,
+    EndpointUnreachable,
+    NotAStore,
+    ObjectMissing,
+    PreconditionFailed,
+    StorageError,
+    Unsupported,
+)
 from adapter_agent.file_body import FileBody
 from adapter_agent.open_uploads import Recorder
 from adapter_agent.store import Store
@@ -34,6 +43,7 @@ PARALLEL_PARTS = 4
 _CHUNK = 256 * 2**10
 """Read at once: stays in the processor's cache, and the next block takes the same memory."""
 
+_MD5_OF_NOTHING = "d41d8cd98f00b204e9800998ecf8427e"
 _in_flight = threading.BoundedSemaphore(PARALLEL_PARTS)
 log = logging.getLogger(__name__)
 
@@ -75,6 +85,8 @@ class Upload(ResourceModel):
     sha256: str
     part_bytes: PositiveCount
     parts: tuple[SentPart, ...] = ()
+    is_copy: bool = False
+    """Whether all of its parts are copied in the store from content that is known."""
 
 
 def part_bytes(size: int) -> int:
@@ -124,12 +136,13 @@ def send(
         if found != facts:
             raise Damaged(f"{path}: changed while it was uploaded")
         facts = found
-    upload = _continued(store, key, facts, origin) or _begin(store, key, facts, metadata, origin)
+    upload = _continued(store, key, facts, origin)
+    if upload is None or upload.is_copy:
+        upload = _copied_whole(store, key, facts, metadata, origin, upload)
+    upload = upload or _begin(store, key, facts, metadata, origin)
     try:
         upload = _send_missing(store, upload, path, facts, on_bytes, origin)
-        parts: list[CompletedPartTypeDef] = [
-            {"PartNumber": part.number, "ETag": part.etag, "ChecksumCRC32C": part.crc32c} for part in upload.parts
-        ]
+        parts = [_completed(upload, part) for part in upload.parts]
         with store.naming(key):
             store.client.complete_multipart_upload(
                 Bucket=store.bucket, Key=store.full_key(key), UploadId=upload.upload_id,
@@ -149,14 +162,31 @@ def send(
     _forget(origin, upload)
 
 
-def _begin(store: Store, key: str, facts: local.FileFacts, metadata: Mapping[str, str], origin: Origin) -> Upload:
+def _completed(upload: Upload, part: SentPart) -> "CompletedPartTypeDef":
+    """As the request to complete names a part."""
+    named: CompletedPartTypeDef = {"PartNumber": part.number, "ETag": part.etag}
+    return named if upload.is_copy else {**named, "ChecksumCRC32C": part.crc32c}
+
+
+def _begin(
+    store: Store, key: str, facts: local.FileFacts, metadata: Mapping[str, str], origin: Origin, *,
+    is_copy: bool = False,
+) -> Upload:  # fmt: skip
+    # A copied part brings the checksums of its source, or none: into an upload with an algorithm, some stores let no part
+    # be copied, and others give the wrong sum.
+    algorithm: Any = {} if is_copy else {"ChecksumAlgorithm": "CRC32C"}
     with store.naming(key):
-        upload_id = store.client.create_multipart_upload(
-            Bucket=store.bucket, Key=store.full_key(key), ChecksumAlgorithm="CRC32C", Metadata=metadata
-        )["UploadId"]
+        answer = store.client.create_multipart_upload(
+            Bucket=store.bucket, Key=store.full_key(key), Metadata=metadata, **algorithm
+        )
+    if not (upload_id := answer.get("UploadId", "")):
+        raise NotAStore(
+            f"{store.uri_of(key)} at {store.endpoint}: what answers is no S3 store: it begins no uploads in parts"
+        )
     upload = Upload(
-        key=key, upload_id=upload_id, size=facts.size, sha256=facts.sha256, part_bytes=part_bytes(facts.size)
-    )
+        key=key, upload_id=upload_id, size=facts.size, sha256=facts.sha256, part_bytes=part_bytes(facts.size),
+        is_copy=is_copy,
+    )  # fmt: skip
     if origin.recorder is not None:
         origin.recorder.begun(key, upload_id)
     _remember(origin.journal, upload)
@@ -171,14 +201,22 @@ def _continued(store: Store, key: str, facts: local.FileFacts, origin: Origin) -
         upload = Upload.model_validate_json(origin.journal.read_bytes())
     except (OSError, ValidationError):
         return None
-    same = (upload.key, upload.size, upload.sha256, upload.part_bytes)
-    if same != (key, facts.size, facts.sha256, part_bytes(facts.size)):
+    is_same = (upload.key, upload.size, upload.sha256) == (key, facts.size, facts.sha256)
+    is_known = not upload.is_copy or facts.sha256 in origin.known
+    if not is_same or not is_known or upload.part_bytes != part_bytes(facts.size):
         _abort(store, upload)
         _forget(origin, upload)
         return None
     try:
         there = _stored_parts(store, upload)
+    except CredentialsRefused as error:
+        # Going on is a saving, for which there may be no right. Credentials that are refused altogether cannot end it either.
+        store.abort_upload(upload.key, upload.upload_id)
+        log.info("%s: sent anew: %s", store.uri_of(key), error)
+        _forget(origin, upload)
+        return None
     except ObjectMissing:
+        _abort(store, upload)
         _forget(origin, upload)
         if store.head(key) is not None:
             raise PreconditionFailed(f"{store.uri_of(key)}: is there already") from None
@@ -196,17 +234,38 @@ def _stored_parts(store: Store, upload: Upload) -> dict[int, str]:
         return {part["PartNumber"]: part["ETag"] for page in pages for part in page.get("Parts", ())}
 
 
+def _copied_whole(
+    store: Store, key: str, facts: local.FileFacts, metadata: Mapping[str, str], origin: Origin, begun: Upload | None
+) -> Upload | None:
+    """An upload of which the store has copied all parts from content that it has; None if it has none, or did not."""
+    if facts.sha256 not in origin.known:
+        return None
+    upload = begun or _begin(store, key, facts, metadata, origin, is_copy=True)
+    try:
+        upload = _send_missing(store, upload, Path(), facts, ignore_bytes, origin)
+    except EndpointUnreachable:
+        if origin.journal is None:
+            _abort(store, upload)
+        raise
+    except StorageError as error:
+        log.info("%s: sent, since it could not be copied: %s", store.uri_of(key), error)
+        _abort(store, upload)
+        _forget(origin, upload)
+        return None
+    return upload
+
+
 def _send_missing(
     store: Store, upload: Upload, path: Path, facts: local.FileFacts, on_bytes: OnBytes, origin: Origin
 ) -> Upload:
     sent = {part.number: part for part in upload.parts if part.crc32c == facts.parts[part.number - 1]}
-    source = origin.known.get(facts.sha256)
     lock = threading.Lock()
 
     def send_part(number: int) -> None:
         with _in_flight:
-            etag = None if source is None else _copied(store, upload, source, number, facts)
-            if etag is None:
+            if upload.is_copy:
+                etag = _copied(store, upload, origin.known[facts.sha256], number, facts)
+            else:
                 etag = _sent(store, upload, path, number, facts, on_bytes)
         with lock:
             sent[number] = SentPart(number=number, etag=etag, crc32c=facts.parts[number - 1])
@@ -220,34 +279,33 @@ def _send_missing(
 def _sent(store: Store, upload: Upload, path: Path, number: int, facts: local.FileFacts, on_bytes: OnBytes) -> str:
     first = (number - 1) * upload.part_bytes
     with FileBody(path, first, min(upload.part_bytes, facts.size - first)) as body, store.naming(upload.key):
-        etag = store.data_client.upload_part(
+        answer = store.data_client.upload_part(
             Bucket=store.bucket, Key=store.full_key(upload.key), UploadId=upload.upload_id, PartNumber=number,
             Body=body, ChecksumCRC32C=facts.parts[number - 1],  # type: ignore[arg-type]
-        )["ETag"]  # fmt: skip
+        )  # fmt: skip
     on_bytes(body.size)
-    return etag
+    return store.etag(answer, upload.key)
 
 
-def _copied(store: Store, upload: Upload, source: str, number: int, facts: local.FileFacts) -> str | None:
-    """The ETag of a part that the store has copied from `source`; None if it did not."""
+def _copied(store: Store, upload: Upload, source: str, number: int, facts: local.FileFacts) -> str:
+    """The ETag of a part that the store has copied from `source`.
+
+    Raises:
+        StorageError: it did not, whatever it says.
+    """
     first = (number - 1) * upload.part_bytes
     last = min(first + upload.part_bytes, facts.size) - 1
-    try:
-        with store.naming(source):
-            answer: Any = store.client.upload_part_copy(
-                Bucket=store.bucket, Key=store.full_key(upload.key), UploadId=upload.upload_id, PartNumber=number,
-                CopySource={"Bucket": store.bucket, "Key": store.full_key(source)},
-                CopySourceRange=f"bytes={first}-{last}",
-            )["CopyPartResult"]  # fmt: skip
-    except EndpointUnreachable:
-        raise
-    except StorageError as error:
-        log.info("sending what could not be copied: %s", error)
-        return None
-    if answer.get("ChecksumCRC32C", facts.parts[number - 1]) != facts.parts[number - 1]:
-        log.warning("%s: is damaged in the store; sending its content again", store.uri_of(source))
-        return None
-    etag: str = answer["ETag"]
+    with store.naming(source):
+        answer: Any = store.client.upload_part_copy(
+            Bucket=store.bucket, Key=store.full_key(upload.key), UploadId=upload.upload_id, PartNumber=number,
+            CopySource={"Bucket": store.bucket, "Key": store.full_key(source)},
+            CopySourceRange=f"bytes={first}-{last}",
+        ).get("CopyPartResult", {})  # fmt: skip
+    etag = str(answer.get("ETag", ""))
+    if etag.strip('"') in ("", _MD5_OF_NOTHING):
+        raise Unsupported(
+            f"{store.uri_of(source)} at {store.endpoint}: the store says that it has copied a part, and has not"
+        )
     return etag
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
+from adapter_agent.dialect import PLAIN, Dialect
 from adapter_agent.local import Folders
 from adapter_api.base import S3URI
 from adapter_api.kubernetes import DEFAULT_GRACE_SECONDS
@@ -36,12 +37,16 @@ class Location:
     """Prefix of the environment variables that hold credentials of its own, if there are such."""
     conditional: bool = True
     """Whether the store honours conditional writes."""
+    dialect: Dialect = PLAIN
+    """What its requests are like."""
 
     def connect(self) -> "Store":
         """A store there; sends nothing yet."""
         from adapter_agent.store import Store  # brings boto3, which `train` does without
 
-        return Store.connect(self.uri, self.endpoint_url, self.region, self.variables, conditional=self.conditional)
+        return Store.connect(
+            self.uri, self.endpoint_url, self.region, self.variables, conditional=self.conditional, dialect=self.dialect
+        )
 
 
 @dataclass(frozen=True)
@@ -67,12 +72,13 @@ class RestoreOptions(NodeOptions):
     models: tuple[StoredModel, ...] = ()
     models_at: tuple[str | None, str | None] = (None, None)
     """Endpoint URL and region of their store."""
+    models_dialect: Dialect = PLAIN
     resume: Location | None = None
     resume_step: int | None = None
 
     def model_location(self, uri: str) -> Location:
         """Where the models of an address are."""
-        return Location(uri, *self.models_at, f"{CREDENTIALS_PREFIX}MODELS_")
+        return Location(uri, *self.models_at, f"{CREDENTIALS_PREFIX}MODELS_", dialect=self.models_dialect)
 
 
 @dataclass(frozen=True)
@@ -145,6 +151,7 @@ def parse(argv: Sequence[str]) -> RestoreOptions | SyncOptions | TrainOptions:
         data_dir=None if given.data_dir is None else Path(given.data_dir).resolve(),
         models=tuple(given.model),
         models_at=(given.models_endpoint_url, given.models_region),
+        models_dialect=_dialect(given, "models"),
         resume=_location(given, "resume"),
         resume_step=given.resume_step,
     )
@@ -164,6 +171,11 @@ def _parser() -> argparse.ArgumentParser:
         _add_location(verb, "output", required=True)
         _add_location(verb, "cache")
         verb.add_argument("--no-conditional-writes", action="store_true", help="of the store that is written to")
+        verb.add_argument(
+            "--checksums", choices=("SHA256", "MD5"), default="SHA256", help="what goes with what is written"
+        )
+        verb.add_argument("--encryption", metavar="ALGORITHM", help="asked for with what is written")
+        verb.add_argument("--kms-key-id", metavar="ID", help="key that it is encrypted with")
     _add_location(restore, "data")
     restore.add_argument("--data-dir", help="folder that data is staged to")
     restore.add_argument("--model", type=_model, action="append", default=[], metavar="JSON", help="a model to stage")
@@ -201,6 +213,8 @@ def _add_location(parser: argparse.ArgumentParser, role: str, *, required: bool 
 def _add_access(parser: argparse.ArgumentParser, role: str) -> None:
     parser.add_argument(f"--{role}-endpoint-url", metavar="URL", help="by default AWS")
     parser.add_argument(f"--{role}-region", metavar="REGION")
+    parser.add_argument(f"--{role}-addressing-style", choices=("path", "virtual"), help="where the bucket is named")
+    parser.add_argument(f"--{role}-requester-pays", action="store_true", help="of a bucket whose requesters pay")
 
 
 def _location(given: argparse.Namespace, role: str) -> Location | None:
@@ -208,7 +222,16 @@ def _location(given: argparse.Namespace, role: str) -> Location | None:
     is_written = role in ("output", "cache")
     variables = "" if is_written else f"{CREDENTIALS_PREFIX}{role.upper()}_"
     conditional = not (is_written and given.no_conditional_writes)
-    return None if uri is None else Location(uri, endpoint_url, region, variables, conditional)
+    if uri is None:
+        return None
+    return Location(uri, endpoint_url, region, variables, conditional, _dialect(given, role, is_written=is_written))
+
+
+def _dialect(given: argparse.Namespace, role: str, *, is_written: bool = False) -> Dialect:
+    style, pays = (getattr(given, f"{role}_{part}") for part in ("addressing_style", "requester_pays"))
+    if not is_written:
+        return Dialect(style, requester_pays=pays)
+    return Dialect(style, pays, given.checksums, given.encryption, given.kms_key_id)
 
 
 def _uri(text: str) -> str:

@@ -227,7 +227,7 @@ class Pipeline:
             self._retire()
         steps = local.complete_steps(self._folders.output)
         local.remove_folders(self._folders.checkpoint(step) for step in steps if step < self._settled_step)
-        self._extras.send_logs()
+        self._extras.send_logs(last=False)
         self._expire = False
 
     def _retire(self) -> None:

@@ -13,6 +13,7 @@ from adapter_agent import (
     index,
     local,
     models,
+    probe,
     quarantine,
     restore,
     retention,
@@ -20,13 +21,20 @@ from adapter_agent import (
     start,
     unexplained,
 )
-from adapter_agent.errors import Damaged, NothingThere, disk_error
+from adapter_agent.errors import (
+    REFUSALS,
+    Damaged,
+    NothingThere,
+    StorageRefused,
+    disk_error,
+)
 from adapter_agent.index import Claim
 from adapter_agent.options import RestoreOptions
 from adapter_agent.restore import Restored, Verified
 from adapter_agent.start import Source, Start
 from adapter_agent.store import Store
 from adapter_api.checkpoint import CheckpointIndex, CheckpointManifest
+from adapter_api.launch import attempt_number
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +55,12 @@ def prepare(options: RestoreOptions) -> None:
         _remove_others(options.folders, begun.source)
     except OSError as error:
         raise disk_error(error, f"preparing {options.folders.work}") from error
+    except REFUSALS as error:
+        if attempt_number(options.attempt) == 1:
+            raise
+        raise StorageRefused(
+            f"{error}; an attempt before was not refused: this run continues when that is mended"
+        ) from error
 
 
 def _lead(options: RestoreOptions, output: Store) -> Start:
@@ -56,14 +70,16 @@ def _lead(options: RestoreOptions, output: Store) -> Start:
     claim = before.claim if before is not None and again else Claim(options.attempt, uuid.uuid4().hex)
     if index.read(output) is None:
         unexplained.refuse(output, options.attempt)  # before the probe writes anything
-    if output.conditional:
-        index.probe(output, options.attempt)
+    found = probe.probe(output, options.attempt)
+    if found.checksums_ignored:
+        output.compare_etags()
     # Kept first: a process that dies between claim and reply must recognise its own claim when it is run again.
     start.keep(options.folders, Start(attempt=claim.attempt, nonce=claim.nonce))
     current = index.claim(output, claim)
     claim = replace(claim, run=current.run)
     log.info("attempt %d owns %s", claim.attempt, output.uri)
     begun = _restore_own(options, output, claim, current) or _restore_foreign(options, claim)
+    begun = begun.model_copy(update={"checksums_ignored": found.checksums_ignored})
     if not again:
         # Run again, another node's upload of this attempt may be under way, which must not be taken for a leftover.
         retention.sweep(

@@ -18,6 +18,7 @@ from urllib3.exceptions import HTTPError
 
 from adapter_agent.backoff import delays
 from adapter_agent.errors import Damaged, EndpointUnreachable, StorageError
+from adapter_agent.pace import TOO_SLOW, TooSlow, watched
 from adapter_agent.store import Store
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ STREAM_BYTES = 64 * 2**20
 BUSY = 0.5
 """Cores that this process has to have used while a stream was read; with less it was the stream that was waited for."""
 RANGE_TRIES = 6
-"""Tries of one range without a byte of progress."""
+"""Tries of one range without a byte of progress, or with too few."""
 FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 0.2, 5.0
 BLOCK_BYTES = 256 * 2**10
 """Read, hashed and written at once: stays in the processor's cache. Large writes make the kernel look for large free pieces
@@ -165,8 +166,8 @@ def _received(
             for count in _read_some(store, key, first + got, length - got, expected, rest):
                 got += count
                 yield count
-        except EndpointUnreachable:
-            tries = tries + 1 if got == before else 1
+        except EndpointUnreachable as error:
+            tries = tries + 1 if got == before or isinstance(error, TooSlow) else 1
             if tries == RANGE_TRIES:
                 raise
             time.sleep(next(pauses))
@@ -191,9 +192,9 @@ def _read_some(
     try:
         with store.naming(key):
             reply = _ask(store, key, first, length, expected)
-            with reply["Body"] as stream:
+            with reply["Body"] as stream, watched(stream) as pace:  # type: ignore[arg-type]
                 total = _total(reply)
-                if total != expected.size:
+                if total not in (None, expected.size):
                     raise Damaged(f"{store.uri_of(key)}: has {total} bytes where {expected.size} are expected")
                 if first > 0 and "ContentRange" not in reply:
                     raise StorageError(f"{address}: the store does not answer requests for ranges; use one that does")
@@ -201,9 +202,14 @@ def _read_some(
                 # Stubs ask for a file where any writable memory will do.
                 while got < length and (count := stream.readinto(place(got))):  # type: ignore[arg-type]
                     got += count
+                    pace.came(count)
                     yield count
+                if pace.was_too_slow:
+                    raise TooSlow(f"{address}: {TOO_SLOW}")
                 if got < length:
                     raise EndpointUnreachable(f"{address}: the download broke off")
+                if total is None and first + length == expected.size and stream.readinto(memoryview(bytearray(1))):  # type: ignore[arg-type]
+                    raise Damaged(f"{store.uri_of(key)}: has more than the {expected.size} bytes that are expected")
     except (HTTPError, OSError) as error:
         raise EndpointUnreachable(f"{address}: the download broke off ({error})") from error
 
@@ -217,7 +223,9 @@ def _ask(store: Store, key: str, first: int, length: int, expected: Expected) ->
     return store.data_client.get_object(Bucket=store.bucket, Key=store.full_key(key), **options)
 
 
-def _total(reply: "GetObjectOutputTypeDef") -> int:
-    """Size of the whole object."""
+def _total(reply: "GetObjectOutputTypeDef") -> int | None:
+    """Size of the whole object; None where the reply does not tell, as proxies that compress or re-chunk have it."""
     _, separator, total = reply.get("ContentRange", "").rpartition("/")
-    return int(total) if separator and total.isdecimal() else reply["ContentLength"]
+    if separator:
+        return int(total) if total.isdecimal() else None
+    return reply.get("ContentLength")

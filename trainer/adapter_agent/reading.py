@@ -6,12 +6,13 @@ from urllib3.exceptions import HTTPError
 
 from adapter_agent import content
 from adapter_agent.errors import Damaged, EndpointUnreachable
+from adapter_agent.pace import TOO_SLOW, TooSlow, watched
 from adapter_agent.store import Store
 from adapter_api.checkpoint import FileEntry
 
 TRIES = 4
 """Of one file, when reading breaks off; each goes on where the one before ended."""
-_CHUNK = 2**20
+_CHUNK = 256 * 2**10
 
 
 def chunks(store: Store, key: str, first: int = 0, last: int | None = None) -> Iterator[bytes]:
@@ -25,10 +26,13 @@ def chunks(store: Store, key: str, first: int = 0, last: int | None = None) -> I
     try:
         with store.naming(key):
             body = store.client.get_object(Bucket=store.bucket, Key=store.full_key(key), **span)["Body"]  # type: ignore[arg-type]
-            with body:
+            with body as stream, watched(stream) as pace:
                 while chunk := body.read(_CHUNK):
+                    pace.came(len(chunk))
                     yield chunk
-    except HTTPError as error:
+                if pace.was_too_slow:
+                    raise TooSlow(f"{store.uri_of(key)} at {store.endpoint}: {TOO_SLOW}")
+    except (HTTPError, OSError) as error:
         raise EndpointUnreachable(f"{store.uri_of(key)} at {store.endpoint}: reading broke off ({error})") from error
 
 

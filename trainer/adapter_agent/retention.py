@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Collection
 from datetime import datetime
 
-from adapter_agent import index, layout, open_uploads, removal, start
+from adapter_agent import index, layout, open_uploads, probe, removal, start
 from adapter_agent.index import Claim
 from adapter_agent.store import Store
 from adapter_api.checkpoint import ATTEMPTS, CheckpointIndex
@@ -116,14 +116,14 @@ def _without_deleted(current: CheckpointIndex, now: datetime) -> CheckpointIndex
 
 _TRACE = re.compile(
     rf"{ATTEMPTS}([0-9]{{1,18}})(\.json|/intent|/index-[0-9]{{1,18}}\.json|/uploads/[0-9a-f]{{16}}\.json)"
-    rf"|{index.PROBE}([0-9]{{1,18}})-[0-9a-f]{{32}}"
+    rf"|{probe.PREFIX}([0-9]{{1,18}})-[0-9a-f]{{32}}(?:-[0-9]{{1,2}}|-parts)?"
 )
 """Names that no other program gives; and indexes of attempts, which the own one has replaced, where there are no conditions."""
 
 
 def _remove_traces(store: Store, claim: Claim) -> None:
     """What older attempts said, tried and left open; a newer one's probe is none of ours, and must not go under its hands."""
-    found = [matched for prefix in (ATTEMPTS, index.PROBE) for facts in store.list(prefix) if (matched := _TRACE.fullmatch(facts.key))]  # fmt: skip
+    found = [matched for prefix in (ATTEMPTS, probe.PREFIX) for facts in store.list(prefix) if (matched := _TRACE.fullmatch(facts.key))]  # fmt: skip
     older = [matched for matched in found if int(matched[1] or matched[3]) < claim.attempt]
     uploads = {matched[0]: int(matched[1]) for matched in older if "/uploads/" in matched[0]}
     for attempt in sorted(set(uploads.values())):

@@ -2,25 +2,30 @@
 
 import logging
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from adapter_agent.errors import StorageError
 from adapter_agent.report import Report
 
-CLIENT_TIMEOUT_SECONDS = 5
-"""A client that sends nothing for so long is cut off."""
+REQUEST_SECONDS = 10.0
+"""From the connection to the end of the reply: whoever takes longer, however busily, is cut off."""
+MAX_CLIENTS = 32
+"""At once; more are turned away. Descriptors that slow clients take are missing where checkpoints go up."""
 
 log = logging.getLogger(__name__)
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 64
 
     def __init__(self, host: str, port: int, report: Report) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -28,6 +33,7 @@ class _Server(ThreadingHTTPServer):
             "/progress": ("application/json", lambda: report.progress().model_dump_json().encode()),
             "/metrics": (CONTENT_TYPE_LATEST, report.metrics),
         }
+        self._free = threading.BoundedSemaphore(MAX_CLIENTS)
         super().__init__((host, port), _Handler)
 
     def server_bind(self) -> None:
@@ -36,9 +42,39 @@ class _Server(ThreadingHTTPServer):
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """On a thread of its own, if there is one left."""
+        if self._free.acquire(blocking=False):
+            try:
+                super().process_request(request, client_address)
+            except RuntimeError:  # no thread can be started
+                self._free.release()
+                raise
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Until it is answered, or its time is over."""
+        limit = threading.Timer(REQUEST_SECONDS, self._cut_off, args=(request,))
+        limit.daemon = True
+        limit.start()
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            limit.cancel()
+            self._free.release()
+
+    def _cut_off(self, request: socket.socket) -> None:
+        with suppress(OSError):  # it has been closed this very moment
+            request.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - as the base class has it
+        """Of a client that has gone, or was cut off."""
+        log.debug("a client of /progress and /metrics was not answered: %s", sys.exception())
+
 
 class _Handler(BaseHTTPRequestHandler):
-    timeout = CLIENT_TIMEOUT_SECONDS
+    timeout = REQUEST_SECONDS
     server: _Server
 
     def do_GET(self) -> None:

@@ -43,6 +43,8 @@ class Start(ResourceModel):
     """None: from the beginning."""
     exported: CheckpointManifest | None = None
     """What the source holds, where it is no run's output but a folder that stands alone."""
+    checksums_ignored: bool = False
+    """Whether the store was seen to take a body whose checksum was wrong: what is sent is then compared another way."""
     warning: str | None = None
     """Why the attempt starts from an older checkpoint than the newest committed one."""
 

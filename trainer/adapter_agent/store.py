@@ -2,41 +2,52 @@
 
 import base64
 import hashlib
-import os
+import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from boto3.session import Session
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
+from adapter_agent import clients
+from adapter_agent.answers import LIBRARY_ERRORS, explain
+from adapter_agent.clients import ATTEMPTS, CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS
 from adapter_agent.connections import Connections
+from adapter_agent.dialect import PLAIN, Dialect
 from adapter_agent.direct_content import DirectReceiver
-from adapter_agent.errors import BucketMissing, Damaged, EndpointUnreachable, ObjectMissing, explain
+from adapter_agent.errors import (
+    BucketMissing,
+    Damaged,
+    EndpointUnreachable,
+    NotAStore,
+    NotModified,
+    ObjectMissing,
+    StorageError,
+    TooLarge,
+    Unsupported,
+)
 from adapter_agent.file_body import DirectSender
-from adapter_agent.proxies import is_loopback
+from adapter_agent.pace import TOO_SLOW, watched
 from adapter_api.base import split_s3_uri
-from adapter_api.launch import CREDENTIALS_FOLDER
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef, CopySourceTypeDef
 
 MAX_DOCUMENT_BYTES = 64 * 2**20
-"""Largest object that is read into memory as a whole: an index or a manifest, never a tensor."""
-CONNECT_TIMEOUT_SECONDS = 4
-READ_TIMEOUT_SECONDS = 60
-ATTEMPTS = 3
-"""Tries of one request. With the connect timeout it keeps the report of a dead endpoint within 15 seconds."""
-MAX_CONNECTIONS = 16
+"""Largest object that is read into memory as a whole, an index or a manifest, never a tensor; and that is written so."""
 _DELETE_BATCH = 1000
 MAX_COPY_BYTES = 5 * 2**30
 """AWS copies no more with one request."""
+_CHUNK = 64 * 2**10
+_MD5 = re.compile(r'"?([0-9a-f]{32})"?')
+_TORN_SECONDS = 0.05
+"""Before a document is read again whose ETag is not of its content."""
 
 
 @dataclass(frozen=True)
@@ -55,58 +66,18 @@ class ObjectFacts:
         return not self.key or self.key.endswith("/")
 
 
+class _BrokenOff(EndpointUnreachable):
+    """The reading of an answer ended before the answer did."""
+
+
+def _may_belong_together(body: bytes, etag: str) -> bool:
+    matched = _MD5.fullmatch(etag)
+    return matched is None or matched[1] == hashlib.md5(body, usedforsecurity=False).hexdigest()
+
+
 def checksum(body: bytes) -> str:
     """SHA-256 in the spelling of S3's checksum headers."""
     return base64.b64encode(hashlib.sha256(body).digest()).decode()
-
-
-# Only the client's plain calls are used, here and in transfer.py, never boto3's transfer manager: it takes no conditions,
-# and where the CRT library is installed it may ignore the endpoint (boto3's preferred_transfer_client).
-def _client(
-    session: Session, endpoint_url: str | None, region: str | None, conditional: bool, read_timeout: float,  # noqa: FBT001
-    attempts: int, *, sign_payloads: bool = True,
-) -> "S3Client":  # fmt: skip
-    client = session.client(
-        "s3",
-        endpoint_url=endpoint_url,
-        # Without one in the job or the environment: S3-compatible stores need some region to sign for.
-        region_name=region or session.region_name or "us-east-1",
-        config=Config(
-            connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            read_timeout=read_timeout,
-            retries={"mode": "standard", "total_max_attempts": attempts},
-            max_pool_connections=MAX_CONNECTIONS,
-            proxies={} if endpoint_url is not None and is_loopback(endpoint_url) else None,
-            s3={
-                "addressing_style": "path" if endpoint_url else "auto",
-                **({} if sign_payloads else {"payload_signing_enabled": False}),
-            },
-            # Automatic checksums travel as trailers, which several S3-compatible stores refuse; ours are explicit.
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-        ),
-    )
-    if not conditional:
-        # A store may refuse what it does not know, and a condition that is ignored is better not sent.
-        for operation in ("PutObject", "CompleteMultipartUpload"):
-            client.meta.events.register(f"before-parameter-build.s3.{operation}", _remove_conditions)
-    return client
-
-
-def _remove_conditions(params: dict[str, object], **_: object) -> None:
-    for name in ("IfNoneMatch", "IfMatch"):
-        params.pop(name, None)
-
-
-CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-
-
-def _mounted(folder: Path) -> list[str | None]:
-    """What a Secret that is mounted at `folder` says now; nothing where none is mounted."""
-    # Kubernetes replaces all files of a Secret at once, by a link: those of two versions do not mix.
-    folder = (folder / "..data").resolve() if (folder / "..data").exists() else folder
-    files = (folder / name for name in CREDENTIALS)
-    return [file.read_text(encoding="utf-8").strip() or None if file.is_file() else None for file in files]
 
 
 class Store:
@@ -117,22 +88,43 @@ class Store:
 
     def __init__(
         self, uri: str, session: Session, endpoint_url: str | None, region: str | None,
-        new_session: Callable[[], Session] | None = None, *, conditional: bool = True,
+        new_session: Callable[[], Session] | None = None, *, conditional: bool = True, dialect: Dialect = PLAIN,
     ) -> None:  # fmt: skip
         self.uri = uri.rstrip("/")
+        self.dialect = dialect
         self.conditional = conditional
         """Whether conditions are sent; False for a store that has none, and where writers keep to places of their own."""
         self.last_number: int | None = None
         """Of the last index that this process has written, where there are no conditions."""
+        self.parsed: dict[str, tuple[str, Any]] = {}
+        """Documents as they were read last: key -> ETag, and what was made of it."""
         self.bucket, self.prefix = split_s3_uri(self.uri)
         self._place = endpoint_url, region
         self._new_session = new_session
         self._use(session)
 
     def _use(self, session: Session) -> None:
-        self._open = partial(_client, session, *self._place, self.conditional)
-        self.client = self._open(READ_TIMEOUT_SECONDS, ATTEMPTS)
+        self._session = session
+        self.client = self._open()
         self.__dict__.pop("data_client", None)
+
+    @property
+    def _open(self) -> "partial[S3Client]":
+        return partial(clients.open_client, self._session, *self._place, self.dialect, self.conditional)
+
+    @contextmanager
+    def racing_client(self, connections: int, read_timeout: float, attempts: int) -> "Iterator[S3Client]":
+        """A client of its own inside the block, for so many requests at once."""
+        client = self._open(read_timeout, attempts, connections=connections)
+        try:
+            yield client
+        finally:
+            client.close()
+
+    def compare_etags(self) -> None:
+        """From now on digests travel as MD5: this store takes bodies whose checksum is wrong."""
+        self.dialect = replace(self.dialect, checksums="MD5")
+        self._use(self._session)
 
     @cached_property
     def data_client(self) -> "S3Client":
@@ -140,7 +132,7 @@ class Store:
 
         Without TLS the SDK would hash each body once more for its signature. Documents, which hold the digests, are signed.
         """
-        client = self._open(READ_TIMEOUT_SECONDS, ATTEMPTS, sign_payloads=False)
+        client = self._open(sign_payloads=False)
         connections = Connections(CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS)
         DirectSender.serve(client, connections)
         DirectReceiver.serve(client, connections)
@@ -155,22 +147,17 @@ class Store:
         variables: str = "",
         *,
         conditional: bool = True,
+        dialect: Dialect = PLAIN,
     ) -> "Store":
         """A store at `uri`; sends nothing yet.
 
         Credentials come from a mounted Secret or the usual AWS environment, as they are now; or from variables with the
         prefix `variables`, if there are such.
         """
-
-        def new_session() -> Session:
-            # Not boto3's default session, which remembers the credentials that it found first.
-            own = (os.environ.get(f"{variables}{name}") or None for name in CREDENTIALS)
-            key, secret, token = own if variables else _mounted(Path(CREDENTIALS_FOLDER))
-            return Session(key, secret, token)
-
+        new_session = clients.sessions(variables)
         try:
-            return cls(uri, new_session(), endpoint_url, region, new_session, conditional=conditional)
-        except BotoCoreError as error:
+            return cls(uri, new_session(), endpoint_url, region, new_session, conditional=conditional, dialect=dialect)
+        except (BotoCoreError, ValueError) as error:
             raise explain(error, uri, endpoint_url or "AWS") from error
 
     def renew_credentials(self) -> None:
@@ -200,8 +187,8 @@ class Store:
         """Turns the SDK's errors inside the block into ours, naming `key`."""
         try:
             yield
-        except (BotoCoreError, ClientError) as error:
-            raise explain(error, self.uri_of(key) if key else self.uri, self.endpoint) from error
+        except LIBRARY_ERRORS as error:
+            raise explain(error, self.uri_of(key) if key else self.uri, self.endpoint, self.bucket) from error
 
     def check(self) -> None:
         """Asks whether the bucket is there and may be read, and gives up within about 15 seconds."""
@@ -228,24 +215,74 @@ class Store:
         Raises:
             ObjectMissing: there is none.
             Damaged: larger than MAX_DOCUMENT_BYTES.
-            EndpointUnreachable: no answer, or one that broke off each time.
+            EndpointUnreachable: no answer, or one that broke off each time, or came too slowly.
         """
+        return self._get(key, {})
+
+    def get_if_changed(self, key: str, etag: str) -> tuple[bytes, str] | None:
+        """The same; None while the object is the one whose ETag is `etag`."""
+        try:
+            return self._get(key, {"IfNoneMatch": etag})
+        except NotModified:
+            return None
+
+    def _get(self, key: str, condition: dict[str, str]) -> tuple[bytes, str]:
+        """Content and ETag of one and the same object.
+
+        While one is replaced, some stores (versitygw 1.8 over a file system) answer with the content of one and the ETag of
+        the other: a change under that ETag would undo another one. Where ETags are not the content's MD5, as with keys of a
+        key management service, the same answer comes twice.
+        """
+        before: tuple[bytes, str] | None = None
+        while True:
+            read = self._get_persistently(key, condition)
+            if read == before or _may_belong_together(*read):
+                return read
+            before = read
+            time.sleep(_TORN_SECONDS)
+
+    def _get_persistently(self, key: str, condition: dict[str, str]) -> tuple[bytes, str]:
+        tries = 0
+        while True:
+            try:
+                return self._get_once(key, condition)
+            except _BrokenOff:
+                # The SDK repeats requests, but not the reading of what they return.
+                tries += 1
+                if tries == ATTEMPTS:
+                    raise
+
+    def _get_once(self, key: str, condition: dict[str, str]) -> tuple[bytes, str]:
         with self.naming(key):
-            tries = 0
-            while True:
-                answer = self.client.get_object(Bucket=self.bucket, Key=self.full_key(key))
-                with answer["Body"] as stream:
-                    if answer["ContentLength"] > MAX_DOCUMENT_BYTES:
-                        raise Damaged(
-                            f"{self.uri_of(key)}: {answer['ContentLength']} bytes are too many for a document"
-                        )
-                    try:
-                        return stream.read(), answer["ETag"]
-                    except (BotoCoreError, HTTPError) as error:
-                        # The SDK repeats requests, but not the reading of what they return.
-                        tries += 1
-                        if tries == ATTEMPTS:
-                            raise EndpointUnreachable(f"{self.uri_of(key)} at {self.endpoint}: {error}") from error
+            answer: Any = self.client.get_object(Bucket=self.bucket, Key=self.full_key(key), **condition)  # type: ignore[arg-type]
+            etag = self.etag(answer, key)
+            body = answer[
+                "Body"
+            ]  # which compares what it reads with the length that was announced; its stream does not
+            with body as stream, watched(stream) as pace:
+                chunks, size = [], 0
+                try:
+                    while size <= MAX_DOCUMENT_BYTES and (chunk := body.read(_CHUNK)):
+                        chunks.append(chunk)
+                        size += len(chunk)
+                        pace.came(len(chunk))
+                except (BotoCoreError, HTTPError, OSError) as error:
+                    reason = TOO_SLOW if pace.was_too_slow else error
+                    raise _BrokenOff(f"{self.uri_of(key)} at {self.endpoint}: {reason}") from error
+                if pace.was_too_slow:
+                    raise _BrokenOff(f"{self.uri_of(key)} at {self.endpoint}: {TOO_SLOW}")
+            if size > MAX_DOCUMENT_BYTES:
+                raise Damaged(f"{self.uri_of(key)}: more than {MAX_DOCUMENT_BYTES} bytes are too many for a document")
+            return b"".join(chunks), etag
+
+    def etag(self, answer: Mapping[str, Any], key: str) -> str:
+        """The ETag in an answer, which every store gives."""
+        if "ETag" not in answer:
+            raise NotAStore(
+                f"{self.uri_of(key)} at {self.endpoint}: what answers is no S3 store: its reply has no ETag; check the "
+                "endpoint URL, and proxies between"
+            )
+        return str(answer["ETag"])
 
     def head(self, key: str) -> ObjectFacts | None:
         """Size, ETag and metadata of an object; None where there is none."""
@@ -256,14 +293,20 @@ class Store:
             return None
         # Header names have no case, and proxies write them as they like: Go's has "Sha256" for "sha256".
         metadata = {name.lower(): value for name, value in answer["Metadata"].items()}
-        return ObjectFacts(key, answer["ContentLength"], answer["ETag"], metadata)
+        etag = self.etag(answer, key)
+        size = answer.get("ContentLength")
+        return ObjectFacts(key, self._listed_size(key) if size is None else size, etag, metadata)
+
+    def _listed_size(self, key: str) -> int:
+        """Where a proxy takes the length out of the reply to a HEAD."""
+        found = next((facts.size for facts in self.list(key) if facts.key == key), None)
+        if found is None:
+            raise ObjectMissing(f"{self.uri_of(key)} at {self.endpoint}: does not exist")
+        return found
 
     def put(self, key: str, body: bytes) -> str:
         """Writes an object whatever is there; returns its ETag."""
-        with self.naming(key):
-            return self.client.put_object(
-                Bucket=self.bucket, Key=self.full_key(key), Body=body, ChecksumSHA256=checksum(body)
-            )["ETag"]
+        return self._put(key, body, None, {})
 
     def put_if_absent(self, key: str, body: bytes, metadata: Mapping[str, str] | None = None) -> str:
         """Creates an object; returns its ETag.
@@ -271,11 +314,7 @@ class Store:
         Raises:
             PreconditionFailed: one is there already, which may be this one after a lost reply.
         """
-        with self.naming(key):
-            return self.client.put_object(
-                Bucket=self.bucket, Key=self.full_key(key), Body=body, ChecksumSHA256=checksum(body),
-                Metadata=metadata or {}, IfNoneMatch="*",
-            )["ETag"]  # fmt: skip
+        return self._put(key, body, metadata, {"IfNoneMatch": "*"})
 
     def replace_if_match(self, key: str, body: bytes, etag: str, metadata: Mapping[str, str] | None = None) -> str:
         """Replaces the object whose ETag is `etag`; returns the new ETag.
@@ -283,11 +322,20 @@ class Store:
         Raises:
             PreconditionFailed: another object is there now, which may be this one after a lost reply.
         """
+        return self._put(key, body, metadata, {"IfMatch": etag})
+
+    def _put(self, key: str, body: bytes, metadata: Mapping[str, str] | None, condition: dict[str, str]) -> str:
+        if len(body) > MAX_DOCUMENT_BYTES:
+            raise TooLarge(
+                f"{self.uri_of(key)}: {len(body)} bytes are more than readers accept ({MAX_DOCUMENT_BYTES}); keep fewer "
+                "checkpoints (checkpoint.keep_last), or fewer files in each"
+            )
         with self.naming(key):
-            return self.client.put_object(
+            answer = self.client.put_object(
                 Bucket=self.bucket, Key=self.full_key(key), Body=body, ChecksumSHA256=checksum(body),
-                Metadata=metadata or {}, IfMatch=etag,
-            )["ETag"]  # fmt: skip
+                Metadata=metadata or {}, **condition,  # type: ignore[arg-type]
+            )  # fmt: skip
+        return self.etag(answer, key)
 
     def list(self, prefix: str = "") -> Iterator[ObjectFacts]:
         """Every object whose key starts with `prefix`."""
@@ -296,6 +344,7 @@ class Store:
             start += "" if start.endswith("/") else "/"
         with self.naming(prefix):
             for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=start):
+                self._refuse_cut(page)
                 for entry in page.get("Contents", ()):
                     key = entry["Key"].removeprefix(f"{self.prefix}/" if self.prefix else "")
                     yield ObjectFacts(key, entry["Size"], entry["ETag"])
@@ -310,15 +359,33 @@ class Store:
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=start, Delimiter="/")
         with self.naming(""):
             for page in pages:
+                self._refuse_cut(page)
                 for entry in page.get("CommonPrefixes", ()):
                     yield entry["Prefix"].removeprefix(start).rstrip("/")
+
+    def _refuse_cut(self, page: Mapping[str, Any]) -> None:
+        """The SDK takes a page without a token for the last one, whatever it says."""
+        if page.get("IsTruncated") and not page.get("NextContinuationToken"):
+            raise Unsupported(
+                f"{self.uri} at {self.endpoint}: the store lists no more than the first objects (it knows no ListObjectsV2); "
+                "use one that does"
+            )
 
     def copy(self, source: str, target: str, size: int) -> None:
         """Copies an object of `size` bytes within the store, whatever is in its place there.
 
         Raises:
             ObjectMissing: there is no source.
+            StorageError: the store says that it has copied it, and has not.
         """
+        self._copy(source, target, size)
+        copied = self.head(target)
+        if copied is None or copied.size != size:
+            raise StorageError(
+                f"{self.uri_of(target)} at {self.endpoint}: the store says that it has copied {source}, and has not"
+            )
+
+    def _copy(self, source: str, target: str, size: int) -> None:
         place: CopySourceTypeDef = {"Bucket": self.bucket, "Key": self.full_key(source)}
         bucket, key = self.bucket, self.full_key(target)
         with self.naming(source):
@@ -332,7 +399,7 @@ class Store:
                     Bucket=bucket, Key=key, UploadId=upload_id, PartNumber=number, CopySource=place,
                     CopySourceRange=f"bytes={first}-{min(first + MAX_COPY_BYTES, size) - 1}",
                 )["CopyPartResult"]  # fmt: skip
-                parts.append({"PartNumber": number, "ETag": copied["ETag"]})
+                parts.append({"PartNumber": number, "ETag": self.etag(copied, target)})
             self.client.complete_multipart_upload(
                 Bucket=bucket, Key=key, UploadId=upload_id, MultipartUpload={"Parts": parts}
             )
@@ -347,7 +414,8 @@ class Store:
                     Delete={"Objects": [{"Key": self.full_key(key)} for key in batch], "Quiet": True},
                 )
                 for fault in answer.get("Errors", ()):
-                    raise ClientError({"Error": {"Code": fault["Code"], "Message": fault["Message"]}}, "DeleteObjects")
+                    said = {"Code": fault.get("Code", ""), "Message": fault.get("Message", "")}
+                    raise ClientError({"Error": said}, "DeleteObjects")
 
     def abort_upload(self, key: str, upload_id: str) -> None:
         """Ends a multipart upload, whose parts are stored, and paid, unseen; one that has ended already is no error."""

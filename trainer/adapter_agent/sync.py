@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from types import FrameType
@@ -19,6 +19,7 @@ from adapter_agent.options import SyncOptions
 from adapter_agent.pipeline import Pipeline
 from adapter_agent.report import Report
 from adapter_agent.serve import serving
+from adapter_agent.store import Store
 from adapter_api.progress import ExitCode
 
 POLL_SECONDS = 0.2
@@ -37,20 +38,32 @@ def sync(options: SyncOptions) -> ExitCode:
         options.folders.output.mkdir(parents=True, exist_ok=True)
         begun = start.required(options.folders, options.attempt)
         store = options.output.connect()
+        cache = None if options.cache is None else options.cache.connect()
+        stores = [store, *([] if cache is None else [cache])]
+        if begun.checksums_ignored:
+            for each in stores:
+                each.compare_etags()
         report = Report(options.folders.output, store.uri, begun.warning)
         extras = Extras(store, options.folders.output, options.attempt, options.node, report.sent)
         encodings = None
-        if options.cache is not None:
-            encodings = Exchange(options.cache.connect(), options.folders.cache, options.folders.agent, report.sent)
+        if cache is not None:
+            encodings = Exchange(cache, options.folders.cache, options.folders.agent, report.sent)
         pipeline = Pipeline(store, begun, options, report, extras, lambda: datetime.now(UTC), encodings)
         with serving(*options.listen, report) as url, _Stop(options.drain_seconds, pipeline.describe_rest) as stop:
             address = f'{{"url": "{url}"}}\n'
             local.write_whole(options.folders.agent / "address.json", address.encode())
             log.info("serving %s/progress and %s/metrics", url, url)
-            _loop(pipeline, report, stop, store.renew_credentials)
+            _loop(pipeline, report, stop, lambda: _renew(stores))
     except OSError as error:
         raise disk_error(error, f"syncing {options.folders.output}") from error
     return ExitCode.COMPLETE
+
+
+def _renew(stores: Iterable[Store]) -> None:
+    """Whichever of them was refused: all have the same credentials."""
+    for store in stores:
+        with suppress(StorageError):
+            store.renew_credentials()
 
 
 def _loop(pipeline: Pipeline, report: Report, stop: "_Stop", renew_credentials: Callable[[], None]) -> None:
@@ -67,8 +80,7 @@ def _loop(pipeline: Pipeline, report: Report, stop: "_Stop", renew_credentials: 
             log.warning("training goes on; the upload is tried again: %s", problem)
             report.failed(str(problem))
             if isinstance(problem, CredentialsRefused):
-                with suppress(StorageError):
-                    renew_credentials()
+                renew_credentials()
             stop.wait(next(retries), draining=draining)
             continue
         report.recovered()

@@ -7,7 +7,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from tests.agent.support.seaweed import BUCKET
@@ -25,21 +25,27 @@ class Request:
     """Of the request among those that a test counts."""
     first: int = 0
     """Where the range begins that is asked for."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Names in lower case."""
 
 
 REFUSALS = {
-    "slow_down": (503, "SlowDown"),
-    "expired": (400, "ExpiredToken"),
-    "unknown_key": (403, "InvalidAccessKeyId"),
+    "slow_down": (503, "SlowDown", "said by the proxy"),
+    "expired": (400, "ExpiredToken", "said by the proxy"),
+    "unknown_key": (403, "InvalidAccessKeyId", "said by the proxy"),
+    "denied": (403, "AccessDenied", "said by the proxy"),
+    "changed": (412, "PreconditionFailed", "said by the proxy"),
+    "not_implemented": (501, "NotImplemented", "A header you provided implies functionality that is not implemented"),
+    "unsupported_header": (400, "InvalidArgument", "Unsupported header received for this API call"),
 }
-"""Verdict -> status and code that the store would answer with."""
+"""Verdict -> status, code and message that a store would answer with."""
 STALL_SECONDS = 2.0
 
 
 class Proxy:
     """Stands before the store. `rule` says of each request what happens to it.
 
-    pass; hang; lose_before or lose (the reply); accept falsely; a key of REFUSALS; stall, and then pass; of the reply's
+    pass; without_length (of the body); trickle (it); hang; lose_before or lose (the reply); accept falsely; a key of REFUSALS; stall, and then pass; of the reply's
     body: cut it in two, reset the connection in its middle, or flip one of its bits.
     """
 
@@ -47,10 +53,18 @@ class Proxy:
         self.rule: Callable[[Request], str] = lambda _: "pass"
         self.after: Callable[[Request], None] = lambda _: None
         """Called when the store has answered, before the reply goes on."""
+        self.seen: Callable[[Request, int, bytes], None] = lambda _request, _status, _body: None
+        """Called with the status and the body of each reply that goes on."""
         self.headers: Headers = lambda _method, _path, headers, _body: headers
         """What the store gets to see of a request's headers."""
         self.spell: Callable[[str], str] = lambda name: name
         """How the names of a reply's headers are written."""
+        self.bodies = {"web_page": b"<!DOCTYPE html><html><body><p>Welcome<br></body></html>"}
+        """Verdict -> what is answered with 200, whatever was asked."""
+        self.etags: dict[str, str] = {}
+        """Verdict -> ETag of the object that is said to have been written."""
+        self.replies: dict[str, str] = {}
+        """Header of a reply, in lower case -> what is said instead."""
         self.log: list[Request] = []
         self.chance = random.Random(1)
         self.hanging = threading.Event()
@@ -65,7 +79,8 @@ class Proxy:
                 path, _, query = self.path.partition("?")
                 key = path.removeprefix(f"/{BUCKET}/")
                 first = (self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")[0]
-                request = Request(self.command, key, query, body, first=int(first))
+                given = {name.lower(): value for name, value in self.headers.items()}
+                request = Request(self.command, key, query, body, first=int(first), headers=given)
                 proxy.log.append(request)
                 verdict = proxy.rule(request)
                 if verdict == "hang":
@@ -80,16 +95,24 @@ class Proxy:
                 if verdict == "stall":
                     time.sleep(STALL_SECONDS)
                 if verdict in REFUSALS:
-                    status, code = REFUSALS[verdict]
-                    said = f"<Error><Code>{code}</Code><Message>said by the proxy</Message></Error>".encode()
+                    status, code, words = REFUSALS[verdict]
+                    said = f"<Error><Code>{code}</Code><Message>{words}</Message></Error>".encode()
                     self.send_response(status)
                     self.send_header("Content-Length", str(len(said)))
                     self.end_headers()
                     self.wfile.write(said)
                     return
-                if verdict == "accept":
+                if verdict in proxy.bodies:
                     self.send_response(200)
-                    self.send_header("ETag", '"0123"')
+                    self.send_header("Content-Type", "text/html" if verdict == "web_page" else "application/xml")
+                    self.send_header("Content-Length", str(len(proxy.bodies[verdict])))
+                    self.end_headers()
+                    if self.command != "HEAD":
+                        self.wfile.write(proxy.bodies[verdict])
+                    return
+                if verdict == "accept" or verdict in proxy.etags:
+                    self.send_response(200)
+                    self.send_header("ETag", proxy.etags.get(verdict, '"0123"'))
                     self.send_header("Content-Length", "0")
                     self.end_headers()
                     return
@@ -104,14 +127,26 @@ class Proxy:
                     self.close_connection = True
                     self.connection.shutdown(socket.SHUT_RDWR)
                     return
+                proxy.seen(request, reply.status, content)
                 self.pass_on(verdict, reply.status, reply.getheaders(), content)
 
             def pass_on(self, verdict: str, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
                 self.send_response(status)
+                dropped = {"connection", "transfer-encoding", "date", "server"}
+                if verdict == "without_length":
+                    dropped |= {"content-length"}
+                    self.close_connection = True
                 for name, value in headers:
-                    if name.lower() not in {"connection", "transfer-encoding", "date", "server"}:
-                        self.send_header(proxy.spell(name), value)
+                    if name.lower() not in dropped:
+                        self.send_header(proxy.spell(name), proxy.replies.get(name.lower(), value))
                 self.end_headers()
+                if verdict == "trickle":
+                    self.close_connection = True
+                    for at in range(len(content)):
+                        self.wfile.write(content[at : at + 1])
+                        if proxy._released.wait(0.05):
+                            return
+                    return
                 if verdict in {"cut", "reset"}:
                     self.wfile.write(content[: len(content) // 2])
                     self.close_connection = True
