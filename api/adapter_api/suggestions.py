@@ -1,7 +1,7 @@
 """PURE: a field that a model does not have -> the one that was probably meant, or the place where it is one."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
 from pydantic import BaseModel
@@ -37,25 +37,42 @@ def unknown_field(model: type[BaseModel], location: Sequence[str | int]) -> str:
         return UNKNOWN
     fields = fields_of(model)
     here = _place(fields, location[:-1])
-    siblings = {_plain(field.name): field.name for field in fields if field.parent == here}
     wanted = _OTHERS.get(_plain(name), name)
+    siblings = {_plain(field.name): field.name for field in fields if field.parent == here}
+    elsewhere = {_plain(field.name): field.name for field in fields if not field.path.startswith("status.")}
     if (same := siblings.get(_plain(wanted))) is not None:
         return _meant(same)
-    if (limits := _limits(fields)) is not None:
-        if _RESOURCES.fullmatch(name):
-            return f"{NOT_A_FIELD}; it belongs under {limits}"
-        if _plain(name) in _GPUS:
-            return f"{NOT_A_FIELD}; ask for GPUs under {limits}, such as nvidia.com/gpu"
-    if len(_plain(wanted)) >= _TELLING and (longer := [each for each in siblings if _plain(wanted) in each]):
-        return _meant(siblings[longer[0]])
-    elsewhere = {_plain(field.name): field.name for field in fields if not field.path.startswith("status.")}
+    if (resource := _resource(fields, name)) is not None:
+        return resource
+    if (longer := _longer(_plain(wanted), siblings)) is not None:
+        return _meant(longer)
     if (same := elsewhere.get(_plain(wanted))) is not None:
         return _belongs(fields, here, same, as_written=same == name)
-    if near := get_close_matches(_plain(wanted), siblings, n=1, cutoff=_NEAR):
+    return _misspelt(fields, here, _plain(wanted), siblings, elsewhere)
+
+
+def _misspelt(
+    fields: Iterable[FieldText], here: str, wanted: str, siblings: Mapping[str, str], elsewhere: Mapping[str, str]
+) -> str:
+    if near := get_close_matches(wanted, siblings, n=1, cutoff=_NEAR):
         return _meant(siblings[near[0]])
-    if near := get_close_matches(_plain(wanted), elsewhere, n=1, cutoff=_VERY_NEAR):
+    if near := get_close_matches(wanted, elsewhere, n=1, cutoff=_VERY_NEAR):
         return _belongs(fields, here, elsewhere[near[0]], as_written=False)
     return UNKNOWN
+
+
+def _longer(wanted: str, siblings: Mapping[str, str]) -> str | None:
+    """A name in the same place that contains the one that was written."""
+    return next((siblings[each] for each in siblings if len(wanted) >= _TELLING and wanted in each), None)
+
+
+def _resource(fields: Iterable[FieldText], name: str) -> str | None:
+    limits = next((field.path for field in fields if field.path.endswith("resources.limits")), None)
+    if limits is None:
+        return None
+    if _RESOURCES.fullmatch(name):
+        return f"{NOT_A_FIELD}; it belongs under {limits}"
+    return f"{NOT_A_FIELD}; ask for GPUs under {limits}, such as nvidia.com/gpu" if _plain(name) in _GPUS else None
 
 
 def _meant(name: str) -> str:
@@ -83,10 +100,6 @@ def _common(one: str, other: str) -> int:
             break
         count += 1
     return count
-
-
-def _limits(fields: Iterable[FieldText]) -> str | None:
-    return next((field.path for field in fields if field.path.endswith("resources.limits")), None)
 
 
 def _place(fields: Iterable[FieldText], location: Sequence[str | int]) -> str:

@@ -38,10 +38,13 @@ _UNITS = {
     "requests": "Kubernetes quantities", "percent": "%", "goodputPercent": "%",
 }  # fmt: skip
 _WITHOUT = frozenset(
-    "learning_rate dropout rank alpha scaling_factor scale beta_start beta_end max_ratio betas weight_decay eps d_coef "
-    "clip_threshold max_grad_norm min_snr_gamma offset_noise decay guidance_scale adapter_scales seed rows generation "
-    "observedGeneration attempt loss metrics node exitCode".split()
-)
+    {
+        "learning_rate", "dropout", "rank", "alpha", "scaling_factor", "scale", "beta_start", "beta_end",
+        "max_ratio", "betas", "weight_decay", "eps", "d_coef", "clip_threshold", "max_grad_norm", "min_snr_gamma",
+        "offset_noise", "decay", "guidance_scale", "adapter_scales", "seed", "rows", "generation",
+        "observedGeneration", "attempt", "loss", "metrics", "node", "exitCode",
+    }
+)  # fmt: skip
 """Numbers that count nothing: rates, shares, weights, ordinals."""
 
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ EMBEDDINGS = (".npy", ".safetensors")
 REFERENCES = frozenset({"reference", "references", "ref", "refs"})
 """Folders that hold reference pictures, each of the name of the picture that it is for."""
 MAX_CLASSES = 1000
+FEW = 4
+"""Samples up to which labels may all be different."""
+EXAMPLES = 8
 SIZED = 500
 """Pictures whose sizes are read."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
-_NUMBERS = re.compile(r"\s*[-+0-9.eE]+(?:[\s,]+[-+0-9.eE]+)*\s*")
 
 Record = dict[str, Any]
 """One sample: `image`, `caption`, and its other values by column."""
@@ -129,17 +132,17 @@ def _of_table(root: Path, name: str) -> DataFolder:
         raise refusal(f"{root / name}: cannot be read as UTF-8 text: {error}") from None
     ending = Path(name).suffix.lower()
     try:
-        records = {".csv": _csv, ".jsonl": _jsonl}.get(ending, _pairs)(text, root)
+        records = {".csv": _csv, ".jsonl": _jsonl}.get(ending, _pairs)(text)
     except (ValueError, csv.Error, RecursionError) as error:
         raise refusal(f"{root / name}: {error}") from None
     if not records:
         raise refusal(f"{root / name}: holds no sample")
-    if "image" not in records[0]:
+    if any("image" not in record for record in records):
         raise refusal(f"{root / name}: has no column image (or file_name): the path of each sample's picture")
     is_new = any("caption" not in record for record in records)
     columns, ignored = [], []
     for column in [key for key in records[0] if key not in {"image", "caption"}]:
-        found = _column(column, [record.get(column) for record in records], root)
+        found = _column(column, [record.get(column) for record in records])
         if isinstance(found, str):
             ignored.append(f"{column}: {found}")
             continue
@@ -157,7 +160,7 @@ def _of_table(root: Path, name: str) -> DataFolder:
     )  # fmt: skip
 
 
-def _pairs(text: str, root: Path) -> list[Record]:
+def _pairs(text: str) -> list[Record]:
     lines = [line.split("\t") for line in text.splitlines() if line.strip()]
     counts = {len(fields) for fields in lines}
     if len(counts) > 1 or counts & {1}:
@@ -165,21 +168,21 @@ def _pairs(text: str, root: Path) -> list[Record]:
     names = ["image", "caption"]
     seen: dict[str, int] = {}
     for index in range(2, min(counts, default=2)):
-        found = _column("field", [fields[index] for fields in lines], root)
+        found = _column("field", [fields[index] for fields in lines])
         kind = "text" if isinstance(found, str) else found.kind
         seen[kind] = seen.get(kind, 0) + 1
         names.append(kind if seen[kind] == 1 else f"{kind}{seen[kind]}")
     return [dict(zip(names, fields, strict=True)) for fields in lines]
 
 
-def _csv(text: str, _: Path) -> list[Record]:
+def _csv(text: str) -> list[Record]:
     header, *rows = [row for row in csv.reader(io.StringIO(text), strict=True) if row] or [[]]
     if any(len(row) != len(header) for row in rows):
         raise ValueError(f"every line needs the {len(header)} fields of the header")
     return [dict(zip(_as_ours(header), row, strict=True)) for row in rows]
 
 
-def _jsonl(text: str, _: Path) -> list[Record]:
+def _jsonl(text: str) -> list[Record]:
     records = [json.loads(line) for line in text.splitlines() if line.strip()]
     if not all(isinstance(record, dict) for record in records):
         raise ValueError("every line must be a JSON object")
@@ -191,37 +194,54 @@ def _as_ours(names: list[str]) -> list[str]:
     return [ours.get(name, name) for name in names]
 
 
-def _column(name: str, values: list[Any], root: Path) -> FoundColumn | str:
+def _column(name: str, values: list[Any]) -> FoundColumn | str:
     """What a column holds, or why no condition reads it."""
     if any(value is None or value == "" for value in values):
         return "is empty in some samples"
-    ours = _name(name)
-    examples = tuple({str(value): value for value in values}.values())[:8]
+    examples = tuple({str(value): value for value in values}.values())[:EXAMPLES]
     if all(isinstance(value, list) for value in values):
-        return _vector(ours, values, examples)
+        return _vector(_name(name), values, examples)
     texts = [str(value).strip() for value in values]
     if all(text.isascii() and text.isdigit() and len(text) < 10 for text in texts):
-        width = max(int(text) for text in texts) + 1
-        if width > max(MAX_CLASSES, 2) or len(set(texts)) == len(texts) > 4:
-            return "holds whole numbers of which every sample has its own, so that they are no label"
-        return FoundColumn(ours, "label", width, examples=tuple(int(text) for text in sorted(set(texts), key=int))[:8])
-    if all(_NUMBERS.fullmatch(text) for text in texts):
-        return _vector(ours, [text.replace(",", " ").split() for text in texts], examples)
-    suffixes = {Path(text).suffix.lower() for text in texts}
-    if suffixes <= set(EMBEDDINGS):
-        return FoundColumn(ours, "embedding", examples=examples)
-    if suffixes <= ENDINGS:
-        return FoundColumn(ours, "reference", examples=examples)
+        return _label(_name(name), [int(text) for text in texts])
+    parts = [text.replace(",", " ").split() for text in texts]
+    if all(_is_number(part) for each in parts for part in each):
+        return _vector(_name(name), parts, examples)
+    return _of_texts(_name(name), texts, examples)
+
+
+def _of_texts(name: str, texts: list[str], examples: tuple[Any, ...]) -> FoundColumn | str:
+    endings = {Path(text).suffix.lower() for text in texts}
+    if endings <= set(EMBEDDINGS):
+        return FoundColumn(name, "embedding", examples=examples)
+    if endings <= ENDINGS:
+        return FoundColumn(name, "reference", examples=examples)
     classes = sorted(set(texts))
     if 2 <= len(classes) <= min(MAX_CLASSES, max(2, len(texts) // 2)):
-        return FoundColumn(ours, "label", len(classes), tuple(classes), tuple(range(len(classes)))[:8])
+        return FoundColumn(name, "label", len(classes), tuple(classes))
     return f"holds text such as {texts[0][:40]!r}, which is neither a file nor a class"
+
+
+def _label(name: str, numbers: list[int]) -> FoundColumn | str:
+    width = max(numbers) + 1
+    if width > MAX_CLASSES or len(set(numbers)) == len(numbers) > FEW:
+        return "holds whole numbers, a different one for every sample, so that they are no label"
+    return FoundColumn(name, "label", width)
+
+
+def _is_number(part: Any) -> bool:
+    try:
+        return isfinite(float(part))
+    except (TypeError, ValueError):
+        return False
 
 
 def _vector(name: str, values: list[list[Any]], examples: tuple[Any, ...]) -> FoundColumn | str:
     widths = {len(value) for value in values}
     if len(widths) > 1 or 0 in widths:
-        return "holds vectors of different lengths"
+        return "holds lists of different lengths"
+    if not all(_is_number(part) for value in values for part in value):
+        return "holds lists of what is no number"
     return FoundColumn(name, "vector", widths.pop(), examples=examples)
 
 
@@ -256,6 +276,8 @@ def _of_pictures(root: Path) -> DataFolder:
     samples = [file for file in everything if file.relative_to(root).parts[0].lower() not in REFERENCES]
     if not samples:
         raise refusal(f"--data {root}: holds no picture ({', '.join(sorted(ENDINGS))}), and no table")
+    for file in samples:
+        _check_name(file)
     captions = [_caption(file) for file in samples]
     records: list[Record] = [
         {"image": file.relative_to(root).as_posix(), "caption": caption or ""}
@@ -266,7 +288,7 @@ def _of_pictures(root: Path) -> DataFolder:
     classes = tuple(sorted({folder for folder in folders if folder is not None}))
     if None not in folders and 2 <= len(classes) <= MAX_CLASSES:
         _give(records, "label", [classes.index(str(folder)) for folder in folders])
-        columns.append(FoundColumn("label", "label", len(classes), classes, tuple(range(len(classes)))[:8]))
+        columns.append(FoundColumn("label", "label", len(classes), classes))
     for name, beside in (
         ("embedding", [_embedding(file, root) for file in samples]),
         ("reference", [references.get(file.stem) for file in samples]),
@@ -280,11 +302,20 @@ def _of_pictures(root: Path) -> DataFolder:
         if found:
             _give(records, name, found)
             columns.append(
-                FoundColumn(name, "embedding" if name == "embedding" else "reference", None, (), tuple(found[:8]))
+                FoundColumn(
+                    name, "embedding" if name == "embedding" else "reference", None, (), tuple(found[:EXAMPLES])
+                )
             )
     some_captions = None in captions and any(captions)
     is_new = bool(columns) or bool(references) or some_captions
     return DataFolder(root, WRITTEN if is_new else ".", records, tuple(columns), is_new=is_new)
+
+
+def _check_name(file: Path) -> None:
+    try:
+        file.as_posix().encode()
+    except UnicodeEncodeError:
+        raise refusal(f"--data: the file {file.as_posix()!a} has a name that is not UTF-8; rename it") from None
 
 
 def _give(records: list[Record], name: str, values: Sequence[Any]) -> None:

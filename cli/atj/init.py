@@ -27,11 +27,11 @@ class For(StrEnum):
     all = "all"
 
 
-_MISSING = {
-    "label": "a label: put the pictures of each class into a folder of its own, or give the table a column of classes",
-    "embedding": "an embedding: put a .npy or .safetensors file of the picture's name beside each picture, or give the "
-    "table a column of such files or of numbers",
-    "caption": "captions that differ: write a .txt file of the picture's name beside each picture, or a table",
+_HOW = {
+    "label": "put the pictures of each class into a folder of its own, or give the table a column of classes",
+    "embedding": "put a .npy or .safetensors file of the picture's name beside each picture, or give the table a column "
+    "of such files or of numbers",
+    "caption": "write a .txt file of the picture's name beside each picture, not the same in all, or a table",
 }
 
 
@@ -79,8 +79,8 @@ def init_command(
         tokenizer = os.path.relpath(folder)
         written.append(folder)
     new = NewJob(
-        job_name, found, _as_opened(found.root), conditions, is_tiny=not sdxl, tokenizer=tokenizer,
-        vocabulary=vocabulary,
+        job_name, found, found.root.as_posix(), conditions, is_tiny=not sdxl, tokenizer=tokenizer,
+        vocabulary=vocabulary, file=str(out),
     )  # fmt: skip
     text = job_text(new)
     validate(AdapterTrainingJob, parse(text, str(out)))
@@ -99,7 +99,7 @@ def _conditions(found: DataFolder, wanted: For, data: Path) -> tuple[Condition, 
         return there
     chosen = next(each for each in CONDITIONS if each == wanted.value)
     if chosen not in there:
-        raise refusal(f"--for {chosen}: {data} has no {_MISSING[chosen]}; there is: {', '.join(there)}")
+        raise refusal(f"--for {chosen}: {data} has none; {_HOW[chosen]}. There is: {', '.join(there)}")
     return (chosen,)
 
 
@@ -107,10 +107,6 @@ def _job_name(text: str) -> str:
     """The nearest name that Kubernetes takes."""
     plain = re.sub(r"[^a-z0-9-]+", "-", text.lower()).strip("-")[:MAX_NAME].strip("-")
     return plain if plain[:1].isalpha() else f"job-{plain}"[:MAX_NAME].strip("-")
-
-
-def _as_opened(root: Path) -> str:
-    return root.as_posix()
 
 
 def _write_tokenizer(folder: Path, captions: list[str]) -> int:

@@ -20,7 +20,7 @@ class Commands(DeferredGroup):
         Entry(
             "validate",
             "atj.validate:validate_command",
-            "Check a job, or a bare training configuration, and name every fault with its path and line.",
+            "Check a job, or a bare training configuration, and its data, and name every fault with its path and line.",
             HERE,
         ),
         Entry(

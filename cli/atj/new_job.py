@@ -12,11 +12,10 @@ Condition = Literal["label", "reference", "embedding", "caption"]
 CONDITIONS: tuple[Condition, ...] = ("label", "reference", "embedding", "caption")
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 TINY_SIDE, TINY_PATCH, TINY_WIDTH = 64, 4, 128
-TINY_STEPS, TINY_BATCH = 600, 8
+TINY_STEPS, TINY_BATCH = 400, 8
 GRID_ROWS, GRID_COLUMNS = 6, 6
 _PLAIN = re.compile(r"/?[A-Za-z_][A-Za-z0-9_./-]*")
 _RESERVED = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
-SCHEMA_LINE = "# yaml-language-server: $schema="
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,8 @@ class NewJob:
     tokenizer: str | None = None
     """Folder of the tokenizer that was written for a tiny text encoder."""
     vocabulary: int = 0
-    schema: str | None = None
-    """Where an editor finds the schema."""
+    file: str = "job.yaml"
+    """Name of the file, for the commands in its comments."""
 
 
 def offered(data: DataFolder) -> tuple[Condition, ...]:
@@ -52,7 +51,6 @@ def offered(data: DataFolder) -> tuple[Condition, ...]:
 def job_text(new: NewJob) -> str:
     """The whole file."""
     lines = [
-        *([f"{SCHEMA_LINE}{new.schema}"] if new.schema is not None else []),
         *(" ".join(line.split()) if "\n" in line or "\t" in line else line for line in _opening(new)),
         "apiVersion: adaptertraining.dev/v1alpha1",
         "kind: AdapterTrainingJob",
@@ -78,13 +76,14 @@ def _opening(new: NewJob) -> Iterator[str]:
     yield "#"
     if new.is_tiny:
         yield "# A small network learns these pictures by heart: it shows in minutes that the data and conditions are right."
-        yield "#   atj validate job.yaml    opens the data as well"
-        yield f"#   atj run job.yaml         trains here; pictures in atj-output/{new.name}"
-        yield "#   atj init --sdxl …        the same for Stable Diffusion XL, on a GPU"
+        yield f"#   atj validate {new.file}    opens the data as well"
+        yield f"#   atj run {new.file}         trains here; the pictures that it draws are in atj-output/{new.name}"
+        yield "#   atj init --sdxl         the same for Stable Diffusion XL, on a GPU"
     else:
-        yield "#   atj validate job.yaml             opens the data as well"
-        yield "#   atj plan job.yaml --device l4     memory and time, before anything is loaded"
-        yield "#   atj run job.yaml                  on this machine's GPU; atj submit job.yaml on a cluster's"
+        yield f"#   atj validate {new.file}             opens the data as well"
+        yield f"#   atj plan {new.file} --device l4     memory and time, before anything is loaded"
+        yield f"#   atj run {new.file}                  on this machine's GPU; atj submit {new.file} on a cluster's"
+    yield "# `atj explain spec.training.optimization` says what each field is."
 
 
 def _of_size(sizes: Sequence[tuple[int, int]]) -> str:

@@ -1,13 +1,21 @@
-"""`atj validate`: is this file a job, or a training configuration, that can be run?"""
+"""`atj validate`: is this file a job, or a training configuration, that can be run, and are its data as it says?"""
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from adapter_api.document import Document, read, validate
+from adapter_api.document import Document, InvalidDocument, Location, read, validate
 from adapter_api.training import TrainingConfig
-from atj.terminal import results, say
+from atj import data_checks
+from atj.output_format import Output, OutputFormat
+from atj.terminal import errors, results, say
+
+if TYPE_CHECKING:
+    from adapter_api.job import AdapterTrainingJob
+
+TRAINING: Location = ("spec", "training")
 
 
 def validate_command(
@@ -15,14 +23,34 @@ def validate_command(
         Path,
         typer.Argument(metavar="FILE", help="An AdapterTrainingJob, or a training configuration.", show_default=False),
     ],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Check the data in this folder; by default in data_root_path.", show_default=False
+        ),
+    ] = None,
+    output: Output = OutputFormat.table,
 ) -> None:
-    """Check a job, or a bare training configuration, and name every fault with its path and line.
+    """Check a job, or a bare training configuration, and its data, and name every fault with its path and line.
 
-    Exit code 0 when it is valid, 2 when it is not.
+    The table of the data is opened where its folder is on this machine: columns, labels and files are checked, and no picture
+    is decoded. Exit code 0 when all is valid, 2 when something is not.
     """
-    document = read(file)
-    summary = _job(document) if is_job(document) else _training(validate(TrainingConfig, document))
-    say(results(), f"{file}: valid {summary}")
+    try:
+        summary = _checked(read(file), data)
+    except (InvalidDocument, data_checks.InvalidData) as error:
+        if output is OutputFormat.json:
+            typer.echo(json.dumps({"valid": False, "faults": _plain(error)}, indent=2))
+            raise typer.Exit(2) from None
+        raise
+    if output is OutputFormat.json:
+        typer.echo(json.dumps({"valid": True, "faults": [], **summary}, indent=2))
+        return
+    say(results(), f"{file}: valid {summary['summary']}")
+    if summary["data"] is not None:
+        say(results(), f"{summary['data']['folder']}: {_counted(summary['data'])}")
+    if summary["note"] is not None:
+        say(errors(), summary["note"], "yellow")
 
 
 def is_job(document: Document) -> bool:
@@ -30,17 +58,78 @@ def is_job(document: Document) -> bool:
     return not {"apiVersion", "kind", "metadata", "spec"}.isdisjoint(document.data)
 
 
-def _job(document: Document) -> str:
-    from adapter_api.job import AdapterTrainingJob  # a training configuration does without its models
+def _checked(document: Document, root: Path | None) -> dict[str, Any]:
+    """What is to be said of a valid file.
 
-    job = validate(AdapterTrainingJob, document)
+    Raises:
+        InvalidDocument: something is wrong with it.
+        InvalidData: something is wrong with its data.
+    """
+    at: Location = ()
+    job: Any = None
+    if is_job(document):
+        from adapter_api.job import AdapterTrainingJob  # a training configuration does without its models
+
+        job, at = validate(AdapterTrainingJob, document), TRAINING
+        config, summary = job.spec.training, _job(job)
+    else:
+        config = validate(TrainingConfig, document)
+        summary = f"training configuration: {_length(config)}, resolution {config.data.params.resolution}"
+    located = data_checks.with_root(config, root)
+    opened, note = None, None
+    if root is not None or data_checks.is_here(located):
+        opened = data_checks.open_data(located)
+        data_checks.held_out_faults(located)
+    else:
+        note = _not_opened(document, config, job, at)
+    faults = [
+        *data_checks.layer_faults(config, document, at),
+        *data_checks.row_faults(located, opened, document, at),
+    ]
+    if faults:
+        raise InvalidDocument(faults)
+    found = None if opened is None else _found(located, opened)
+    return {"file": document.source, "summary": summary, "data": found, "note": note}
+
+
+def _not_opened(document: Document, config: TrainingConfig, job: "AdapterTrainingJob | None", at: Location) -> str:
+    folder = config.data.params.data_root_path
+    if job is not None and job.spec.data is None and not job.spec.pod.volumes and not Path(folder).is_absolute():
+        message = f"{folder} is not a folder here, and nothing else brings data; correct it, or set spec.data"
+        raise InvalidDocument([document.fault((*at, "data", "params", "data_root_path"), message)])
+    return f"The data were not opened: {folder} is not on this machine. --data FOLDER checks a copy of it."
+
+
+def _found(config: TrainingConfig, opened: data_checks.Opened) -> dict[str, Any]:
+    columns = [
+        {"name": column.name, "kind": column.kind, "width": opened.widths.get(column.name)}
+        for column in data_checks.columns_of(config)
+    ]
+    return {"folder": config.data.params.data_root_path, "samples": len(opened.rows), "columns": columns}
+
+
+def _counted(found: dict[str, Any]) -> str:
+    parts = [f"{found['samples']} sample{'s' * (found['samples'] != 1)}"]
+    for column in found["columns"]:
+        of = {"label": "classes", "vector": "numbers"}.get(column["kind"])
+        width = f" of {column['width']} {of}" if of and column["width"] is not None else ""
+        parts.append(f"{column['name']} ({column['kind']}{width})")
+    return ", ".join(parts)
+
+
+def _plain(error: Exception) -> list[dict[str, Any]]:
+    if isinstance(error, InvalidDocument):
+        return [
+            {"file": fault.source, "line": fault.line, "path": fault.path, "message": fault.message}
+            for fault in error.faults
+        ]
+    return [{"file": None, "line": None, "path": None, "message": line} for line in str(error).splitlines()]
+
+
+def _job(job: "AdapterTrainingJob") -> str:
     spec = job.spec
     shape = f"{spec.nodes} x {spec.processes} process{'es' * (spec.world_size > 1)}"
     return f"{job.kind} {job.metadata.name}: {shape}, {_length(spec.training)}, output {spec.output.s3.uri}"
-
-
-def _training(config: TrainingConfig) -> str:
-    return f"training configuration: {_length(config)}, resolution {config.data.params.resolution}"
 
 
 def _length(config: TrainingConfig) -> str:

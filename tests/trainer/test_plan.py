@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from adapter_api.training import TrainingConfig
 from adapter_trainer import loop, plan, setup
+from adapter_trainer.assumptions import known
 from adapter_trainer.device_speed import KNOWN, known_device
 from adapter_trainer.forecast import EFFICIENCY, forecast
 from tests.trainer.support import tiny
@@ -73,6 +74,27 @@ def test_sdxl_is_counted_without_loading_it(planned: plan.Work) -> None:
     assert planned.trained_parameters > 340.8e6
     assert 4.5e12 < planned.encode_flops < 6e12
     assert any("h94/IP-Adapter is a CLIP ViT-H/14" in line for line in planned.assumed)
+
+
+@pytest.mark.parametrize(
+    ("source", "said", "width"),
+    [
+        ({"pretrained": "h94/IP-Adapter", "subfolder": "sdxl_models/image_encoder"}, "a CLIP ViT-bigG/14", 1280),
+        ({"pretrained": "h94/IP-Adapter", "subfolder": "models/image_encoder"}, "a CLIP ViT-H/14", 1024),
+        ({"pretrained": "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k"}, "a CLIP ViT-bigG/14", 1280),
+        ({"pretrained": "openai/clip-vit-large-patch14"}, "a CLIP ViT-L/14", 768),
+    ],
+    ids=["bigG by its subfolder", "H by its subfolder", "bigG by its name", "L by its name"],
+)
+def test_published_image_encoders_are_told_apart_by_name_and_subfolder(
+    source: dict[str, str], said: str, width: int
+) -> None:
+    changes = {"model": {"params": {"adapters_config": {"ip": {}}, "image_encoder_config": source}}}
+    given = known(tiny.configuration(tiny.settings(changes=changes)))
+    encoder = given.config.model.params.image_encoder_config
+    assert encoder is not None
+    assert encoder.params.projection_dim == width
+    assert any(line.endswith(f"is {said}") for line in given.assumed)
 
 
 def test_text_encoders_are_counted_as_they_are_configured_and_trained_ones_both_ways() -> None:
