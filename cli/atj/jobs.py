@@ -72,7 +72,8 @@ def list_command(
         if output is OutputFormat.json:
             typer.echo(json.dumps(jobs, indent=2))
         elif jobs:
-            results().print(job_table(jobs, datetime.now(UTC), with_namespace=everywhere))
+            console = results()
+            console.print(job_table(jobs, datetime.now(UTC), with_namespace=everywhere, console=console))
         else:
             say(results(), "no jobs" if everywhere else f"no jobs in namespace {cluster.namespace}")
 

@@ -119,6 +119,7 @@ def test_followed_logs_end_with_the_job_and_unknown_jobs_have_none(jobs: Jobs, p
     assert list(jobs.logs("silent", follow=True)) == []
 
 
+@pytest.mark.process
 def test_the_client_imports_neither_torch_nor_object_storage() -> None:
     program = "import sys, atj.client; print(sorted({'torch', 'boto3', 'numpy', 'transformers'} & set(sys.modules)))"
     done = subprocess.run(
