@@ -23,7 +23,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-install: $(INSTALLED) ## Make .venv with exactly the locked packages, and the project itself, editable
+install: $(INSTALLED) ## Make .venv for developers (7 GB): exactly the locked packages, and the project itself, editable
 
 check: $(INSTALLED) ## Lint, check formatting, types and the direction of imports
 	$(BIN)/ruff check
@@ -96,10 +96,9 @@ golden: $(INSTALLED) ## Write anew what is compared with what we send to Kuberne
 	WRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/operator/test_manifests.py
 
 lock: $(BOOTSTRAPPED) ## Resolve requirements anew from pyproject.toml, with hashes
-	$(COMPILE) pyproject.toml --extra trainer --extra agent --extra operator --extra cli --extra dev \
-		-o requirements/dev.txt
-	$(COMPILE) pyproject.toml --extra trainer --extra agent --extra gpu -c requirements/dev.txt -o requirements.txt
-	$(COMPILE) pyproject.toml --extra operator -c requirements/dev.txt -o requirements/operator.txt
+	$(COMPILE) pyproject.toml --extra local --extra operator --extra dev -o requirements/dev.txt
+	$(COMPILE) --group trainer -c requirements/dev.txt -o requirements.txt
+	$(COMPILE) --group operator -c requirements/dev.txt -o requirements/operator.txt
 	$(COMPILE) -c requirements/dev.txt requirements/bootstrap.in -o requirements/bootstrap.txt
 
 clean: ## Remove the environment, caches and build products
@@ -119,7 +118,8 @@ $(BOOTSTRAPPED): requirements/bootstrap.txt
 # A new package has to be installed once more before Python finds it, so each one's __init__.py counts too.
 # Bytecode is compiled once, here: where Python may not write it, every start of a process would compile torch anew.
 $(INSTALLED): $(BOOTSTRAPPED) requirements/dev.txt pyproject.toml $(wildcard */*/__init__.py)
-	@echo "installing $$(grep -c '^[a-z]' requirements/dev.txt) locked packages into $(VENV): a minute or two from a warm cache"
+	@echo "installing $$(grep -c '^[a-z]' requirements/dev.txt) locked packages for developers into $(VENV): 7 GB on the disk, 4 of them"
+	@echo "torch's CUDA. A minute or two from a warm cache; a cold one downloads half of that first. For users, and less: docs/install.md"
 	@$(SYNC) || { echo "trying again with what the package cache holds" >&2; $(SYNC) --offline; }
 	$(UV) pip install --quiet --offline --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -78,6 +78,7 @@ def main() -> int:
 def demonstrate(job: AdapterTrainingJob, folder: OutputFolder) -> int:
     """Prepares the data, trains model and control, judges both, and leaves summary.json and samples.png."""
     console, watch = results(), Stopwatch()
+    job = _from_storage(job)
     seen, held_out = digits.load()
     judge = Judge(held_out)
     control = _control(job)
@@ -125,6 +126,14 @@ def demonstrate(job: AdapterTrainingJob, folder: OutputFolder) -> int:
         )
         return ExitCode.FAILED
     return ExitCode.COMPLETE
+
+
+def _from_storage(job: AdapterTrainingJob) -> AdapterTrainingJob:
+    """The job without a folder of this machine, so that it reads the data from object storage as pods do."""
+    if job.spec.data is None:
+        return job
+    data = job.spec.data.model_copy(update={"folder": None})
+    return job.model_copy(update={"spec": job.spec.model_copy(update={"data": data})})
 
 
 def _control(job: AdapterTrainingJob) -> AdapterTrainingJob:

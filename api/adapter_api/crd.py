@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from adapter_api.cluster_rules import HERE_ONLY
 from adapter_api.job import GROUP, KIND, PLURAL, VERSION, AdapterTrainingJob
 from adapter_api.kubernetes import MAX_NAME
 from adapter_api.structural import Plain, structural
@@ -63,7 +64,11 @@ def crd() -> Plain:
     schema = structural(AdapterTrainingJob)
     properties = schema["properties"]
     spec, status = properties["spec"], properties["status"]
-    _add_rule(spec["properties"]["data"], "has(self.s3) != has(self.pvc)", "give exactly one of s3 and pvc")
+    _add_rule(
+        spec["properties"]["data"], "has(self.s3) != has(self.pvc) || (has(self.folder) && !has(self.s3))",
+        "give exactly one of s3 and pvc",
+    )  # fmt: skip
+    _add_rule(spec["properties"]["data"], "has(self.s3) || has(self.pvc) || !has(self.folder)", HERE_ONLY)
     pod = spec["properties"]["pod"]["properties"]
     exactly_one = "has(self.value) != has(self.secretKeyRef)"
     _add_rule(pod["env"]["items"], exactly_one, "give exactly one of value and secretKeyRef")

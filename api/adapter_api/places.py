@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
-from adapter_api.base import S3URI, Count, Flag, ResourceModel
+from adapter_api.base import S3URI, Count, Flag, PathText, ResourceModel
 from adapter_api.kubernetes import ObjectName, SecretRef, ShortText
 
 _ENDPOINT = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+(/[A-Za-z0-9._/-]*)?")
@@ -72,18 +72,28 @@ class ClaimSource(ResourceModel):
 
 
 class Data(ResourceModel):
-    """What is at /data before training starts: exactly one source."""
+    """What is at /data before training starts: on a cluster exactly one of s3 and pvc, for `atj run` a folder."""
 
     s3: S3Location | None = None
     """A folder in object storage, staged to each node before training."""
     pvc: ClaimSource | None = None
     """A folder on a volume that exists."""
+    folder: PathText | None = None
+    """A folder of the machine that `atj run` is started on, absolute or from where it is started; read in place, and there in
+    place of s3 and pvc. Pods cannot see it."""
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        if (self.s3 is None) == (self.pvc is None):
+        if self.s3 is not None and self.pvc is not None:
             raise ValueError("give exactly one of s3 and pvc")
+        if self.s3 is None and self.pvc is None and self.folder is None:
+            raise ValueError("give exactly one of s3 and pvc; or, for `atj run` alone, folder")
         return self
+
+    @property
+    def is_here_only(self) -> bool:
+        """Whether only `atj run` can train on it: no pod can."""
+        return self.s3 is None and self.pvc is None
 
 
 class Output(ResourceModel):

@@ -4,6 +4,7 @@ import traceback
 
 from adapter_api.document import InvalidDocument
 from adapter_api.progress import ExitCode
+from atj.extras import remedy
 from atj.terminal import errors, say
 
 
@@ -19,6 +20,9 @@ def explain(error: Exception, *, debug: bool = False) -> int:
     if isinstance(code, ExitCode):
         say(errors(), f"error: {error}", "red")
         return code
+    if isinstance(error, ModuleNotFoundError) and (told := remedy(error)) is not None:
+        say(errors(), f"error: {told}", "red")
+        return ExitCode.INVALID
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
         say(errors(), f"error: {place}{error.strerror}", "red")

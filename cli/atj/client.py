@@ -14,6 +14,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from adapter_api.cluster_rules import validate_for_cluster
 from adapter_api.document import Document, parse, read
 from adapter_api.job import AdapterTrainingJob
 from atj import job_changes
@@ -126,7 +127,7 @@ class Jobs:
             CommandError: there is one of that name, or the cluster refuses it.
         """
         document = _document(job)
-        job_changes.named_namespace(document, job_changes.validated(document), self.namespace)
+        job_changes.named_namespace(document, validate_for_cluster(document), self.namespace)
         return Job.of(job_changes.create(self._cluster, document, name=name, nodes=nodes, dry_run=dry_run))
 
     def list(self, *, everywhere: bool = False) -> builtins.list[Job]:

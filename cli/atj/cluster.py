@@ -15,8 +15,8 @@ Plain = dict[str, Any]
 TIMEOUT_SECONDS = 30
 PAGE = 500
 _CRD_MISSING = (
-    f"this cluster does not know {KIND}: install the chart first (helm install adapter-training-operator "
-    "charts/adapter-training-operator), or choose another --context"
+    f'this cluster does not know {KIND}: install the chart first (docs/kubernetes.md, "Install"), or choose another '
+    "--context"
 )
 
 

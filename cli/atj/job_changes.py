@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
-from adapter_api.document import Document, validate
+from adapter_api.document import Document
 from adapter_api.job import AdapterTrainingJob
 from adapter_api.progress import ExitCode
 from atj.cluster import Cluster
@@ -51,15 +51,6 @@ def create(cluster: Cluster, document: Document, *, name: str | None, nodes: int
             "--name, or delete it first (what it stored stays, and a job with the same output goes on from there)"
         )
     return cluster.create(raw, dry_run=dry_run)
-
-
-def validated(document: Document) -> AdapterTrainingJob:
-    """The job that a document describes.
-
-    Raises:
-        InvalidDocument: with every fault.
-    """
-    return validate(AdapterTrainingJob, document)
 
 
 def change(cluster: Cluster, job: str, spec: Plain) -> None:

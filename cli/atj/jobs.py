@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from adapter_api.cluster_rules import validate_for_cluster
 from adapter_api.document import read
 from adapter_api.job import MAX_NODES
 from atj.completion import job_names
 from atj.connection import Context, JobName, Kubeconfig, Namespace, connected
-from atj.job_changes import change, create, named_namespace, until_gone, validated
+from atj.job_changes import change, create, named_namespace, until_gone
 from atj.job_description import description
 from atj.job_table import job_table
 from atj.output_format import Output, OutputFormat
@@ -44,7 +45,7 @@ def submit_command(
 ) -> None:
     """Create a job on a cluster, after checking it here: faults are named with their lines."""
     document = read(file)
-    chosen = named_namespace(document, validated(document), namespace)
+    chosen = named_namespace(document, validate_for_cluster(document), namespace)
     with connected(kubeconfig, context, chosen) as cluster:
         created = create(cluster, document, name=name, nodes=nodes, dry_run=dry_run)["metadata"]
     if dry_run:

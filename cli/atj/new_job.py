@@ -108,11 +108,13 @@ def _said(column: FoundColumn) -> str:
 
 def _machines(new: NewJob) -> Iterator[str]:
     if new.is_tiny:
-        yield "nodes: 1        # 2: two processes on this machine that train together, as two pods would"
+        yield "nodes: 1                       # 2: two processes on this machine that train together, as two pods would"
     else:
-        yield "nodes: 1        # pods; each runs one torchrun"
+        yield "nodes: 1                       # pods; each runs one torchrun"
         yield "resources:"
         yield '  limits: {cpu: "8", memory: 48Gi, nvidia.com/gpu: "1"}   # of each pod; a process for each GPU'
+    yield "data:"
+    yield f"  folder: {_scalar(new.data_path)}   # for `atj run`, from where it is started; pods have s3: {{uri: s3://bucket/prefix}} instead"
     yield "output:"
     if new.is_tiny:
         yield f"  s3: {{uri: s3://checkpoints/{new.name}}}   # `atj run` brings a store of its own; on a cluster, your bucket"
@@ -251,11 +253,11 @@ def _tokens(new: NewJob) -> Iterator[str]:
 
 def _data(new: NewJob) -> Iterator[str]:
     data = new.data
-    yield f"data_root_path: {_scalar(new.data_path)}   # paths in the table are relative to it, and stay inside"
+    # data_root_path stays at its default: spec.data says where the folder is.
     if data.table == ".":
-        yield "pairs_file_path: .             # no table: the folder's pictures, captions in .txt files beside them"
+        yield "pairs_file_path: .             # in spec.data's folder; no table: its pictures, captions in .txt files beside them"
     else:
-        yield f"pairs_file_path: {_scalar(data.table)}   # one sample a line: picture, caption, then the columns"
+        yield f"pairs_file_path: {_scalar(data.table)}   # in spec.data's folder: one sample a line, picture, caption, columns"
     sizes = data.sizes()
     if new.is_tiny:
         yield f"resolution: {TINY_SIDE}"

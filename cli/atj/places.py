@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+from pathlib import Path
 
 from adapter_api.job import AdapterTrainingJob
 from adapter_api.launch import NodePlace
@@ -24,12 +25,18 @@ def places(job: AdapterTrainingJob, folder: OutputFolder) -> list[NodePlace]:
             rendezvous_port=port,
             address=HOST,
             work=str(folder.work(node).resolve()),
-            data=str(folder.work(node).resolve() / "data"),
+            data=str(_data(job) or folder.work(node).resolve() / "data"),
             threads=threads,
             python=sys.executable,
         )
         for node in range(spec.nodes)
     ]
+
+
+def _data(job: AdapterTrainingJob) -> Path | None:
+    """The folder that all nodes read in place, if the job names one."""
+    data = job.spec.data
+    return None if data is None or data.folder is None else Path(data.folder).resolve()
 
 
 def trainer_environment(job: AdapterTrainingJob) -> dict[str, str]:

@@ -65,11 +65,9 @@ def plan_command(
     """
     document = read(file)
     config, world_size = _parsed(document)
-    try:
-        from adapter_trainer import forecast as forecasting  # brings torch
-        from adapter_trainer.device_speed import KNOWN
-    except ModuleNotFoundError as error:
-        raise CommandError(f"planning needs the package {error.name}; install the trainer's requirements") from None
+    from adapter_trainer import forecast as forecasting  # brings torch
+    from adapter_trainer.device_speed import KNOWN
+
     if device != THIS and device not in KNOWN:
         raise refusal(f"--device {device}: not known; choose {THIS} or one of {', '.join(KNOWN)}")
     chosen: Device | None = None if device == THIS else KNOWN[device]
@@ -93,10 +91,13 @@ def plan_command(
 
 
 def _parsed(document: Document) -> tuple[TrainingConfig, int]:
+    """The configuration, its data where the job says that they are here, and the number of processes."""
     if not is_job(document):
         return validate(TrainingConfig, document), 1
     job = validate(AdapterTrainingJob, document)
-    return job.spec.training, job.spec.world_size
+    folder = None if job.spec.data is None else job.spec.data.folder
+    root = None if folder is None else Path(folder)
+    return data_checks.with_root(job.spec.training, root), job.spec.world_size
 
 
 def _with_data(config: TrainingConfig, samples: int | None, *, is_named: bool) -> tuple[TrainingConfig, int | None]:

@@ -10,13 +10,15 @@ import typer
 from rich.console import Console
 
 from adapter_agent.errors import OwnerOnly
-from adapter_api.document import Document, InvalidDocument, read, validate
+from adapter_api.document import read, validate
 from adapter_api.job import MAX_NODES, AdapterTrainingJob
 from adapter_api.progress import ExitCode
 from atj import embedded_store
 from atj.checkpoint_table import ROWS, checkpoint_table
 from atj.committed import FOR_EVER, Committed
+from atj.extras import require
 from atj.fork_server import ForkServer, fork_server
+from atj.local_data import on_this_machine
 from atj.local_run import Ending, run_job
 from atj.output_folder import OutputFolder, RunRecord
 from atj.progress_display import display_on
@@ -45,8 +47,8 @@ def run_command(
     committed checkpoint. Ctrl-C saves, commits and ends; a second Ctrl-C kills.
     """
     document = read(file)
-    job = validate(AdapterTrainingJob, document)
-    _refuse_claim(job, document)
+    job = on_this_machine(validate(AdapterTrainingJob, document), document)
+    require("local")
     if nodes is not None:
         job = job.model_copy(update={"spec": job.spec.model_copy(update={"nodes": nodes})})
     folder = OutputFolder(output or Path("atj-output") / job.metadata.name)
@@ -134,13 +136,3 @@ def cluster_only(job: AdapterTrainingJob) -> list[str]:
             f"secrets cannot be read here; set in your environment what the trainer needs of {', '.join(names)}"
         )
     return notes
-
-
-def _refuse_claim(job: AdapterTrainingJob, document: Document) -> None:
-    """A PersistentVolumeClaim is a cluster's; here its files are simply a folder."""
-    if job.spec.data is not None and job.spec.data.pvc is not None:
-        message = (
-            "there are no PersistentVolumeClaims on this machine; name the folder in "
-            "spec.training.data.params.data_root_path and remove spec.data"
-        )
-        raise InvalidDocument([document.fault(("spec", "data", "pvc"), message)])

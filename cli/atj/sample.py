@@ -19,7 +19,8 @@ from adapter_api.training import TrainingConfig
 from atj.address import CheckpointPlace, EndpointURL, Region, located
 from atj.checkpoints import fetch
 from atj.conditions import rows_of
-from atj.errors import CommandError, refusal
+from atj.errors import refusal
+from atj.extras import require
 from atj.output_folder import OutputFolder
 from atj.terminal import results, say
 
@@ -62,14 +63,13 @@ def sample_command(
     """
     if out.suffix.lower() != ".png" or not out.parent.is_dir():
         raise refusal(f"--out {out}: a .png file in a folder that exists is needed")
+    require("local")
     with at_hand(checkpoint, endpoint_url, region, with_models=True) as (folder, staged):
-        try:
-            from adapter_trainer import (  # brings torch, which takes seconds that no other command should wait
-                grids,
-                sample,
-            )
-        except ModuleNotFoundError as error:
-            raise CommandError(f"drawing needs the package {error.name}; install the trainer's requirements") from None
+        from adapter_trainer import (  # brings torch, which takes seconds that no other command should wait
+            grids,
+            sample,
+        )
+
         sampler = sample.load(folder, models=staged)
         rows = rows_of(sampler.config, label or (), condition or (), prompt)
         images = sampler.draw(rows, count, steps=steps, guidance_scale=guidance_scale, seed=seed)

@@ -75,13 +75,14 @@ def _checked(document: Document, root: Path | None) -> dict[str, Any]:
     else:
         config = validate(TrainingConfig, document)
         summary = f"training configuration: {_length(config)}, resolution {config.data.params.resolution}"
-    located = data_checks.with_root(config, root)
+    folder = None if job is None or job.spec.data is None else job.spec.data.folder
+    located = data_checks.with_root(config, root or (None if folder is None else Path(folder)))
     opened, note = None, None
     if root is not None or data_checks.is_here(located):
         opened = data_checks.open_data(located)
         data_checks.held_out_faults(located)
     else:
-        note = _not_opened(document, config, job, at)
+        note = _not_opened(document, located, job, at)
     faults = [
         *data_checks.layer_faults(config, document, at),
         *data_checks.row_faults(located, opened, document, at),
@@ -94,6 +95,9 @@ def _checked(document: Document, root: Path | None) -> dict[str, Any]:
 
 def _not_opened(document: Document, config: TrainingConfig, job: "AdapterTrainingJob | None", at: Location) -> str:
     folder = config.data.params.data_root_path
+    if job is not None and job.spec.data is not None and job.spec.data.is_here_only:
+        message = f"{folder} is not a folder here; correct the path, which is absolute or from the working directory"
+        raise InvalidDocument([document.fault(("spec", "data", "folder"), message)])
     if job is not None and job.spec.data is None and not job.spec.pod.volumes and not Path(folder).is_absolute():
         message = f"{folder} is not a folder here, and nothing else brings data; correct it, or set spec.data"
         raise InvalidDocument([document.fault((*at, "data", "params", "data_root_path"), message)])

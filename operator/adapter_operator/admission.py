@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from adapter_api.document import Document, InvalidDocument, validate
-from adapter_api.job import AdapterTrainingJob
+from adapter_api.cluster_rules import validate_for_cluster
+from adapter_api.document import Document, InvalidDocument
 
 Plain = dict[str, Any]
 
@@ -42,7 +42,7 @@ def _refusal(job: Plain) -> str | None:
     metadata.setdefault("name", f"{metadata.get('generateName', '')}xxxxx")
     document = Document("job", {**{key: job.get(key) for key in ("apiVersion", "kind", "spec")}, "metadata": metadata})
     try:
-        validate(AdapterTrainingJob, document)
+        validate_for_cluster(document)
     except InvalidDocument as error:
         lines = str(error).splitlines()
         more = [f"and {len(lines) - MAX_FAULTS} more"] if len(lines) > MAX_FAULTS else []

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from adapter_api.document import Document, InvalidDocument, validate
+from adapter_api.cluster_rules import validate_for_cluster
+from adapter_api.document import Document, InvalidDocument
 from adapter_api.job import API_VERSION, KIND, AdapterTrainingJob
 from adapter_api.status import JobStatus
 from adapter_operator import conditions, metrics
@@ -269,6 +270,6 @@ def _validated(raw: dict[str, Any]) -> AdapterTrainingJob | str:
         "apiVersion": API_VERSION, "kind": KIND, "metadata": raw["metadata"], "spec": raw["spec"],
     })  # fmt: skip
     try:
-        return validate(AdapterTrainingJob, document)
+        return validate_for_cluster(document)
     except InvalidDocument as error:
         return str(error)

@@ -67,6 +67,7 @@ def test_the_table_has_the_columns_that_people_look_for(plane: ControlPlane) -> 
         ({"restart": {"maxRestarts": -1}}, "spec.restart.maxRestarts"),
         ({"data": {"s3": {"uri": "s3://abc/d"}, "pvc": {"claimName": "c"}}}, "give exactly one of s3 and pvc"),
         ({"data": {}}, "give exactly one of s3 and pvc"),
+        ({"data": {"folder": "data/digits"}}, "folder is on the machine of `atj run`, and no pod can see it"),
         ({"output": {}}, "spec.output.s3"),
         ({"pod": {"env": [{"name": "A"}]}}, "give exactly one of value and secretKeyRef"),
         ({"pod": {"volumes": [{"name": "v", "mountPath": "/v"}]}}, "give exactly one of pvc, configMap, secret and emptyDir"),

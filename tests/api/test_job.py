@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from adapter_api.cluster_rules import validate_for_cluster
 from adapter_api.document import InvalidDocument, dump, parse, validate
 from adapter_api.job import AdapterTrainingJob
 
@@ -249,6 +250,35 @@ def test_nothing_in_a_pod_is_named_twice() -> None:
 @pytest.mark.parametrize("data", [{}, {"s3": {"uri": "s3://abc"}, "pvc": {"claimName": "c"}}])
 def test_data_have_exactly_one_source(data: dict[str, object]) -> None:
     assert "spec.data: give exactly one of s3 and pvc" in refusal(data=data)
+
+
+@pytest.mark.parametrize("beside", [{}, {"s3": {"uri": "s3://abc"}}, {"pvc": {"claimName": "c"}}])
+def test_data_may_be_a_folder_of_this_machine_alone_or_beside_a_cluster_s_source(beside: dict[str, object]) -> None:
+    data = job(data={"folder": "data/digits", **beside}).spec.data
+    assert data is not None
+    assert (data.folder, data.is_here_only) == ("data/digits", not beside)
+
+
+def test_a_cluster_refuses_data_that_are_only_on_this_machine_and_says_what_to_do() -> None:
+    text = json.dumps(
+        {
+            "apiVersion": "adaptertraining.dev/v1alpha1",
+            "kind": "AdapterTrainingJob",
+            "metadata": {"name": "digits"},
+            "spec": {**MINIMAL, "data": {"folder": "data/digits"}},
+        }
+    )
+    with pytest.raises(InvalidDocument) as refused:
+        validate_for_cluster(parse(text, "job.json"))
+    (told,) = str(refused.value).splitlines()
+    assert told.startswith("job.json:1: spec.data: folder is on the machine of `atj run`, and no pod can see it")
+    assert "aws s3 sync FOLDER s3://BUCKET/PREFIX" in told
+
+
+def test_a_cluster_accepts_a_job_that_has_a_source_for_each() -> None:
+    data = {"folder": "data/digits", "s3": {"uri": "s3://datasets/digits"}}
+    text = json.dumps(job(data=data).model_dump(mode="json", by_alias=True, exclude={"status"}, exclude_none=True))
+    assert validate_for_cluster(parse(text, "job.json")).spec.data is not None
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import yaml
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.errors import ClusterError
 from tests.support.jobs import quickstart
-from tests.support.repository import CHART
+from tests.support.repository import CHART, CHART_IMAGES
 
 pytestmark = pytest.mark.cluster
 
@@ -48,7 +48,7 @@ def helm(control_plane: ControlPlane) -> Any:
 
 def rendered(helm: Any, *values: str) -> list[Plain]:
     sets = [part for value in values for part in ("--set", value)]
-    text = helm("template", "ato", str(CHART), "-n", SYSTEM, "--kube-version", "1.34.4", *sets)
+    text = helm("template", "ato", str(CHART), "-n", SYSTEM, "--kube-version", "1.34.4", *CHART_IMAGES, *sets)
     return [each for each in yaml.safe_load_all(text) if each]
 
 
@@ -83,8 +83,18 @@ def test_one_namespace_needs_no_cluster_role(helm: Any) -> None:
 
 @pytest.mark.parametrize("value", ["operator.replica=2", "webhook.certificates.mode=magic", "operator.logLevel=loud"])
 def test_a_value_that_means_nothing_is_refused(helm: Any, value: str) -> None:
-    arguments = ("template", "ato", str(CHART), "--kube-version", "1.34.4", "--set", value)
+    arguments = ("template", "ato", str(CHART), "--kube-version", "1.34.4", *CHART_IMAGES, "--set", value)
     assert "values don't meet the specifications" in helm(*arguments, fails=True)
+
+
+@pytest.mark.parametrize("given", [(), CHART_IMAGES[:2], CHART_IMAGES[2:]], ids=["neither", "operator", "trainer"])
+def test_without_both_images_the_chart_says_what_to_build_and_to_set(helm: Any, given: tuple[str, ...]) -> None:
+    told = helm("template", "ato", str(CHART), "--kube-version", "1.34.4", *given, fails=True)
+    assert "docker build --target operator, docker build --target trainer" in told
+    assert (
+        "--set image.repository=REGISTRY/adapter-training-operator --set trainer.image=REGISTRY/adapter-trainer:"
+        in told
+    )
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +102,7 @@ def installed(helm: Any, control_plane: ControlPlane) -> ControlPlane:
     # The CRD may be there from other tests, and not be Helm's.
     control_plane.kubectl("delete", "crd", "adaptertrainingjobs.adaptertraining.dev", "--ignore-not-found")
     values = ("--set", "webhook.failurePolicy=Ignore")  # KWOK's pods answer nothing
-    helm("install", "ato", str(CHART), "-n", SYSTEM, "--create-namespace", *values)
+    helm("install", "ato", str(CHART), "-n", SYSTEM, "--create-namespace", *CHART_IMAGES, *values)
     control_plane.wait_for_crd("adaptertrainingjobs.adaptertraining.dev")
     control_plane.kubectl("create", "namespace", TEAM)
     return control_plane

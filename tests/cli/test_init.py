@@ -60,6 +60,7 @@ def test_pictures_alone_are_their_own_references(photos: Path, tmp_path: Path, *
     assert not list(photos.glob("atj-init*"))
 
 
+@pytest.mark.process  # transformers ask the loader of shared libraries
 def test_captions_beside_pictures_get_a_text_encoder_and_a_tokenizer_of_their_words(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,7 +177,8 @@ def test_names_of_folders_and_files_cannot_break_the_yaml(tmp_path: Path) -> Non
         picture(data / name / "r.png").with_suffix(".txt").write_text(f"- {name}\n")
     job = made(data, tmp_path / "job.yaml")
     assert job.metadata.name == "my-photos-1-x-y"
-    assert job.spec.training.data.params.data_root_path == str(data)
+    assert job.spec.data is not None
+    assert job.spec.data.folder == str(data)
     assert columns(job) == {"label": ("label", 5)}
 
 

@@ -2,7 +2,6 @@
 
 import ast
 import re
-import subprocess
 import tomllib
 from pathlib import Path
 
@@ -10,22 +9,10 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.support.repository import REPOSITORY
+from tests.support.repository import REPOSITORY, repository_files
 
 LOCKS = ("requirements.txt", "requirements/bootstrap.txt", "requirements/dev.txt", "requirements/operator.txt")
-LISTED = subprocess.run(
-    ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-    cwd=REPOSITORY,
-    capture_output=True,
-    text=True,
-    check=False,
-)
-# A source archive has no git: then every file counts that is in no hidden folder.
-FILES = (
-    [REPOSITORY / name for name in LISTED.stdout.split("\0") if name and (REPOSITORY / name).is_file()]
-    if LISTED.returncode == 0
-    else [path for path in REPOSITORY.rglob("*") if path.is_file() and not any(p.startswith(".") for p in path.parts)]
-)
+FILES = repository_files()
 MODULES = [path for path in FILES if path.suffix == ".py"]
 
 

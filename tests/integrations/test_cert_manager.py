@@ -18,7 +18,7 @@ import yaml
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.controllers import source
 from tests.support.ports import free_port
-from tests.support.repository import CHART, REPOSITORY
+from tests.support.repository import CHART, CHART_IMAGES, REPOSITORY
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
@@ -54,7 +54,7 @@ def plane(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory)
     values = ["--set", "webhook.certificates.mode=cert-manager", "--set", "webhook.failurePolicy=Ignore"]
     helm = [str(control_plane.program("helm"))]
     subprocess.run(
-        [*helm, "install", "ato", str(CHART), "-n", SYSTEM, "--create-namespace", *values],
+        [*helm, "install", "ato", str(CHART), "-n", SYSTEM, "--create-namespace", *CHART_IMAGES, *values],
         env=environment, check=True, capture_output=True,
     )  # fmt: skip
     yield control_plane

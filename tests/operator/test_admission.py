@@ -48,6 +48,12 @@ def test_a_rule_across_fields_is_checked() -> None:
     assert "absent" in asked("CREATE", plain(training=training))["status"]["message"]
 
 
+def test_data_that_only_the_users_machine_has_are_refused() -> None:
+    response = asked("CREATE", plain(data={"folder": "data/digits"}))
+    assert response["allowed"] is False
+    assert response["status"]["message"].startswith("spec.data: folder is on the machine of `atj run`")
+
+
 def test_what_is_invalid_by_now_can_still_be_deleted_but_not_changed() -> None:
     invalid = plain(nodes=0)
     labelled = {**invalid, "metadata": {**invalid["metadata"], "finalizers": []}}

@@ -14,7 +14,7 @@ from tests.operator.support.fault_proxy import FaultProxy, fault_proxy
 from tests.operator.support.in_cluster_operator import TOKEN_READ
 from tests.operator.support.lives import Life
 from tests.operator.support.on_plane import OnControlPlane, OnPlane, condition
-from tests.support.repository import CHART
+from tests.support.repository import CHART, CHART_IMAGES
 
 pytestmark = pytest.mark.cluster
 
@@ -42,7 +42,7 @@ def grant(place: OnControlPlane, without: tuple[str, str] | None = None) -> None
     """The chart's roles and account; `without` a verb on a resource."""
     command = [str(place.control_plane.program("helm")), "template", "ato", str(CHART), "-n", place.namespace,
                "--kube-version", "1.34.4", "--set", f"watchNamespace={place.namespace}",
-               "--show-only", "templates/rbac.yaml", "--show-only", "templates/serviceaccount.yaml"]  # fmt: skip
+               *CHART_IMAGES, "--show-only", "templates/rbac.yaml", "--show-only", "templates/serviceaccount.yaml"]  # fmt: skip
     rendered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     objects = [each for each in yaml.safe_load_all(rendered) if each]
     if without is not None:

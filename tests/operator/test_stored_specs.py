@@ -37,6 +37,7 @@ FAULTS: dict[str, Plain] = {
     "training-is-text": {"training": "fast"},
     "bucket-that-is-none": {"output": {"s3": {"uri": "file:///etc"}}},
     "resumes-nowhere": {"resumeFrom": {"uri": "nowhere"}},
+    "data-on-the-users-machine": {"data": {"folder": "data/digits"}},
 }
 """What is wrong with a quickstart."""
 

@@ -201,6 +201,25 @@ def test_a_missing_file_or_root_names_its_field(root: Path) -> None:
         read_table(DataParams(data_root_path=str(root / "gone")), ())
 
 
+@pytest.mark.parametrize(
+    ("params", "told"),
+    [
+        pytest.param({"data_root_path": "data/digits"}, "`make example-data` writes it", id="the examples'"),
+        pytest.param({"data_root_path": "data/mine"}, "correct the path, which is absolute or from the working directory", id="a user's"),
+        pytest.param({"pairs_file_path": "photos"}, "set data_root_path to the folder that photos is in: `.`", id="a folder that is here"),
+        pytest.param({}, "set data_root_path to the folder that holds train.txt", id="nothing said"),
+    ],
+)  # fmt: skip
+def test_data_that_are_not_there_say_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: dict[str, str], told: str
+) -> None:
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidData) as caught:
+        read_table(DataParams(**params), ())
+    assert told in str(caught.value)
+
+
 def test_a_link_inside_the_root_is_followed(root: Path) -> None:
     (root / "link.png").symlink_to(root / "a.png")
     assert read(root, "link.png\tcat\n")[0].image == root / "link.png"

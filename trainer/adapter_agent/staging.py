@@ -49,7 +49,8 @@ def stage_folder(store: Store, folder: Path, on_bytes: OnBytes = ignore_bytes) -
     objects = list(files(store))
     if not objects:
         raise NothingThere(
-            f"{store.uri} at {store.endpoint} holds no data; correct spec.data.s3.uri, or upload it first"
+            f"{store.uri} at {store.endpoint} holds no data; correct spec.data.s3.uri, or upload it first; "
+            "for `atj run`, spec.data.folder names a folder instead"
         )
     return fetch(store, folder, objects, on_bytes)
 

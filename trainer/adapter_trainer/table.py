@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adapter_api.absent_data import remedy_of
 from adapter_api.data import Column, DataParams
 from adapter_trainer import picture_folder
 from adapter_trainer.errors import InvalidData
@@ -66,7 +67,8 @@ def read_table(params: DataParams, columns: tuple[Column, ...]) -> list[Row]:
     """
     root = Path(params.data_root_path)
     if not root.is_dir():
-        raise InvalidData(f"data.params.data_root_path: {root} is not a folder")
+        remedy = remedy_of(params, table_is_here=Path(params.pairs_file_path).exists())
+        raise InvalidData(f"data.params.data_root_path: {root} is not a folder; {remedy}")
     path = root / params.pairs_file_path
     if path.is_dir():
         text, kind = picture_folder.pairs_of(path, root, columns), "pairs"

@@ -20,8 +20,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if .Values.serviceAccount.create }}{{ default (include "ato.fullname" .) .Values.serviceAccount.name }}{{ else }}{{ default "default" .Values.serviceAccount.name }}{{ end }}
 {{- end }}
 
+{{- define "ato.imagesNeeded" -}}
+image.repository and trainer.image have to name the two images in a registry that your nodes reach. Build them (docker build --target operator, docker build --target trainer), push them, and add --set image.repository=REGISTRY/adapter-training-operator --set trainer.image=REGISTRY/adapter-trainer:{{ .Chart.AppVersion }}
+{{- end }}
+
 {{- define "ato.image" -}}
-{{- if .Values.image.digest }}{{ .Values.image.repository }}@{{ .Values.image.digest }}{{ else }}{{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}{{ end }}
+{{- $repository := required (include "ato.imagesNeeded" .) .Values.image.repository }}
+{{- if .Values.image.digest }}{{ $repository }}@{{ .Values.image.digest }}{{ else }}{{ $repository }}:{{ default .Chart.AppVersion .Values.image.tag }}{{ end }}
+{{- end }}
+
+{{- define "ato.trainerImage" -}}
+{{- required (include "ato.imagesNeeded" .) .Values.trainer.image }}
 {{- end }}
 
 {{- define "ato.certificateSecret" -}}
