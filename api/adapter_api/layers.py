@@ -14,11 +14,11 @@ def cross_attention_layers(params: UNetParams) -> list[str]:
     layers = _per_block(params.layers_per_block, blocks)
     depths = _per_block(params.transformer_layers_per_block, blocks)
     names = []
-    for index, kind in enumerate(params.down_block_types):
-        if kind.startswith("CrossAttn"):
+    for index, down in enumerate(params.down_block_types):
+        if down.startswith("CrossAttn"):
             names += _block(f"down_blocks.{index}", layers[index], depths[index])
-    for index, kind in enumerate(params.up_block_types):
-        if kind.startswith("CrossAttn"):
+    for index, up in enumerate(params.up_block_types):
+        if up.startswith("CrossAttn"):
             # The way up mirrors the way down, with one layer more in each block.
             names += _block(f"up_blocks.{index}", layers[-1 - index] + 1, depths[-1 - index])
     if params.mid_block_type is not None:

@@ -10,7 +10,7 @@ from adapter_api.job import AdapterTrainingJob
 from adapter_api.training import TrainingConfig
 
 PAGE = Path("docs/reference.md")
-SCHEMAS = {
+SCHEMAS: dict[Path, type[AdapterTrainingJob] | type[TrainingConfig]] = {
     Path("schemas/adaptertrainingjob.json"): AdapterTrainingJob,
     Path("schemas/training.json"): TrainingConfig,
 }

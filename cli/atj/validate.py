@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from adapter_api.columns import columns_of
 from adapter_api.document import Document, InvalidDocument, Location, read, validate
 from adapter_api.training import TrainingConfig
+from adapter_trainer.errors import InvalidData
 from atj import data_checks
 from atj.output_format import Output, OutputFormat
 from atj.terminal import errors, results, say
@@ -38,7 +40,7 @@ def validate_command(
     """
     try:
         summary = _checked(read(file), data)
-    except (InvalidDocument, data_checks.InvalidData) as error:
+    except (InvalidDocument, InvalidData) as error:
         if output is OutputFormat.json:
             typer.echo(json.dumps({"valid": False, "faults": _plain(error)}, indent=2))
             raise typer.Exit(2) from None
@@ -107,7 +109,7 @@ def _not_opened(document: Document, config: TrainingConfig, job: "AdapterTrainin
 def _found(config: TrainingConfig, opened: data_checks.Opened) -> dict[str, Any]:
     columns = [
         {"name": column.name, "kind": column.kind, "width": opened.widths.get(column.name)}
-        for column in data_checks.columns_of(config)
+        for column in columns_of(config)
     ]
     return {"folder": config.data.params.data_root_path, "samples": len(opened.rows), "columns": columns}
 
