@@ -332,7 +332,7 @@ def _sampling(new: NewJob) -> Iterator[str]:
         yield "  steps: 30"
         yield "  guidance_scale: 5.0"
     yield f"  images_per_row: {GRID_COLUMNS if new.is_tiny else 4}"
-    yield "  rows:                          # condition values by column; files are relative to where the command runs"
+    yield "  rows:                          # values by column; files from where the command runs, in pods below /data"
     for row in rows(new):
         yield f"    - {{{', '.join(f'{name}: {_scalar(value)}' for name, value in row.items())}}}"
 
