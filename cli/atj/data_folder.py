@@ -22,6 +22,8 @@ WRITTEN = "atj-init.jsonl"
 EMBEDDINGS = (".npy", ".safetensors")
 REFERENCES = frozenset({"reference", "references", "ref", "refs"})
 """Folders that hold reference pictures, each of the name of the picture that it is for."""
+OUTPUTS = "atj-output"
+"""Where `atj run` puts its results by default; the pictures there are drawn ones."""
 MAX_CLASSES = 1000
 FEW = 4
 """Samples up to which labels may all be different."""
@@ -271,7 +273,7 @@ def _written(records: Iterable[Record], columns: Iterable[FoundColumn]) -> list[
 
 
 def _of_pictures(root: Path) -> DataFolder:
-    everything = pictures(root)
+    everything = [file for file in pictures(root) if OUTPUTS not in file.relative_to(root).parts]
     references = {file.stem: file for file in everything if file.relative_to(root).parts[0].lower() in REFERENCES}
     samples = [file for file in everything if file.relative_to(root).parts[0].lower() not in REFERENCES]
     if not samples:
@@ -307,7 +309,9 @@ def _of_pictures(root: Path) -> DataFolder:
                 )
             )
     some_captions = None in captions and any(captions)
-    is_new = bool(columns) or bool(references) or some_captions
+    # A run that is started in the folder writes its own pictures there, which a folder as the table would train on.
+    holds_outputs = Path.cwd().is_relative_to(root.resolve())
+    is_new = bool(columns) or bool(references) or some_captions or holds_outputs
     return DataFolder(root, WRITTEN if is_new else ".", records, tuple(columns), is_new=is_new)
 
 

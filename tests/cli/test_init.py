@@ -182,6 +182,15 @@ def test_names_of_folders_and_files_cannot_break_the_yaml(tmp_path: Path) -> Non
     assert columns(job) == {"label": ("label", 5)}
 
 
+def test_what_a_run_draws_in_the_folder_is_not_trained_on(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photos)
+    picture(photos / "atj-output" / "photos" / "node-0" / "output" / "samples" / "step-10.png")
+    job = made(Path(), Path("job.yaml"), For.reference)
+    assert job.spec.training.data.params.pairs_file_path == "atj-init.jsonl"
+    assert len((photos / "atj-init.jsonl").read_text().splitlines()) == COUNT
+    assert all(Path(str(row["image"])).is_file() for row in job.spec.training.sampling.rows)
+
+
 def test_large_pictures_of_several_shapes_keep_them_for_sdxl(tmp_path: Path) -> None:
     for number, size in enumerate([(1200, 1100), (1600, 1024), (1024, 1536)]):
         picture(tmp_path / "data" / f"{number}.jpg", size)
