@@ -130,7 +130,7 @@ def _plain(
 ) -> dict[str, Any]:
     """The plan for programs: bytes, seconds, FLOPs."""
     work, passes = found.work, config.optimization.gradient_accumulation_steps
-    cached = passes * found.seconds_per_pass
+    cached = passes * found.seconds_per_pass + found.seconds_of_update
     encoding = cached + passes * found.seconds_of_encoders
     images = work.batch * passes * world_size
     return {
@@ -149,6 +149,7 @@ def _plain(
         "encoderFlopsPerImage": (work.encode_flops + work.learning_flops) / work.batch,
         "imagesPerStep": images,
         "secondsPerStep": cached,
+        "secondsOfUpdate": found.seconds_of_update,
         "imagesPerSecond": images / cached,
         "imagesPerSecondWithEncoders": images / encoding,
         "samples": samples,
@@ -175,7 +176,7 @@ def _memory_table(found: "Forecast") -> Table:
 
 def _speed_table(found: "Forecast", config: TrainingConfig, world_size: int, steps: int | None) -> Table:
     work, passes = found.work, config.optimization.gradient_accumulation_steps
-    cached = passes * found.seconds_per_pass
+    cached = passes * found.seconds_per_pass + found.seconds_of_update
     encoding = cached + passes * found.seconds_of_encoders
     images = work.batch * passes * world_size
     table = Table(box=None, pad_edge=False, show_header=False)

@@ -9,8 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from adapter_api.training import TrainingConfig
 from adapter_trainer import loop, plan, setup
 from adapter_trainer.assumptions import known
-from adapter_trainer.device_speed import KNOWN, known_device
-from adapter_trainer.forecast import EFFICIENCY, forecast
+from adapter_trainer.device_speed import KNOWN, known_device, measured_bandwidth
+from adapter_trainer.forecast import EFFICIENCY, forecast, update_bytes
 from tests.trainer.support import tiny
 
 ADAPTERS = {
@@ -153,6 +153,26 @@ def test_a_small_model_is_timed_on_this_machine() -> None:
     if not torch.accelerator.is_available():
         assert found.seconds_per_pass == 1.0
         assert "timed" in found.basis
+
+
+def test_the_optimizer_s_step_takes_as_long_as_memory_takes_to_read_and_write() -> None:
+    plain = {"optimization": {"max_grad_norm": None}}
+    config = tiny.configuration(tiny.settings(changes=plain))
+    found = forecast(config, KNOWN["l4"])
+    trained = found.work.trained_parameters
+    assert found.seconds_of_update == pytest.approx(trained * 28 / KNOWN["l4"].bandwidth)
+    kept = {"optimization": {"ema": {}, "optimizer": {"target": "Prodigy"}, "learning_rate": 1.0}}
+    more = update_bytes(tiny.configuration(tiny.settings(changes=kept)), trained, 1)
+    assert more == trained * (40 + 12 + 12)
+    shared = tiny.configuration(
+        tiny.settings(changes={"optimization": {**plain["optimization"], "parallelism": "FSDP"}})
+    )
+    assert update_bytes(shared, trained, 4) == trained * 28 / 4
+
+
+def test_a_machine_s_memory_is_measured_with_the_clock_that_is_given() -> None:
+    times = iter(range(100))
+    assert measured_bandwidth(torch.device("cpu"), lambda: float(next(times))) == 2 * 4 * 2**24
 
 
 @pytest.mark.parametrize(
