@@ -134,9 +134,9 @@ def test_verify_reads_every_byte_and_names_what_is_damaged(atj: Atj, store: Stor
     assert "versions.json: " in told
     assert "checkpoint-30: " in told
     assert "damaged" in atj("list").output
-    told = atj("verify", "--all", "-o", "json")
-    assert isinstance(told.exception, CommandError)
-    found = {each["step"]: each for each in json.loads(told.stdout)}
+    result = atj("verify", "--all", "-o", "json")
+    assert isinstance(result.exception, CommandError)
+    found = {each["step"]: each for each in json.loads(result.stdout)}
     assert {step: each["whole"] for step, each in found.items()} == {10: False, 20: False, 30: True}
     assert {fault["path"] for fault in found[20]["faults"]} == {"unet/model.safetensors", "versions.json"}
 
