@@ -17,7 +17,7 @@ _UNITS = {
     "sampling.steps": "denoising steps",
     # Pictures and samples.
     "resolution": "pixels", "image_size": "pixels", "patch_size": "pixels", "aspect_buckets.step": "pixels",
-    "sample_size": "latents", "train_batch_size": "samples", "cache.batch_size": "inputs", "evaluation.samples": "samples",
+    "sample_size": "latents", "background": "levels", "train_batch_size": "samples", "cache.batch_size": "inputs", "evaluation.samples": "samples",
     "evaluation.pictures": "pictures", "images_per_row": "pictures", "imagesPerSecond": "images/s",
     # Shapes.
     "num_tokens": "tokens", "vocab_size": "tokens", "max_position_embeddings": "tokens", "columns[].width": "numbers",
@@ -41,7 +41,7 @@ _WITHOUT = frozenset(
     {
         "learning_rate", "dropout", "rank", "alpha", "scaling_factor", "scale", "beta_start", "beta_end",
         "max_ratio", "betas", "weight_decay", "eps", "d_coef", "clip_threshold", "max_grad_norm", "min_snr_gamma",
-        "offset_noise", "decay", "guidance_scale", "adapter_scales", "seed", "rows", "generation",
+        "offset_noise", "decay", "guidance_scale", "adapter_scales", "seed", "rows", "columns", "generation",
         "observedGeneration", "attempt", "loss", "metrics", "node", "exitCode",
     }
 )  # fmt: skip
