@@ -338,21 +338,17 @@ def _sampling(new: NewJob) -> Iterator[str]:
 
 
 def rows(new: NewJob) -> list[dict[str, Any]]:
-    """Conditions of samples that differ in them; where only one is trained, one row for each of its values."""
+    """Conditions of samples that differ in them, one for each class where there are some, from all over the data."""
     label = new.data.column("label") if "label" in new.conditions else None
-    found: list[dict[str, Any]] = []
-    seen: set[str] = set()
-    records = new.data.records
-    if label is None and "caption" not in new.conditions:
-        # Neighbours are often alike: rows from all over the data show more.
-        records = [records[index * len(records) // GRID_ROWS] for index in range(min(GRID_ROWS, len(records)))]
-    for record in records:
-        row = _row(new, record)
-        key = str(row[label.name]) if label is not None else json.dumps(row)
-        if key not in seen and row:
-            seen.add(key)
-            found.append(row)
-    return found[:GRID_ROWS]
+    found: dict[str, dict[str, Any]] = {}
+    for record in new.data.records:
+        if row := _row(new, record):
+            found.setdefault(str(row[label.name]) if label is not None else json.dumps(row), row)
+    different = list(found.values())
+    if label is not None:
+        different.sort(key=lambda row: int(row[label.name]))
+    count = min(GRID_ROWS, len(different))
+    return [different[index * len(different) // count] for index in range(count)]  # neighbours are often alike
 
 
 def _row(new: NewJob, record: dict[str, Any]) -> dict[str, Any]:
