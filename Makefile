@@ -88,8 +88,9 @@ cluster-down: $(INSTALLED) ## End it, and leave nothing behind
 e2e: $(INSTALLED) ## Build the images, install the chart, and run the end-to-end tests on the cluster
 	$(BIN)/python -m pytest tests/e2e
 
-generate: $(INSTALLED) ## Write the CRD from the models
+generate: $(INSTALLED) ## Write the CRD, the reference of all fields and the schemas for editors from the models
 	$(BIN)/python -m adapter_api.crd
+	$(BIN)/python -m adapter_api.reference
 
 golden: $(INSTALLED) ## Write anew what is compared with what we send to Kubernetes; read the difference before committing it
 	WRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/operator/test_manifests.py

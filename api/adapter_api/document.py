@@ -277,7 +277,7 @@ def validate(model: type[Model], document: Document, at: Location = ()) -> Model
     try:
         result = model.model_validate(_part(document, at), by_alias=True, by_name=False)
     except ValidationError as error:
-        found = [fault for fault in faults_of(error, document, at) if fault.location not in refused]
+        found = [fault for fault in faults_of(error, document, at, model) if fault.location not in refused]
         raise InvalidDocument(sorted([*document.faults, *found], key=lambda fault: fault.line or 0)) from None
     if document.faults:
         raise InvalidDocument(document.faults)
@@ -293,8 +293,13 @@ def _part(document: Document, at: Location) -> Any:
     return data
 
 
-def faults_of(error: ValidationError, document: Document, at: Location = ()) -> list[Fault]:
-    """Pydantic's errors as faults of the document, one for each value; names of union members are left out."""
+def faults_of(
+    error: ValidationError, document: Document, at: Location = (), model: type[BaseModel] | None = None
+) -> list[Fault]:
+    """Pydantic's errors as faults of the document, one for each value; names of union members are left out.
+
+    With the model that was not met, a field that it does not have is answered with the one that was probably meant.
+    """
     details: dict[Location, list[dict[str, Any]]] = {}
     for detail in error.errors(include_url=False):
         location = (*at, *detail["loc"])
@@ -302,11 +307,22 @@ def faults_of(error: ValidationError, document: Document, at: Location = ()) -> 
             location = _written(document.data, location, missing=detail["type"] == "missing")
         details.setdefault(location, []).append(dict(detail))
     # Of a union's alternatives, one that looked inside the value had the right shape: only its errors help.
-    return [
-        document.fault(location, message_of(found))
+    shown = [
+        (location, found)
         for location, found in details.items()
         if not any(_outer_alternative(location, found, other) for other in details)
     ]
+    unknown = [location for location, found in shown if any(each["type"] == "extra_forbidden" for each in found)]
+    suggested = {} if model is None else _suggested(model, unknown, at)
+    return [document.fault(location, suggested.get(location) or message_of(found)) for location, found in shown]
+
+
+def _suggested(model: type[BaseModel], unknown: list[Location], at: Location) -> dict[Location, str]:
+    if not unknown:
+        return {}
+    from adapter_api.suggestions import MAX_SUGGESTED, unknown_field  # reads the models' source: for faults alone
+
+    return {location: unknown_field(model, location[len(at) :]) for location in unknown[:MAX_SUGGESTED]}
 
 
 def _outer_alternative(location: Location, found: list[dict[str, Any]], other: Location) -> bool:

@@ -27,15 +27,18 @@ CheckpointPlace = Annotated[
     str,
     typer.Argument(
         metavar="CHECKPOINT",
-        help="A checkpoint folder, s3://…/checkpoint-<step>, or for the newest: an output address s3://…, or the "
+        help="A checkpoint folder, s3://…/checkpoint-STEP, or for the newest: an output address s3://…, or the "
         "output folder of an `atj run`.",
         show_default=False,
     ),
 ]
 EndpointURL = Annotated[
-    str | None, typer.Option("--endpoint-url", help="Of an S3-compatible store; by default AWS.", show_default=False)
+    str | None,
+    typer.Option(
+        "--endpoint-url", metavar="URL", help="Of an S3-compatible store; by default AWS.", show_default=False
+    ),
 ]
-Region = Annotated[str | None, typer.Option(help="Of the bucket.", show_default=False)]
+Region = Annotated[str | None, typer.Option(metavar="NAME", help="Of the bucket.", show_default=False)]
 
 
 def step_meant(address: str, named: int | None, given: int | None) -> int | None:

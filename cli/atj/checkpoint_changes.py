@@ -10,10 +10,20 @@ from adapter_agent.errors import ContentConflict
 from adapter_api.checkpoint import IndexEntry
 from atj.address import Address, EndpointURL, Region, located, step_required
 from atj.committed import FOR_EVER, Committed
+from atj.completion import checkpoint_steps
 from atj.errors import refusal
 from atj.terminal import results, say, size, transfer
 
-Step = Annotated[int | None, typer.Option(min=0, help="Of the checkpoint.", show_default=False)]
+Step = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        metavar="STEP",
+        help="Of the checkpoint; needed unless the address names one.",
+        show_default=False,
+        autocompletion=checkpoint_steps,
+    ),
+]
 
 
 def pin_command(address: Address, step: Step = None, endpoint_url: EndpointURL = None, region: Region = None) -> None:
@@ -38,7 +48,14 @@ def delete_command(
     address: Address,
     *,
     step: Annotated[
-        list[int] | None, typer.Option(min=0, help="Of the checkpoint; may be repeated.", show_default=False)
+        list[int] | None,
+        typer.Option(
+            min=0,
+            metavar="STEP",
+            help="Of the checkpoint, needed unless the address names one; may be repeated.",
+            show_default=False,
+            autocompletion=checkpoint_steps,
+        ),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Also the newest, a pinned one, or one that a run has started from.")

@@ -1,18 +1,22 @@
 """`atj checkpoints verify` and `diff`: whether what is stored is what was committed, and what two checkpoints differ in."""
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from adapter_api.checkpoint import CheckpointManifest, IndexEntry, folder_name
+from adapter_agent.verify import Fault
+from adapter_api.checkpoint import IndexEntry, folder_name
 from atj import checkpoint_difference
 from atj.address import Address, EndpointURL, Region, located, step_meant
 from atj.checkpoint_difference import FileChange, ValueChange
 from atj.committed import Committed
+from atj.completion import checkpoint_steps
 from atj.errors import CommandError, refusal
+from atj.output_format import Output, OutputFormat
 from atj.terminal import results, say, size, transfer
 
 _MARKS = {"added": "+", "removed": "-", "changed": "~", "same": "="}
@@ -22,8 +26,14 @@ _STYLES = {"added": "green", "removed": "red", "changed": "yellow", "same": "dim
 def verify_command(
     address: Address,
     *,
-    step: Annotated[int | None, typer.Option(min=0, help="By default the newest.", show_default=False)] = None,
+    step: Annotated[
+        int | None,
+        typer.Option(
+            min=0, metavar="STEP", help="By default the newest.", show_default=False, autocompletion=checkpoint_steps
+        ),
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every committed checkpoint.")] = False,
+    output: Output = OutputFormat.table,
     endpoint_url: EndpointURL = None,
     region: Region = None,
 ) -> None:
@@ -36,9 +46,17 @@ def verify_command(
         if every and chosen is not None:
             raise refusal("give either --all or a step")
         entries = committed.entries() if every else (committed.entry(chosen),)
-        if not entries:
+        found = []
+        for entry in entries:
+            faults = _faults(committed, entry)
+            found.append((entry, faults))
+            if output is OutputFormat.table:
+                _print_faults(committed.uri_of(entry), entry, faults)
+        if output is OutputFormat.json:
+            typer.echo(json.dumps([_verified(committed, *each) for each in found], indent=2))
+        elif not entries:
             say(results(), f"{committed.uri}: no checkpoint has been committed yet.")
-        damaged = [entry.step for entry in entries if not _verify(committed, entry)]
+        damaged = [entry.step for entry, faults in found if faults]
     if damaged:
         steps = ", ".join(map(str, damaged))
         raise CommandError(
@@ -47,17 +65,28 @@ def verify_command(
         )
 
 
-def _verify(committed: Committed, entry: IndexEntry) -> bool:
+def _faults(committed: Committed, entry: IndexEntry) -> Sequence[Fault]:
     with transfer(folder_name(entry.step), entry.bytes) as on_bytes:
-        faults = committed.faults(entry, on_bytes)
-    uri = committed.uri_of(entry)
+        return committed.faults(entry, on_bytes)
+
+
+def _print_faults(uri: str, entry: IndexEntry, faults: Sequence[Fault]) -> None:
     if not faults:
         say(results(), f"{uri}: {size(entry.bytes)}, every byte is as it was committed")
-        return True
+        return
     say(results(), f"{uri}: DAMAGED", style="bold red")
     for fault in faults:
         say(results(), f"  {fault.path}: {fault.what}")
-    return False
+
+
+def _verified(committed: Committed, entry: IndexEntry, faults: Sequence[Fault]) -> dict[str, Any]:
+    return {
+        "step": entry.step,
+        "uri": committed.uri_of(entry),
+        "bytes": entry.bytes,
+        "whole": not faults,
+        "faults": [{"path": fault.path, "what": fault.what} for fault in faults],
+    }
 
 
 def diff_command(
@@ -74,6 +103,7 @@ def diff_command(
     tensors: Annotated[
         bool, typer.Option("--tensors", help="Read both, and name the tensors whose values differ.")
     ] = False,
+    output: Output = OutputFormat.table,
     endpoint_url: EndpointURL = None,
     region: Region = None,
 ) -> None:
@@ -91,13 +121,48 @@ def diff_command(
             elsewhere=other is not None,
         )
         pair = (first.manifest(old), second.manifest(new))
-        say(results(), f"{first.uri_of(old)}  ->  {second.uri_of(new)}", style="bold")
         files = checkpoint_difference.files(*pair)
-        _print_files(files)
-        _print_values("metrics", checkpoint_difference.values(pair[0].metrics, pair[1].metrics))
-        _print_values("versions", checkpoint_difference.values(pair[0].versions, pair[1].versions))
-        _print_values("configuration", _configuration(*pair))
-        _print_tensors(first, second, old, new, files, read=tensors)
+        differing = {
+            "metrics": list(checkpoint_difference.values(pair[0].metrics, pair[1].metrics)),
+            "versions": list(checkpoint_difference.values(pair[0].versions, pair[1].versions)),
+            "configuration": checkpoint_difference.configuration(*pair),
+        }
+        lines = _tensor_lines(first, second, old, new, files, read=tensors)
+        names = (first.uri_of(old), second.uri_of(new))
+    if output is OutputFormat.json:
+        typer.echo(json.dumps(_plain_difference(names, files, differing, lines), indent=2))
+        return
+    say(results(), f"{names[0]}  ->  {names[1]}", style="bold")
+    _print_files(files)
+    for title, changes in differing.items():
+        _print_values(title, changes)
+    if lines:
+        say(results(), "\ntensors", style="bold")
+        for line in lines:
+            say(results(), f"  {line}")
+
+
+def _plain_difference(
+    names: tuple[str, str], files: list[FileChange], differing: dict[str, list[ValueChange]], tensors: list[str]
+) -> dict[str, Any]:
+    return {
+        "before": names[0],
+        "after": names[1],
+        "files": [
+            {
+                "path": change.path,
+                "change": change.kind,
+                "bytesBefore": None if change.before is None else change.before.size,
+                "bytesAfter": None if change.after is None else change.after.size,
+            }
+            for change in files
+        ],
+        **{
+            title: [{"name": each.name, "before": each.before, "after": each.after} for each in changes]
+            for title, changes in differing.items()
+        },
+        "tensors": tensors,
+    }
 
 
 def _old(committed: Committed, step: int | None, new: IndexEntry, *, elsewhere: bool) -> IndexEntry:
@@ -107,10 +172,6 @@ def _old(committed: Committed, step: int | None, new: IndexEntry, *, elsewhere: 
     if not earlier:
         raise refusal(f"{committed.uri_of(new)} is the oldest checkpoint there; say what to compare it with: --from")
     return earlier[-1]
-
-
-def _configuration(before: CheckpointManifest, after: CheckpointManifest) -> list[ValueChange]:
-    return checkpoint_difference.configuration(before, after)
 
 
 def _print_files(changes: list[FileChange]) -> None:
@@ -126,13 +187,12 @@ def _print_files(changes: list[FileChange]) -> None:
     say(results(), ", ".join(f"{count} {kind}" for kind, count in counts.items() if count))
 
 
-def _print_values(title: str, changes: Iterable[ValueChange]) -> None:
-    found = list(changes)
-    if not found:
+def _print_values(title: str, changes: list[ValueChange]) -> None:
+    if not changes:
         return
     say(results(), f"\n{title}", style="bold")
     table = Table(box=None, pad_edge=False, show_header=False)
-    for change in found:
+    for change in changes:
         table.add_row(f"  {change.name}", f"{_text(change.before)} -> {_text(change.after)}")
     results().print(table)
 
@@ -142,20 +202,17 @@ def _text(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _print_tensors(
+def _tensor_lines(
     first: Committed, second: Committed, old: IndexEntry, new: IndexEntry, changes: list[FileChange], *, read: bool
-) -> None:
+) -> list[str]:
     lines = []
     total = sum(file.size for change in _changed_tensors(changes) for file in change) if read else 0
     with transfer("tensors", total) as on_bytes:
         for before, after in _changed_tensors(changes):
             tell = on_bytes if read else None
             there = first.tensors(old, before, tell), second.tensors(new, after, tell)
-            lines += [f"  {before.path}: {line}" for line in checkpoint_difference.tensors(*there)]
-    if lines:
-        say(results(), "\ntensors", style="bold")
-        for line in lines:
-            say(results(), line)
+            lines += [f"{before.path}: {line}" for line in checkpoint_difference.tensors(*there)]
+    return lines
 
 
 def _changed_tensors(changes: list[FileChange]) -> Iterator[tuple[Any, Any]]:

@@ -1,7 +1,6 @@
 """`atj checkpoints list` and `get`: what is committed, and bringing it here."""
 
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,24 +10,17 @@ from adapter_api.checkpoint import MANIFEST_NAME, IndexEntry, folder_name
 from atj.address import Address, EndpointURL, Region, located, step_meant
 from atj.checkpoint_table import checkpoint_table
 from atj.committed import Committed
+from atj.completion import checkpoint_steps
 from atj.errors import refusal
+from atj.output_format import Output, OutputFormat
 from atj.terminal import results, say, transfer
-
-
-class OutputFormat(StrEnum):
-    """How a list is printed."""
-
-    table = "table"
-    json = "json"
 
 
 def list_command(
     address: Address,
     endpoint_url: EndpointURL = None,
     region: Region = None,
-    output: Annotated[
-        OutputFormat, typer.Option("--output", "-o", help="For people, or for programs.")
-    ] = OutputFormat.table,
+    output: Output = OutputFormat.table,
 ) -> None:
     """List the committed checkpoints of an output, newest last.
 
@@ -47,14 +39,19 @@ def list_command(
 
 def get_command(
     address: Address,
-    step: Annotated[int | None, typer.Option(min=0, help="By default the newest.", show_default=False)] = None,
-    to: Annotated[Path, typer.Option(help="Folder that checkpoint-<step> is put into.")] = Path(),
+    step: Annotated[
+        int | None,
+        typer.Option(
+            min=0, metavar="STEP", help="By default the newest.", show_default=False, autocompletion=checkpoint_steps
+        ),
+    ] = None,
+    to: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder that checkpoint-STEP is put into.")] = Path(),
     endpoint_url: EndpointURL = None,
     region: Region = None,
 ) -> None:
     """Fetch a checkpoint, with every byte verified.
 
-    The folder checkpoint-<step> appears when it is whole. When a download breaks off, the same command goes on with it.
+    The folder checkpoint-STEP appears when it is whole. When a download breaks off, the same command goes on with it.
     """
     with located(address, endpoint_url, region) as (committed, named):
         entry = committed.entry(step_meant(address, named, step))

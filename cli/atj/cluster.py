@@ -25,6 +25,8 @@ class Cluster:
 
     def __init__(self, client: Any, namespace: str) -> None:
         self.namespace = namespace
+        self.seconds: float = TIMEOUT_SECONDS
+        """Until the API server must have answered."""
         self._client = client
 
     @classmethod
@@ -120,9 +122,7 @@ class Cluster:
         query |= {"tailLines": str(tail)} if tail is not None else {}
         query |= {"sinceTime": since} if since is not None else {}
         path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/log"
-        response = self._send(
-            "GET", path, None, query, "", timeout=(TIMEOUT_SECONDS, None if follow else TIMEOUT_SECONDS)
-        )
+        response = self._send("GET", path, None, query, "", timeout=(self.seconds, None if follow else self.seconds))
         rest = b""
         try:
             for chunk in response.stream(65_536, decode_content=False):
@@ -162,7 +162,7 @@ class Cluster:
         body: Plain | None,
         query: dict[str, str],
         content: str,
-        timeout: Any = TIMEOUT_SECONDS,
+        timeout: Any = None,
     ) -> Any:
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
@@ -173,7 +173,7 @@ class Cluster:
             auth_settings=["BearerToken"],
         )  # fmt: skip
         try:
-            response = self._client.call_api(*request, _request_timeout=timeout).response
+            response = self._client.call_api(*request, _request_timeout=timeout or self.seconds).response
             if response.status < 300:
                 return response
             raise _refused(response.status, response.data, path)

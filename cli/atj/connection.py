@@ -8,14 +8,22 @@ from typing import Annotated
 import typer
 
 from atj.cluster import Cluster
+from atj.completion import job_names
 
 Namespace = Annotated[
     str | None,
-    typer.Option("--namespace", "-n", help="By default the context's.", show_default=False),
+    typer.Option("--namespace", "-n", metavar="NAME", help="By default the context's.", show_default=False),
 ]
-Context = Annotated[str | None, typer.Option(help="Of the kubeconfig; by default its current one.", show_default=False)]
-Kubeconfig = Annotated[Path | None, typer.Option(help="By default KUBECONFIG, or ~/.kube/config.", show_default=False)]
-JobName = Annotated[str, typer.Argument(metavar="JOB", help="Name of an AdapterTrainingJob.", show_default=False)]
+Context = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Of the kubeconfig; by default its current one.", show_default=False)
+]
+Kubeconfig = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="By default KUBECONFIG, or ~/.kube/config.", show_default=False)
+]
+JobName = Annotated[
+    str,
+    typer.Argument(metavar="JOB", help="Name of an AdapterTrainingJob.", show_default=False, autocompletion=job_names),
+]
 
 
 @contextmanager

@@ -11,6 +11,23 @@ MARKUP: Literal["markdown"] = "markdown"
 """How help texts are written."""
 
 
+class _PlainTypes:
+    """Shows what an option takes by its name rather than by Python's type, and nothing beside one that takes no value."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The command's parameters, `--help` among them."""
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for each in params:
+            is_choice = getattr(getattr(each, "type_descriptor", None), "is_choice", False)
+            if each.param_type_name == "option" and each.metavar is None and not is_choice:
+                each.metavar = "" if each.is_flag else (each.name or "").upper()
+        return params
+
+
+class DeferredCommand(_PlainTypes, TyperCommand):
+    """A command of ours."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """What the help of a group shows of a command, and where the command itself is."""
@@ -27,11 +44,11 @@ class Entry:
         """The command, with its parameters and its whole help."""
         module, _, function = self.function.partition(":")
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=MARKUP)
-        app.command(self.name)(getattr(import_module(module), function))
+        app.command(self.name, cls=DeferredCommand)(getattr(import_module(module), function))
         return typer.main.get_command(app)
 
 
-class DeferredGroup(TyperGroup):
+class DeferredGroup(_PlainTypes, TyperGroup):
     """Shows the table's entries as its commands, before those that it is given, and imports the one that is invoked."""
 
     entries: ClassVar[tuple[Entry, ...]] = ()

@@ -18,7 +18,7 @@ RECORD, CARD = "export.json", "README.md"
 
 def export_command(
     checkpoint: CheckpointPlace,
-    to: Annotated[Path, typer.Option("--to", help="Folder to write; it must be empty or not exist.")],
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Folder to write; it must be empty or not exist.")],
     endpoint_url: EndpointURL = None,
     region: Region = None,
 ) -> None:

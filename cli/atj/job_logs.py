@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ from adapter_operator.names import ATTEMPT_LABEL, INDEX_LABEL, RESTORE, SYNC, TR
 from atj.cluster import Cluster
 from atj.connection import Context, JobName, Kubeconfig, Namespace, connected
 from atj.errors import CommandError
-from atj.job_wait import holds
+from atj.job_changes import holds
 from atj.terminal import errors, say
 
 POLL_SECONDS = 1.0
@@ -34,12 +35,15 @@ def logs_command(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Until the job ends, through restarts and new pods.")
     ] = False,
-    node: Annotated[int | None, typer.Option(min=0, help="Only of this one.", show_default=False)] = None,
+    node: Annotated[
+        int | None, typer.Option(min=0, metavar="INDEX", help="Only of this one.", show_default=False)
+    ] = None,
     container: Annotated[Container, typer.Option("--container", "-c", help="The trainer's, or the agent's.")] = (
         Container.trainer
     ),
     tail: Annotated[
-        int | None, typer.Option(min=0, help="Last lines of each node; by default all.", show_default=False)
+        int | None,
+        typer.Option(min=0, metavar="LINES", help="Last lines of each node; by default all.", show_default=False),
     ] = None,
     namespace: Namespace = None,
     context: Context = None,
@@ -51,47 +55,55 @@ def logs_command(
     """
     with connected(kubeconfig, context, namespace) as cluster:
         found = cluster.job(job)
-        printer = Printer(cluster, container, several=node is None and found["spec"].get("nodes", 1) > 1)
-        pods = _readable(cluster.pods(job), node, container)
-        if not follow:
-            attempt = max((_label(pod, ATTEMPT_LABEL) for pod in pods), default=0)
-            for pod in sorted(pods, key=lambda pod: _label(pod, INDEX_LABEL)):
-                if _label(pod, ATTEMPT_LABEL) == attempt:
-                    printer.once(pod, tail)
-            if not pods:
-                _from_status(cluster, found)
-            return
-        _follow(cluster, job, node, container, printer, tail)
+        several = node is None and found["spec"].get("nodes", 1) > 1
+
+        def write(index: int, line: str) -> None:
+            typer.echo(f"[{index}] {line}" if several else line)
+
+        reader = LogReader(cluster, container, write)
+        if follow:
+            follow_logs(job, node, reader, tail)
+        elif not read_logs(job, node, reader, tail):
+            _from_status(cluster, found)
 
 
-def _follow(
-    cluster: Cluster, job: str, node: int | None, container: Container, printer: "Printer", tail: int | None
-) -> None:
-    is_first, told = True, None
+def read_logs(job: str, node: int | None, reader: "LogReader", tail: int | None) -> bool:
+    """Reads what the pods of the newest attempt have written so far; returns whether there are any."""
+    pods = _readable(reader.cluster.pods(job), node, reader.container)
+    attempt = max((_label(pod, ATTEMPT_LABEL) for pod in pods), default=0)
+    for pod in sorted(pods, key=lambda pod: _label(pod, INDEX_LABEL)):
+        if _label(pod, ATTEMPT_LABEL) == attempt:
+            reader.once(pod, tail)
+    return bool(pods)
+
+
+def follow_logs(job: str, node: int | None, reader: "LogReader", tail: int | None) -> None:
+    """Reads what all attempts write until the job has ended."""
+    is_first, told, cluster = True, None, reader.cluster
     while True:
         found = cluster.find_job(job)
         status = (found or {}).get("status") or {}
         has_ended = found is None or holds(status, "Complete") or holds(status, "Failed")
-        for pod in _readable(cluster.pods(job), node, container):
-            printer.follow(pod, tail if is_first else None)
+        for pod in _readable(cluster.pods(job), node, reader.container):
+            reader.follow(pod, tail if is_first else None)
         state = None if found is None else status.get("state", "Pending")
         if state != told and state is not None and state != "Running":
             say(errors(), f"{cluster.namespace}/{job}: {state}{_why(status)}", "dim")
         is_first, told = False, state
         if has_ended:
-            printer.join()
+            reader.join()
             return
         time.sleep(POLL_SECONDS)
 
 
 @dataclass
-class Printer:
-    """Writes logs to standard output, one thread for each pod that is followed."""
+class LogReader:
+    """Reads the logs of a job's pods, one thread for each that is followed."""
 
     cluster: Cluster
     container: Container
-    several: bool
-    """Whether lines need their node in front."""
+    write: Callable[[int, str], None]
+    """Given each line with its node in front; one at a time."""
     _threads: dict[str, threading.Thread] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -99,7 +111,7 @@ class Printer:
         """What there is of a pod's log."""
         lines = self.cluster.log(pod["metadata"]["name"], self.container, follow=False, tail=tail, since=None)
         for line in lines:
-            self._print(pod, line.partition(b" ")[2])
+            self._hand_on(pod, line.partition(b" ")[2])
 
     def follow(self, pod: dict[str, Any], tail: int | None) -> None:
         """What there is and what will come, in a thread, unless it is followed already."""
@@ -124,7 +136,7 @@ class Printer:
                         # Not the container's, but the kubelet's: why it cannot follow just now. It is asked again.
                         say(errors(), f"{name}: {line.decode('utf-8', 'replace')}", "dim")
                     elif at > last:
-                        self._print(pod, text)
+                        self._hand_on(pod, text)
                         last = at
                 if self._has_ended(name):
                     return
@@ -142,10 +154,9 @@ class Printer:
             return True
         return pod is None or "terminated" in _state(pod, self.container)
 
-    def _print(self, pod: dict[str, Any], text: bytes) -> None:
-        front = f"[{_label(pod, INDEX_LABEL)}] " if self.several else ""
+    def _hand_on(self, pod: dict[str, Any], text: bytes) -> None:
         with self._lock:
-            typer.echo(front + text.decode("utf-8", "replace"))
+            self.write(_label(pod, INDEX_LABEL), text.decode("utf-8", "replace"))
 
 
 def _readable(pods: list[dict[str, Any]], node: int | None, container: Container) -> list[dict[str, Any]]:

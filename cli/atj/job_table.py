@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from atj.terminal import duration
@@ -13,30 +15,62 @@ STYLES = {"Complete": "green", "Failed": "red", "Invalid": "red", "Running": "cy
 """How states are shown to whoever reads them in colour."""
 
 
-def job_table(jobs: Sequence[dict[str, Any]], now: datetime, *, with_namespace: bool) -> Table:
-    """One row for each job, by namespace and name, with the columns that `kubectl get atj` shows."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in (*(("NAMESPACE",) if with_namespace else ()), "NAME", "STATE"):
-        table.add_column(name, no_wrap=True)
-    for name in ("STEP", "LOSS", "ETA", "CHECKPOINT", "NODES", "RESTARTS", "AGE"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for job in sorted(jobs, key=lambda job: (job["metadata"]["namespace"], job["metadata"]["name"])):
-        metadata, status = job["metadata"], job.get("status") or {}
-        progress = status.get("progress") or {}
-        state = status.get("state", "Pending")
-        table.add_row(
-            *((metadata["namespace"],) if with_namespace else ()),
-            metadata["name"],
-            f"[{STYLES[state]}]{state}[/]" if state in STYLES else state,
-            f"{progress['step']}/{progress['totalSteps']}" if "step" in progress else _NONE,
-            str(progress.get("loss", _NONE)),
-            progress.get("eta", _NONE) if state not in {"Complete", "Failed"} else _NONE,
-            str((status.get("checkpoint") or {}).get("step", _NONE)),
-            f"{(status.get('nodes') or {}).get('ready', 0)}/{job['spec'].get('nodes', 1)}",
-            str((status.get("restarts") or {}).get("total", 0)),
-            age(metadata["creationTimestamp"], now),
-        )
+_LEAST_NEEDED = ("RESTARTS", "LOSS", "CHECKPOINT", "NODES", "ETA", "AGE")
+"""Columns that a narrow terminal does without, the first of them first; `-o json` has everything."""
+_ENDLESS = 10_000
+_LEFT = ("NAMESPACE", "NAME", "STATE")
+
+
+def job_table(
+    jobs: Sequence[dict[str, Any]], now: datetime, *, with_namespace: bool, console: Console | None = None
+) -> Table:
+    """One row for each job, by namespace and name, with the columns that `kubectl get atj` shows and the console has room for."""
+    rows = [
+        _row(job, now) for job in sorted(jobs, key=lambda job: (job["metadata"]["namespace"], job["metadata"]["name"]))
+    ]
+    names = [name for name in _COLUMNS if with_namespace or name != "NAMESPACE"]
+    table = _table(names, rows)
+    for name in _LEAST_NEEDED:
+        if console is None or _width(console, table) <= console.width:
+            break
+        names.remove(name)
+        table = _table(names, rows)
     return table
+
+
+_COLUMNS = ("NAMESPACE", "NAME", "STATE", "STEP", "LOSS", "ETA", "CHECKPOINT", "NODES", "RESTARTS", "AGE")
+
+
+def _table(names: Sequence[str], rows: Sequence[dict[str, str]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in names:
+        # A name that is cut is no name.
+        table.add_column(name, justify="left" if name in _LEFT else "right", no_wrap=name not in _LEFT, overflow="fold")
+    for row in rows:
+        table.add_row(*(row[name] for name in names))
+    return table
+
+
+def _width(console: Console, table: Table) -> int:
+    """Of the table with room for all of it."""
+    return Measurement.get(console, console.options.update(max_width=_ENDLESS), table).maximum
+
+
+def _row(job: dict[str, Any], now: datetime) -> dict[str, str]:
+    metadata, status = job["metadata"], job.get("status") or {}
+    progress, state = status.get("progress") or {}, status.get("state", "Pending")
+    return {
+        "NAMESPACE": metadata["namespace"],
+        "NAME": metadata["name"],
+        "STATE": f"[{STYLES[state]}]{state}[/]" if state in STYLES else state,
+        "STEP": f"{progress['step']}/{progress['totalSteps']}" if "step" in progress else _NONE,
+        "LOSS": str(progress.get("loss", _NONE)),
+        "ETA": progress.get("eta", _NONE) if state not in {"Complete", "Failed"} else _NONE,
+        "CHECKPOINT": str((status.get("checkpoint") or {}).get("step", _NONE)),
+        "NODES": f"{(status.get('nodes') or {}).get('ready', 0)}/{job['spec'].get('nodes', 1)}",
+        "RESTARTS": str((status.get("restarts") or {}).get("total", 0)),
+        "AGE": age(metadata["creationTimestamp"], now),
+    }
 
 
 def age(since: str, now: datetime) -> str:

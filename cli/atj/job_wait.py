@@ -1,18 +1,16 @@
 """`atj wait`: until a job has ended, or has reached a condition."""
 
-import time
+import json
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 from rich.status import Status
 
-from adapter_api.progress import ExitCode
 from atj.connection import Context, JobName, Kubeconfig, Namespace, connected
-from atj.errors import CommandError
+from atj.job_changes import until, where
+from atj.output_format import Output, OutputFormat
 from atj.terminal import errors, results, say
-
-POLL_SECONDS = 1.0
 
 
 class Awaited(StrEnum):
@@ -27,47 +25,27 @@ def wait_command(
     job: JobName,
     awaited: Annotated[Awaited, typer.Option("--for", help="Condition to wait for.")] = Awaited.complete,
     timeout: Annotated[
-        float | None, typer.Option(min=0, help="Seconds; by default without end.", show_default=False)
+        float | None,
+        typer.Option(min=0, metavar="SECONDS", help="Seconds; by default without end.", show_default=False),
     ] = None,
+    output: Output = OutputFormat.table,
     namespace: Namespace = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
     """Wait until a job is complete. Exit code 1 when it fails, or when the time is over."""
-    end = None if timeout is None else time.monotonic() + timeout
-    console = errors()
     with connected(kubeconfig, context, namespace) as cluster:
         place = f"{cluster.namespace}/{job}"
-        with Status("", console=console) as shown:
-            while True:
-                status = cluster.job(job).get("status") or {}
-                if holds(status, awaited) or holds(status, "Complete") or holds(status, "Failed"):
-                    break
-                if end is not None and time.monotonic() >= end:
-                    raise CommandError(f"{place}: {_where(status)} after {timeout:g} s, not {awaited.value}")
-                shown.update(f"{place}: {_where(status)}")
-                time.sleep(POLL_SECONDS)
-    if holds(status, "Failed"):
-        raise CommandError(f"{place}: {_why(status, 'Failed')}", ExitCode.FAILED)
-    if not holds(status, awaited):
-        raise CommandError(f"{place}: has ended ({_where(status)}), and will not be {awaited.value}")
-    say(results(), f"{place}: {awaited.value}{_checkpoint(status)}")
+        with Status("", console=errors()) as shown:
 
+            def show(found: dict[str, Any]) -> None:
+                shown.update(f"{place}: {where(found.get('status') or {})}")
 
-def holds(status: dict[str, Any], condition: str) -> bool:
-    """Whether a job's condition is True."""
-    return any(c["type"] == condition and c["status"] == "True" for c in status.get("conditions") or ())
-
-
-def _where(status: dict[str, Any]) -> str:
-    progress = status.get("progress") or {}
-    at = f", step {progress['step']} of {progress['totalSteps']}" if progress else ""
-    return f"{status.get('state', 'Pending')}{at}"
-
-
-def _why(status: dict[str, Any], condition: str) -> str:
-    found = next(c for c in status["conditions"] if c["type"] == condition)
-    return f"{found['reason']}: {found.get('message', '')}".rstrip(": ")
+            found = until(cluster, job, awaited.value, timeout, show)
+    if output is OutputFormat.json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    say(results(), f"{place}: {awaited.value}{_checkpoint(found.get('status') or {})}")
 
 
 def _checkpoint(status: dict[str, Any]) -> str:

@@ -15,17 +15,30 @@ class Commands(DeferredGroup):
     """The commands at the top."""
 
     entries = (
+        Entry("init", "atj.init:init_command", "Write a commented job that trains on the pictures in a folder.", HERE),
         Entry("run", "atj.run:run_command", "Train a job on this machine, without a cluster.", HERE),
         Entry(
             "validate",
             "atj.validate:validate_command",
-            "Check a job, or a bare training configuration, and name every fault with its path and line.",
+            "Check a job, or a bare training configuration, and its data, and name every fault with its path and line.",
             HERE,
         ),
         Entry(
             "plan",
             "atj.plan:plan_command",
             "Predict memory, speed and time of a job from its counted FLOPs; nothing is loaded or trained.",
+            HERE,
+        ),
+        Entry(
+            "explain",
+            "atj.explain:explain_command",
+            "Explain a field of a job, or list the fields of a section: type, default, unit, meaning.",
+            HERE,
+        ),
+        Entry(
+            "schema",
+            "atj.explain:schema_command",
+            "Print the JSON schema of a job, which editors check and complete files by.",
             HERE,
         ),
         Entry(

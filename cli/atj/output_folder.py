@@ -10,6 +10,7 @@ Its content:
 """
 
 import fcntl
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,8 +73,8 @@ class OutputFolder:
         return self.path / "logs" / "fork-server.log"
 
     def pictures(self) -> list[Path]:
-        """Sample pictures of all nodes."""
-        return sorted(self.path.glob("node-*/output/samples/*.png"))
+        """Sample pictures of all nodes, by node and step."""
+        return sorted(self.path.glob("node-*/output/samples/*.png"), key=_numbers_in)
 
     def create(self) -> None:
         """Makes the folder.
@@ -135,3 +136,8 @@ class OutputFolder:
         aside = self.path / ".run.json"
         aside.write_text(record.model_dump_json(indent=2, exclude_none=True) + "\n")
         aside.replace(self.path / "run.json")
+
+
+def _numbers_in(path: Path) -> list[tuple[int, str]]:
+    """A key by which step-200 comes before step-1000: the path's texts, and the numbers between them."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", path.as_posix())]

@@ -1,7 +1,8 @@
 """`atj plan`: what a job will need and how long it will take, before anything starts."""
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -10,7 +11,10 @@ from adapter_api.document import Document, read, validate
 from adapter_api.job import AdapterTrainingJob
 from adapter_api.notes import notes_on
 from adapter_api.training import TrainingConfig
+from atj import data_checks
+from atj.completion import device_names
 from atj.errors import CommandError, refusal
+from atj.output_format import Output, OutputFormat
 from atj.terminal import duration, results, say, size
 from atj.validate import is_job
 
@@ -28,23 +32,37 @@ def plan_command(
     ],
     device: Annotated[
         str,
-        typer.Option(help="What it will train on: `this` machine, measured now, or a GPU by name, such as h100 or l4."),
+        typer.Option(
+            metavar="NAME",
+            help="What it will train on: `this` machine, measured now, or a GPU by name, such as h100 or l4.",
+            autocompletion=device_names,
+        ),
     ] = THIS,
     efficiency: Annotated[
-        float, typer.Option(min=0.01, max=1.0, help="Share of a named GPU's peak speed that training reaches.")
+        float,
+        typer.Option(
+            min=0.01, max=1.0, metavar="SHARE", help="Share of a named GPU's peak speed that training reaches."
+        ),
     ] = 0.4,
     samples: Annotated[
         int | None,
         typer.Option(
             min=1,
+            metavar="COUNT",
             help="Number of samples, where steps follow from epochs and the data is not here.",
             show_default=False,
         ),
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where the data are here; by default data_root_path.", show_default=False),
+    ] = None,
+    output: Output = OutputFormat.table,
 ) -> None:
     """Predict memory, speed and time of a job from its counted FLOPs; nothing is loaded or trained.
 
-    Exit code 1 when it does not fit the device's memory.
+    Widths of columns and the number of samples are read off the data, where they are here. Exit code 1 when it does not fit
+    the device's memory.
     """
     document = read(file)
     config, world_size = _parsed(document)
@@ -54,15 +72,20 @@ def plan_command(
     if device != THIS and device not in KNOWN:
         raise refusal(f"--device {device}: not known; choose {THIS} or one of {', '.join(KNOWN)}")
     chosen: Device | None = None if device == THIS else KNOWN[device]
+    config, counted = _with_data(data_checks.with_root(config, data), samples, is_named=data is not None)
+    steps = _steps(config, counted, world_size)
     found = forecasting.forecast(config, chosen, efficiency, world_size=world_size)
-    console = results()
-    console.print(_memory_table(found))
-    console.print()
-    console.print(_speed_table(found, config, world_size, _steps(config, samples, world_size)))
-    for note in notes_on(config):
-        say(console, f"Note: {note}", "yellow")
-    for line in found.work.assumed:
-        say(console, f"Assumed: {line}", "dim")
+    if output is OutputFormat.json:
+        typer.echo(json.dumps(_plain(found, config, world_size, steps, counted), indent=2))
+    else:
+        console = results()
+        console.print(_memory_table(found))
+        console.print()
+        console.print(_speed_table(found, config, world_size, steps))
+        for note in notes_on(config):
+            say(console, f"Note: {note}", "yellow")
+        for line in found.work.assumed:
+            say(console, f"Assumed: {line}", "dim")
     if found.available is not None and found.memory > found.available:
         raise CommandError(
             f"{size(found.memory)} do not fit into the {size(found.available)} of {found.device}: "
@@ -71,28 +94,73 @@ def plan_command(
 
 
 def _parsed(document: Document) -> tuple[TrainingConfig, int]:
+    """The configuration, its data where the job says that they are here, and the number of processes."""
     if not is_job(document):
         return validate(TrainingConfig, document), 1
     job = validate(AdapterTrainingJob, document)
-    return job.spec.training, job.spec.world_size
+    folder = None if job.spec.data is None else job.spec.data.folder
+    root = None if folder is None else Path(folder)
+    return data_checks.with_root(job.spec.training, root), job.spec.world_size
+
+
+def _with_data(config: TrainingConfig, samples: int | None, *, is_named: bool) -> tuple[TrainingConfig, int | None]:
+    """The configuration with the widths that the data have, and their number; as it is where they are not here.
+
+    Raises:
+        InvalidData: they are here, and something is wrong with them.
+    """
+    if not is_named and not data_checks.is_here(config):
+        return config, samples
+    from adapter_trainer.verify import resolve_widths
+
+    rows = data_checks.open_data(config).rows
+    params = config.data.params
+    resolved = resolve_widths(config, rows, Path(params.data_root_path) / params.pairs_file_path)
+    return resolved, samples or len(rows)
 
 
 def _steps(config: TrainingConfig, samples: int | None, world_size: int) -> int | None:
     """Optimizer steps of the whole run, if they can be known."""
-    from adapter_trainer.picture_folder import pictures
     from adapter_trainer.setup import total_steps_of
 
     if samples is None and config.optimization.max_train_steps is None:
-        params = config.data.params
-        table = Path(params.data_root_path) / params.pairs_file_path
-        if table.is_dir():
-            samples = len(pictures(table))
-        elif table.is_file():
-            with table.open("rb") as lines:
-                samples = sum(1 for line in lines if line.strip())
-        else:
-            return None
+        return None
     return total_steps_of(config, samples or 1, world_size)
+
+
+def _plain(
+    found: "Forecast", config: TrainingConfig, world_size: int, steps: int | None, samples: int | None
+) -> dict[str, Any]:
+    """The plan for programs: bytes, seconds, FLOPs."""
+    work, passes = found.work, config.optimization.gradient_accumulation_steps
+    cached = passes * found.seconds_per_pass + found.seconds_of_update
+    encoding = cached + passes * found.seconds_of_encoders
+    images = work.batch * passes * world_size
+    return {
+        "device": found.device,
+        "basis": found.basis,
+        "processes": world_size,
+        "bytes": found.memory,
+        "availableBytes": found.available,
+        "fits": found.available is None or found.memory <= found.available,
+        "phases": {name: {**parts, "libraries": found.libraries} for name, parts in found.held.parts.items()},
+        "hostBytes": found.held.host,
+        "trainedParameters": work.trained_parameters,
+        "frozenParameters": work.frozen_parameters,
+        "forwardFlopsPerImage": work.forward_flops / work.batch,
+        "backwardFlopsPerImage": work.backward_flops / work.batch,
+        "encoderFlopsPerImage": (work.encode_flops + work.learning_flops) / work.batch,
+        "imagesPerStep": images,
+        "secondsPerStep": cached,
+        "secondsOfUpdate": found.seconds_of_update,
+        "imagesPerSecond": images / cached,
+        "imagesPerSecondWithEncoders": images / encoding,
+        "samples": samples,
+        "steps": steps,
+        "seconds": None if steps is None else steps * cached,
+        "notes": notes_on(config),
+        "assumed": list(work.assumed),
+    }
 
 
 def _memory_table(found: "Forecast") -> Table:
@@ -112,7 +180,7 @@ def _memory_table(found: "Forecast") -> Table:
 
 def _speed_table(found: "Forecast", config: TrainingConfig, world_size: int, steps: int | None) -> Table:
     work, passes = found.work, config.optimization.gradient_accumulation_steps
-    cached = passes * found.seconds_per_pass
+    cached = passes * found.seconds_per_pass + found.seconds_of_update
     encoding = cached + passes * found.seconds_of_encoders
     images = work.batch * passes * world_size
     table = Table(box=None, pad_edge=False, show_header=False)

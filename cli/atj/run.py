@@ -30,10 +30,14 @@ def run_command(
         Path, typer.Argument(metavar="FILE", help="The AdapterTrainingJob, as a cluster reads it.", show_default=False)
     ],
     nodes: Annotated[
-        int | None, typer.Option(min=1, max=MAX_NODES, help="Nodes to run, instead of spec.nodes.", show_default=False)
+        int | None,
+        typer.Option(
+            min=1, max=MAX_NODES, metavar="COUNT", help="Nodes to run, instead of spec.nodes.", show_default=False
+        ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder of this run; by default atj-output/JOB-NAME.", show_default=False)
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder of this run; by default atj-output/JOB-NAME.", show_default=False),
     ] = None,
 ) -> None:
     """Train a job on this machine, without a cluster.

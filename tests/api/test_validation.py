@@ -45,7 +45,7 @@ def test_the_documented_shape_is_accepted_as_it_stands() -> None:
 
 def test_unknown_fields_are_refused_with_path_and_line() -> None:
     assert refusal(TRAINED + "optimization:\n  learning_rte: 1e-4\n") == (
-        "a.yaml:3: optimization.learning_rte: is not a field here; check its spelling and its indentation"
+        "a.yaml:3: optimization.learning_rte: is not a field here; did you mean learning_rate?"
     )
 
 

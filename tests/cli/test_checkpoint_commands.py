@@ -134,6 +134,11 @@ def test_verify_reads_every_byte_and_names_what_is_damaged(atj: Atj, store: Stor
     assert "versions.json: " in told
     assert "checkpoint-30: " in told
     assert "damaged" in atj("list").output
+    result = atj("verify", "--all", "-o", "json")
+    assert isinstance(result.exception, CommandError)
+    found = {each["step"]: each for each in json.loads(result.stdout)}
+    assert {step: each["whole"] for step, each in found.items()} == {10: False, 20: False, 30: True}
+    assert {fault["path"] for fault in found[20]["faults"]} == {"unet/model.safetensors", "versions.json"}
 
 
 def test_a_broken_download_is_gone_on_with(atj: Atj, store: Store, tmp_path: Path) -> None:
@@ -163,6 +168,14 @@ def test_two_checkpoints_are_compared(atj: Atj, store: Store) -> None:
     assert "unet/model.safetensors: w: other values" in told
     assert "w: other values" not in atj("diff", "--from", "20", "--to", "20").output
     assert "is the oldest checkpoint" in atj.refused("diff", "--to", "10")
+    found = json.loads(atj("diff", "-o", "json").stdout)
+    changes = {each["path"]: each["change"] for each in found["files"]}
+    assert (changes["extra.txt"], changes["unet/model.safetensors"], changes["versions.json"]) == (
+        "added",
+        "changed",
+        "same",
+    )
+    assert found["before"].endswith("checkpoint-20")
 
 
 def test_checkpoints_of_two_outputs_are_compared(atj: Atj, store: Store) -> None:

@@ -128,6 +128,9 @@ def test_describe_tells_why_a_job_failed_and_how_its_log_ended(there: PreloadedA
     assert "Interruptions (steps trained again: 27)\n  attempt 1: Preempted at step 87" in told
     assert "27 steps lost\n    9 bytes were left" in told
     assert "  raise resources.limits.memory\n  Its log ended with:\n    step 12\n    Killed" in told
+    found = json.loads(there("describe", "broken", "-n", place.namespace, "-o", "json").stdout)
+    assert found["job"]["status"]["lastFailure"]["exitCode"] == 137
+    assert (found["pods"], found["events"]) == ([], [])
 
 
 def test_suspend_resume_and_scale_change_the_specification(there: PreloadedAtj, place: OnPlane) -> None:
@@ -158,6 +161,8 @@ def test_wait_ends_with_the_job_and_its_exit_code_tells_how(there: PreloadedAtj,
     set_status(place, "won", "Complete")
     set_status(place, "lost", "Failed")
     won = there("wait", "won", "-n", place.namespace)
+    found = json.loads(there("wait", "won", "-n", place.namespace, "-o", "json").stdout)
+    assert found["status"]["state"] == "Complete"
     assert (won.returncode, won.stdout) == (0, f"{place.namespace}/won: Complete\n")
     lost = there("wait", "lost", "-n", place.namespace)
     assert (lost.returncode, lost.stderr) == (1, f"error: {place.namespace}/lost: OutOfMemory: the reason why\n")

@@ -41,3 +41,13 @@ def test_folder_that_cannot_be_made_is_the_users_to_change(tmp_path: Path) -> No
     with pytest.raises(CommandError) as caught:
         OutputFolder(tmp_path / "file" / "out").create()
     assert caught.value.exit_code == 2
+
+
+def test_pictures_are_in_the_order_of_their_steps(tmp_path: Path) -> None:
+    for node in (0, 1, 10):
+        for step in (1000, 200, 30):
+            file = tmp_path / f"node-{node}" / "output" / "samples" / f"step-{step}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+    found = [(path.parts[-4], path.stem) for path in OutputFolder(tmp_path).pictures()]
+    assert found == [(f"node-{node}", f"step-{step}") for node in (0, 1, 10) for step in (30, 200, 1000)]

@@ -1,11 +1,14 @@
 """`atj plan`: what it prints, and what it refuses."""
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
 
+from adapter_trainer.device_speed import KNOWN
 from atj.errors import CommandError
+from atj.output_format import OutputFormat
 from atj.plan import plan_command, remedy
 from tests.trainer.support import tiny
 
@@ -33,7 +36,8 @@ def test_steps_of_epochs_follow_from_the_data(configuration: Path, capsys: pytes
 
 
 def test_an_unknown_device_is_refused_with_those_that_are_known(configuration: Path) -> None:
-    with pytest.raises(CommandError, match=r"--device abacus: not known; choose this or one of h200, h100"):
+    known = ", ".join(KNOWN)
+    with pytest.raises(CommandError, match=f"--device abacus: not known; choose this or one of {known}"):
         plan_command(configuration, device="abacus", efficiency=0.4, samples=None)
 
 
@@ -66,3 +70,33 @@ def test_who_trains_a_unet_on_several_processes_is_told_that_they_can_share_it()
     config = tiny.configuration(tiny.settings())
     assert "set optimization.parallelism to FSDP" in remedy(config, world_size=2)
     assert "FSDP" not in remedy(config, world_size=1)
+
+
+def test_widths_of_columns_and_their_number_are_read_off_the_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tiny.write_data(tmp_path / "data")
+    columns = [{"name": "digit", "kind": "label"}, {"name": "shape", "kind": "vector"}]
+    changes = {
+        "model": {"params": {"token_conditioners": {"embed_to_token": {"column": "shape"}}}},
+        "data": {"params": {"columns": columns}},
+        "optimization": {"max_train_steps": None, "num_train_epochs": 4},
+    }
+    elsewhere = tiny.write_settings(tmp_path / "there.yaml", tiny.settings(tmp_path / "elsewhere", changes))
+    plan_command(elsewhere, device="l4", efficiency=0.4, samples=None)
+    assert "'shape' is 1280 wide" in capsys.readouterr().out
+    plan_command(elsewhere, device="l4", efficiency=0.4, samples=None, data=data)
+    said = capsys.readouterr().out
+    assert "Assumed" not in said
+    assert "for 11 steps of 4 images" in said
+
+
+def test_a_plan_for_programs_has_bytes_seconds_and_what_was_assumed(
+    configuration: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan_command(configuration, device="l4", efficiency=0.4, samples=None, output=OutputFormat.json)
+    found = json.loads(capsys.readouterr().out)
+    assert found["fits"]
+    assert found["bytes"] == max(sum(parts.values()) for parts in found["phases"].values())
+    assert found["seconds"] == pytest.approx(3 * found["secondsPerStep"])
+    assert (found["steps"], found["samples"], found["imagesPerStep"]) == (3, 11, 4)

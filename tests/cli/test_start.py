@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import typer
+from PIL import Image
 from typer.core import TyperGroup
 
 from atj.deferred import DeferredGroup, Entry
@@ -40,11 +42,23 @@ def imported(*arguments: str) -> set[str]:
         ("checkpoints", "--help"),
         ("validate", str(REPOSITORY / "configs" / "example.yaml")),
         ("validate", str(REPOSITORY / "configs" / "quickstart.yaml")),
+        ("explain", "spec.training.sampling"),
+        ("schema",),
     ],
-    ids=["help", "version", "help of a group", "configuration", "job"],
+    ids=["help", "version", "help of a group", "configuration", "job", "explanation", "schema"],
 )
 def test_what_computes_and_stores_nothing_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
     assert not imported(*arguments) & HEAVY
+
+
+@pytest.mark.process
+def test_a_job_is_written_and_its_data_are_opened_without_what_trains_on_them(tmp_path: Path) -> None:
+    job = str(tmp_path / "job.yaml")
+    for name in ("cat", "dog"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "data" / name / "0.png")
+    assert not imported("init", "--data", str(tmp_path / "data"), "--for", "label", "--out", job) & HEAVY
+    assert not imported("validate", job) & HEAVY
 
 
 @pytest.mark.process

@@ -8,8 +8,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from adapter_api.training import TrainingConfig
 from adapter_trainer import loop, plan, setup
-from adapter_trainer.device_speed import KNOWN, known_device
-from adapter_trainer.forecast import EFFICIENCY, forecast
+from adapter_trainer.assumptions import known
+from adapter_trainer.device_speed import KNOWN, known_device, measured_bandwidth
+from adapter_trainer.forecast import EFFICIENCY, forecast, update_bytes
 from tests.trainer.support import tiny
 
 ADAPTERS = {
@@ -75,6 +76,27 @@ def test_sdxl_is_counted_without_loading_it(planned: plan.Work) -> None:
     assert any("h94/IP-Adapter is a CLIP ViT-H/14" in line for line in planned.assumed)
 
 
+@pytest.mark.parametrize(
+    ("source", "said", "width"),
+    [
+        ({"pretrained": "h94/IP-Adapter", "subfolder": "sdxl_models/image_encoder"}, "a CLIP ViT-bigG/14", 1280),
+        ({"pretrained": "h94/IP-Adapter", "subfolder": "models/image_encoder"}, "a CLIP ViT-H/14", 1024),
+        ({"pretrained": "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k"}, "a CLIP ViT-bigG/14", 1280),
+        ({"pretrained": "openai/clip-vit-large-patch14"}, "a CLIP ViT-L/14", 768),
+    ],
+    ids=["bigG by its subfolder", "H by its subfolder", "bigG by its name", "L by its name"],
+)
+def test_published_image_encoders_are_told_apart_by_name_and_subfolder(
+    source: dict[str, str], said: str, width: int
+) -> None:
+    changes = {"model": {"params": {"adapters_config": {"ip": {}}, "image_encoder_config": source}}}
+    given = known(tiny.configuration(tiny.settings(changes=changes)))
+    encoder = given.config.model.params.image_encoder_config
+    assert encoder is not None
+    assert encoder.params.projection_dim == width
+    assert any(line.endswith(f"is {said}") for line in given.assumed)
+
+
 def test_text_encoders_are_counted_as_they_are_configured_and_trained_ones_both_ways() -> None:
     shape = {"hidden_size": 16, "intermediate_size": 16, "projection_dim": 16, "vocab_size": 100}
     encoder = {"target": "CLIPTextModelWithProjection", "tokenizer": "none", "params": shape}
@@ -131,6 +153,26 @@ def test_a_small_model_is_timed_on_this_machine() -> None:
     if not torch.accelerator.is_available():
         assert found.seconds_per_pass == 1.0
         assert "timed" in found.basis
+
+
+def test_the_optimizer_s_step_takes_as_long_as_memory_takes_to_read_and_write() -> None:
+    plain = {"optimization": {"max_grad_norm": None}}
+    config = tiny.configuration(tiny.settings(changes=plain))
+    found = forecast(config, KNOWN["l4"])
+    trained = found.work.trained_parameters
+    assert found.seconds_of_update == pytest.approx(trained * 28 / KNOWN["l4"].bandwidth)
+    kept = {"optimization": {"ema": {}, "optimizer": {"target": "Prodigy"}, "learning_rate": 1.0}}
+    more = update_bytes(tiny.configuration(tiny.settings(changes=kept)), trained, 1)
+    assert more == trained * (40 + 12 + 12)
+    shared = tiny.configuration(
+        tiny.settings(changes={"optimization": {**plain["optimization"], "parallelism": "FSDP"}})
+    )
+    assert update_bytes(shared, trained, 4) == trained * 28 / 4
+
+
+def test_a_machine_s_memory_is_measured_with_the_clock_that_is_given() -> None:
+    times = iter(range(100))
+    assert measured_bandwidth(torch.device("cpu"), lambda: float(next(times))) == 2 * 4 * 2**24
 
 
 @pytest.mark.parametrize(

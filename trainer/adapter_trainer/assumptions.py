@@ -16,6 +16,22 @@ VIT_H = TransformerParams(
     hidden_size=1280, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=16, projection_dim=1024
 )
 """The image encoder that published SDXL adapters use (its `config.json` in laion/CLIP-ViT-H-14-laion2B-s32B-b79K)."""
+VISION_BIG_G = TransformerParams(
+    hidden_size=1664, intermediate_size=8192, num_hidden_layers=48, num_attention_heads=16, projection_dim=1280
+)
+"""The image encoder of the base SDXL adapter (`sdxl_models/image_encoder/config.json` in h94/IP-Adapter)."""
+VISION_L = TransformerParams(
+    hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, projection_dim=768
+)
+"""OpenAI's (`vision_config` in the `config.json` of openai/clip-vit-large-patch14)."""
+IMAGE_ENCODERS = (
+    ("sdxl_models", "a CLIP ViT-bigG/14", VISION_BIG_G),
+    ("bigg", "a CLIP ViT-bigG/14", VISION_BIG_G),
+    ("vit-large", "a CLIP ViT-L/14", VISION_L),
+    ("vit-l-14", "a CLIP ViT-L/14", VISION_L),
+    ("", "a CLIP ViT-H/14", VIT_H),
+)
+"""Part of a published encoder's name or subfolder -> what it is."""
 VIT_L = TransformerParams(
     hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, projection_dim=768
 )
@@ -62,8 +78,10 @@ def known(config: TrainingConfig) -> Known:
 
     encoder: ImageEncoderConfig | None = params.image_encoder_config
     if encoder is not None and encoder.pretrained is not None:
-        assumed.append(f"model.params.image_encoder_config: {encoder.pretrained} is a CLIP ViT-H/14")
-        encoder = encoder.model_copy(update={"pretrained": None, "params": VIT_H})
+        name = f"{encoder.pretrained}/{encoder.subfolder or ''}".rstrip("/")
+        said, shape = next((said, shape) for part, said, shape in IMAGE_ENCODERS if part in name.lower())
+        assumed.append(f"model.params.image_encoder_config: {name} is {said}")
+        encoder = encoder.model_copy(update={"pretrained": None, "params": shape})
     columns = []
     for column in columns_of(config):
         if column.width is None and column.kind != "reference":

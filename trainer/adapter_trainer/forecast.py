@@ -8,7 +8,7 @@ import torch
 
 from adapter_api.training import TrainingConfig
 from adapter_trainer import plan
-from adapter_trainer.device_speed import GIB, Device, known_device, measured_flops
+from adapter_trainer.device_speed import GIB, Device, known_device, measured_bandwidth, measured_flops
 from adapter_trainer.footprint import Footprint, footprint
 from adapter_trainer.registry import WEIGHT_TYPES
 
@@ -16,6 +16,10 @@ EFFICIENCY = 0.4
 """Share of its peak that a GPU is taken to reach where nothing was measured: SDXL inference is published at 0.31 to 0.52."""
 TIMED_FLOPS = 5e11
 """Up to so much work a step, the step itself is timed: for small models it is overhead that counts, not FLOPs."""
+UPDATE_BYTES = {"AdamW": 28, "AdamW8bit": 16, "Prodigy": 40, "Adafactor": 16}
+"""Read and written for each trained number: it itself, its gradient, and what the optimizer keeps of it."""
+CLIPPING_BYTES, AVERAGE_BYTES = 12, 12
+"""Also for each, where gradients are clipped (read for the norm; read and written), and where an average is kept."""
 RUNTIME_BYTES = {"cpu": int(0.75 * GIB), "cuda": int(0.6 * GIB)}
 """What Python, torch and its libraries hold before the model; on a GPU, its context."""
 
@@ -33,6 +37,8 @@ class Forecast:
     """Forward and backward of one batch, the encoders' outputs being cached."""
     seconds_of_encoders: float
     """Of one batch, where they are not."""
+    seconds_of_update: float
+    """Of the optimizer's step, in which memory is read and written and next to nothing is computed."""
     libraries: int
     """Bytes that are held before there is a model."""
     available: int | None
@@ -71,9 +77,11 @@ def forecast(
         basis = f"{efficiency:.0%} of {device.peak(config.optimization.mixed_precision) / 1e12:.0f} TFLOP/s, assumed"
         seconds = (passes + work.learning_flops) / rate
         held = footprint(config, world_size, "cuda")
+        update = update_bytes(config, work.trained_parameters, world_size) / device.bandwidth
         return Forecast(
-            work, held, device.name, basis, seconds, work.encode_flops / rate, RUNTIME_BYTES["cuda"], device.memory
-        )
+            work, held, device.name, basis, seconds, work.encode_flops / rate, update, RUNTIME_BYTES["cuda"],
+            device.memory,
+        )  # fmt: skip
     if passes <= TIMED_FLOPS:
         rate = passes / plan.timed_step(config, here, clock)
         basis = "one forward and backward pass of this model, timed"
@@ -84,7 +92,18 @@ def forecast(
     kind = "cpu" if here.type == "cpu" else "cuda"
     held = footprint(config, world_size, kind)
     name = f"this machine ({here.type})"
-    return Forecast(work, held, name, basis, seconds, work.encode_flops / rate, RUNTIME_BYTES[kind], None)
+    update = update_bytes(config, work.trained_parameters, world_size) / measured_bandwidth(here, clock)
+    return Forecast(work, held, name, basis, seconds, work.encode_flops / rate, update, RUNTIME_BYTES[kind], None)
+
+
+def update_bytes(config: TrainingConfig, trained: int, world_size: int) -> float:
+    """PURE: what the optimizer's step of one process reads and writes; with FSDP each has its share."""
+    optimization = config.optimization
+    numbers = trained / world_size if optimization.parallelism == "FSDP" else trained
+    each = UPDATE_BYTES.get(optimization.optimizer.target, UPDATE_BYTES["AdamW"])
+    each += CLIPPING_BYTES if optimization.max_grad_norm is not None else 0
+    each += AVERAGE_BYTES if optimization.ema is not None else 0
+    return numbers * each
 
 
 def _block_rate(config: TrainingConfig, device: torch.device, clock: Callable[[], float]) -> float:
