@@ -342,7 +342,7 @@ def test_a_store_that_refuses_deletions_keeps_a_run_from_nothing_and_is_told(
     process = node.sync("--keep-last=1")
     for step in (10, 20, 30):
         write_checkpoint(node.output, step)
-        wait_until(f"checkpoint {step} is committed", lambda step=step: step in committed_steps(store))
+        wait_until(f"checkpoint {step} is committed", lambda step=step: step in committed_steps(store))  # type: ignore[misc]
     wait_until("the agent says so", lambda: "InvalidAccessKeyId" in node.get("/progress"))
     code, said = stop(process)
     assert (code, "everything is committed; what it replaces stays" in said) == (0, True)

@@ -414,7 +414,7 @@ class Store:
                     Delete={"Objects": [{"Key": self.full_key(key)} for key in batch], "Quiet": True},
                 )
                 for fault in answer.get("Errors", ()):
-                    said = {"Code": fault.get("Code", ""), "Message": fault.get("Message", "")}
+                    said: Any = {"Code": fault.get("Code", ""), "Message": fault.get("Message", "")}
                     raise ClientError({"Error": said}, "DeleteObjects")
 
     def abort_upload(self, key: str, upload_id: str) -> None:
