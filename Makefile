@@ -53,7 +53,7 @@ test-cluster: $(INSTALLED) compiled ## Run the tests on a Kubernetes control pla
 	$(PYTEST) -m cluster
 
 test-stores: $(INSTALLED) compiled ## Live through two checkpoints and a kill on every S3 server; prints the table of docs/checkpoints.md
-	$(BIN)/python -m tests.stores
+	$(BIN)/python -m tests.stores.support.table
 
 test-all: $(INSTALLED) compiled ## Run every test but those of `make e2e`
 	$(PYTEST) -m "not e2e"

@@ -13,7 +13,7 @@ from adapter_agent.store import Store
 from tests.agent.support.seaweed import BUCKET, KEY, SECRET
 from tests.agent.support.store_process import serving
 from tests.agent.support.versity import Versity
-from tests.stores.life import live
+from tests.stores.support.life import live
 from tests.support.repository import REPOSITORY
 
 pytestmark = pytest.mark.cluster

@@ -1,7 +1,7 @@
-"""`python -m tests.stores [NAME...]`: the table of what works on which store, and what is refused, from real runs.
+"""`python -m tests.stores.support.table [NAME...]`: what works on which store, and what is refused, from real runs.
 
 Servers that come as packages or are compiled are started here. Any other that runs already is named by its address, with
-AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and a bucket `bucket`: `python -m tests.stores "Ceph 16.2.15=http://127.0.0.1:7480"`.
+AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and a bucket `bucket`: "Ceph 16.2.15=http://127.0.0.1:7480".
 """
 
 import os
@@ -22,7 +22,8 @@ from tests.agent.support.servers import ALL
 from tests.agent.support.store_process import serving
 from tests.agent.support.versity import PROGRAM
 from tests.cluster.tools import Tools, default_cache
-from tests.stores.life import Result, live
+from tests.stores.support.life import Result, live
+from tests.support.repository import REPOSITORY
 
 _COLUMNS = ("Store", "conditionalWrites", "A checkpoint's life", "Known content", "Damage on the way is noticed by")
 
@@ -102,7 +103,7 @@ def _version(name: str) -> str:
 
 
 def _required(module: str) -> str:
-    text = (Path(__file__).parents[1] / "cluster" / PROGRAM / "go.mod").read_text(encoding="utf-8")
+    text = (REPOSITORY / "tests" / "cluster" / PROGRAM / "go.mod").read_text(encoding="utf-8")
     found = re.search(rf"{re.escape(module)} v(\S+)", text)
     return found[1] if found else ""
 
