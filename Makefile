@@ -18,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install check format test test-pure test-cluster test-all compiled demo demo-openmoji example-data bench crash-matrix test-kueue test-cert-manager cluster-up cluster-down e2e generate golden lock clean
+.PHONY: help install check format test test-pure test-cluster test-stores test-all compiled demo demo-openmoji example-data bench crash-matrix test-kueue test-cert-manager cluster-up cluster-down e2e generate golden lock clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -51,6 +51,9 @@ test-pure: $(INSTALLED) ## Run the tests that start no process; most of its minu
 
 test-cluster: $(INSTALLED) compiled ## Run the tests on a Kubernetes control plane and a second S3 server, which Go compiles first
 	$(PYTEST) -m cluster
+
+test-stores: $(INSTALLED) compiled ## Live through two checkpoints and a kill on every S3 server; prints the table of docs/checkpoints.md
+	$(BIN)/python -m tests.stores.support.table
 
 test-all: $(INSTALLED) compiled ## Run every test but those of `make e2e`
 	$(PYTEST) -m "not e2e"

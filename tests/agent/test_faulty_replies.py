@@ -55,7 +55,10 @@ def test_a_store_that_sends_a_byte_now_and_then_holds_nobody_for_ever(
     store.put("a", os.urandom(MIB))
     proxy.rule = lambda request: "trickle" if request.method == "GET" else "pass"
     began = time.monotonic()
-    read = (lambda: fetch(through, "a", MIB, None, tmp_path)) if is_large else (lambda: through.get("a")[0])
+
+    def read() -> bytes:
+        return fetch(through, "a", MIB, None, tmp_path) if is_large else through.get("a")[0]
+
     with pytest.raises(EndpointUnreachable, match="comes too slowly"):
         read()
     assert time.monotonic() - began < 20

@@ -196,6 +196,19 @@ def test_a_copy_is_created_once_as_well(store: Store, large: Path) -> None:
     assert open_uploads(store) == 0
 
 
+def test_a_store_that_fails_to_copy_is_sent_the_content(
+    store: Store, proxy: Proxy, through: Store, large: Path, tmp_path: Path
+) -> None:
+    """Also where it calls that its own trouble: it would never end."""
+    send(store, large, Origin(), "first")
+    proxy.rule = lambda request: "in_trouble" if "x-amz-copy-source" in request.headers else "pass"
+    journal = tmp_path / "large.json"
+    assert send(through, large, Origin(journal, {local.facts_of(large).sha256: "first"}), "second") == 21 * MIB
+    assert holds(store, "second", large, tmp_path)
+    assert open_uploads(store) == 0
+    assert not journal.exists()
+
+
 def test_content_that_is_gone_meanwhile_is_sent(store: Store, large: Path, tmp_path: Path) -> None:
     known = {local.facts_of(large).sha256: "checkpoint-1/gone"}
     assert send(store, large, Origin(None, known)) == 21 * MIB

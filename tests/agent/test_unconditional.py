@@ -17,7 +17,7 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from adapter_agent import attempt_index, index, restore, retention, start
+from adapter_agent import attempt_index, index, probe, restore, retention, start
 from adapter_agent.errors import ConditionalWritesIgnored, Fenced, ObjectMissing, OtherLayout, OwnerOnly
 from adapter_agent.index import Claim
 from adapter_agent.store import Store
@@ -66,7 +66,7 @@ def claim(store: Store, attempt: int) -> Claim:
 
 def test_it_is_refused_unless_the_job_says_so(open_store: Open) -> None:
     with pytest.raises(ConditionalWritesIgnored, match=r"set output\.s3\.conditionalWrites: false"):
-        index.probe(open_store(conditional=True), 1)
+        probe.probe(open_store(conditional=True), 1)
 
 
 def test_each_attempt_writes_below_its_own_prefix_and_readers_find_what_counts(

@@ -247,6 +247,26 @@ def test_nothing_in_a_pod_is_named_twice() -> None:
     assert "volumes, by name, hold v twice" in refusal(pod={"volumes": [first, {**second, "name": "v"}]})
 
 
+@pytest.mark.parametrize("region", ["us-east-1", "RegionOne", "eu", "US-WEST-000"])
+def test_regions_are_as_stores_name_them(region: str) -> None:
+    assert job(output=s3(region=region)).spec.output.s3.region == region
+
+
+@pytest.mark.parametrize("region", ["", "-eu", "eu_1", "eu 1", "x" * 64, "eu\n"])
+def test_what_no_store_calls_a_region_is_refused(region: str) -> None:
+    with pytest.raises(InvalidDocument):
+        job(output=s3(region=region))
+
+
+def test_a_key_of_a_key_management_service_needs_its_algorithm() -> None:
+    encryption = {"algorithm": "aws:kms", "kmsKeyID": "alias/photos"}
+    accepted = job(output=s3(serverSideEncryption=encryption)).spec.output.s3.server_side_encryption
+    assert accepted is not None
+    assert accepted.kms_key_id == "alias/photos"
+    with pytest.raises(InvalidDocument, match="kmsKeyID needs algorithm aws:kms"):
+        job(output=s3(serverSideEncryption={**encryption, "algorithm": "AES256"}))
+
+
 @pytest.mark.parametrize("data", [{}, {"s3": {"uri": "s3://abc"}, "pvc": {"claimName": "c"}}])
 def test_data_have_exactly_one_source(data: dict[str, object]) -> None:
     assert "spec.data: give exactly one of s3 and pvc" in refusal(data=data)

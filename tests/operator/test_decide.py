@@ -14,7 +14,7 @@ from adapter_operator import conditions
 from adapter_operator.decide import decide
 from adapter_operator.decision import Announce, Launch, Remove, RemoveJob, State
 from adapter_operator.manifests import specification
-from adapter_operator.observed import BatchJob, Observed, ObservedPod
+from adapter_operator.observed import BatchJob, ContainerEnd, Observed, ObservedPod
 from tests.operator.support.builders import NOW, after, failed, job, observed, pod, said, status
 
 
@@ -78,6 +78,29 @@ def test_preemption_is_not_charged() -> None:
     gone = failed(0, code=137, disruption="PreemptionByScheduler")
     decision = decide(job(status=status(restarts={"charged": 2})), observed(gone, pod(1)), NOW)
     assert (decision.state, decision.restarts) == (State.RESTARTING, Restarts(charged=2, uncharged=1))
+
+
+def test_what_storage_refuses_a_run_that_has_committed_is_tried_for_as_long_as_it_takes() -> None:
+    end = ContainerEnd(77, "Error", "adapter_agent: error: s3://b: access denied", NOW)
+    refused = observed(pod(0, phase="Failed", is_running=False, restore=end), pod(1))
+    committed = {"step": 90, "uri": "s3://b/checkpoint-90", "committedAt": NOW, "bytes": 1}
+    trained = status(restarts={"charged": 2}, checkpoint=committed)
+    decision = decide(job(status=trained), refused, NOW)
+    assert (decision.state, decision.restarts) == (State.RESTARTING, Restarts(charged=2, uncharged=1))
+    assert "access denied" in decision.message
+    last = LastFailure(reason="StorageRefused", at=NOW, charged=False)
+    waiting = status("Restarting", attempt=2, restarts={"uncharged": 1}).model_copy(update={"last_failure": last})
+    assert [decide(job(status=waiting), Observed(), after(seconds)).actions != () for seconds in (59, 60)] == [
+        False,
+        True,
+    ]
+
+
+def test_a_run_that_has_committed_nothing_may_never_have_been_allowed() -> None:
+    end = ContainerEnd(77, "Error", "adapter_agent: error: s3://b: access denied", NOW)
+    refused = observed(pod(0, phase="Failed", is_running=False, restore=end), pod(1))
+    decision = decide(job(status=status(restarts={"charged": 2})), refused, NOW)
+    assert (decision.state, decision.reason) == (State.FAILED, "StorageRefused")
 
 
 def test_a_job_is_given_up_when_its_restarts_are_used_up() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.agent.support.seaweed import BUCKET, KEY, SECRET
 from tests.agent.support.servers import ALL, COMPILED
-from tests.stores.life import live
+from tests.stores.support.life import live
 
 CONDITIONAL = {"seaweedfs", "versitygw"}
 

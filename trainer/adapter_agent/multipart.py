@@ -243,13 +243,15 @@ def _copied_whole(
     upload = begun or _begin(store, key, facts, metadata, origin, is_copy=True)
     try:
         upload = _send_missing(store, upload, Path(), facts, ignore_bytes, origin)
-    except EndpointUnreachable:
-        if origin.journal is None:
-            _abort(store, upload)
-        raise
     except StorageError as error:
+        # Some stores answer 500 to what they may not copy. One that is away cannot end the upload either, and is gone on with.
+        try:
+            store.abort_upload(upload.key, upload.upload_id)
+        except EndpointUnreachable:
+            raise
+        except StorageError as refused:
+            log.info("an upload could not be ended: %s", refused)
         log.info("%s: sent, since it could not be copied: %s", store.uri_of(key), error)
-        _abort(store, upload)
         _forget(origin, upload)
         return None
     return upload

@@ -26,7 +26,7 @@ def chunks(store: Store, key: str, first: int = 0, last: int | None = None) -> I
     try:
         with store.naming(key):
             body = store.client.get_object(Bucket=store.bucket, Key=store.full_key(key), **span)["Body"]  # type: ignore[arg-type]
-            with body as stream, watched(stream) as pace:
+            with body as stream, watched(stream) as pace:  # type: ignore[arg-type]
                 while chunk := body.read(_CHUNK):
                     pace.came(len(chunk))
                     yield chunk

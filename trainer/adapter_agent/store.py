@@ -294,7 +294,7 @@ class Store:
         # Header names have no case, and proxies write them as they like: Go's has "Sha256" for "sha256".
         metadata = {name.lower(): value for name, value in answer["Metadata"].items()}
         etag = self.etag(answer, key)
-        size = answer.get("ContentLength")
+        size: int | None = answer.get("ContentLength")  # which a proxy may have taken away
         return ObjectFacts(key, self._listed_size(key) if size is None else size, etag, metadata)
 
     def _listed_size(self, key: str) -> int:
@@ -414,7 +414,7 @@ class Store:
                     Delete={"Objects": [{"Key": self.full_key(key)} for key in batch], "Quiet": True},
                 )
                 for fault in answer.get("Errors", ()):
-                    said = {"Code": fault.get("Code", ""), "Message": fault.get("Message", "")}
+                    said: Any = {"Code": fault.get("Code", ""), "Message": fault.get("Message", "")}
                     raise ClientError({"Error": said}, "DeleteObjects")
 
     def abort_upload(self, key: str, upload_id: str) -> None:

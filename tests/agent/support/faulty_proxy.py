@@ -34,6 +34,7 @@ REFUSALS = {
     "expired": (400, "ExpiredToken", "said by the proxy"),
     "unknown_key": (403, "InvalidAccessKeyId", "said by the proxy"),
     "denied": (403, "AccessDenied", "said by the proxy"),
+    "in_trouble": (500, "InternalError", "said by the proxy"),
     "changed": (412, "PreconditionFailed", "said by the proxy"),
     "not_implemented": (501, "NotImplemented", "A header you provided implies functionality that is not implemented"),
     "unsupported_header": (400, "InvalidArgument", "Unsupported header received for this API call"),

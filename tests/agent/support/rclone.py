@@ -24,13 +24,17 @@ class Rclone(StoreProcess):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
 
+    @staticmethod
+    def program() -> str:
+        """Of the environment; else of the machine."""
+        places = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
+        return shutil.which(PROGRAM, path=places) or PROGRAM
+
     def launch(self) -> tuple[list[str], dict[str, str]]:
         """With the bucket's folder made."""
         files = self.folder / "files"
         (files / BUCKET).mkdir(parents=True, exist_ok=True)
-        places = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
-        program = shutil.which(PROGRAM, path=places) or PROGRAM
-        argv = [program, "serve", "s3", f"--addr=127.0.0.1:{self.port}", f"--auth-key={KEY},{SECRET}"]
+        argv = [self.program(), "serve", "s3", f"--addr=127.0.0.1:{self.port}", f"--auth-key={KEY},{SECRET}"]
         return [*argv, "--config=/dev/null", str(files)], dict(os.environ)
 
     def is_ready(self) -> bool:

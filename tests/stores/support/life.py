@@ -13,6 +13,7 @@ from adapter_agent import index, probe, restore
 from adapter_agent.errors import StorageError
 from adapter_agent.local import Folders
 from adapter_agent.store import Store
+from adapter_api.checkpoint import INDEX_KEY
 from tests.agent.support.node import Node, committed_steps, write_checkpoint
 
 LARGE_BYTES = 11 * 2**20
@@ -112,7 +113,7 @@ def _unnamed(store: Store) -> tuple[str, ...]:
     """Objects that neither the index nor a manifest names, beyond what the newest attempt says of itself."""
     held = index.read(store)
     assert held is not None
-    named = {index.INDEX_KEY}
+    named = {INDEX_KEY}
     for entry in held.index.checkpoints:
         manifest = restore.read_manifest(store, entry).manifest
         named |= {f"{entry.folder}/{name}" for name in ("manifest.json", "nodes/0.json")}
