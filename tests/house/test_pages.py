@@ -12,7 +12,7 @@ BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 PROGRAMS = re.compile(
     r"^\s*\$?\s*(?:sudo )?(?:accelerate|atj|aws|cd|curl|docker|git|helm|kubectl|make|pip|pipx|python3?|torchrun|uv) "
 )
-LANGUAGES = {COMMANDS, "json", "python", "text", "yaml"}
+LANGUAGES = {COMMANDS, "json", "mermaid", "python", "text", "yaml"}
 
 
 def test_the_readme_and_the_documents_are_found() -> None:
