@@ -8,14 +8,16 @@ from adapter_api.base import Count, Flag, PositiveCount, ResourceModel
 from adapter_api.kubernetes import (
     DEFAULT_GRACE_SECONDS,
     JobName,
-    LabelMap,
-    ObjectName,
+    LabelName,
+    LabelValue,
+    QualifiedName,
     Quantity,
-    ResourceName,
     ShortText,
 )
+from adapter_api.messages import refuse
 from adapter_api.places import Data, Output, ResumeFrom, S3Access
 from adapter_api.pod import Pod, Scheduling
+from adapter_api.quantities import resource_faults
 from adapter_api.status import JobStatus
 from adapter_api.training import TrainingConfig
 
@@ -28,6 +30,8 @@ PLURAL = "adaptertrainingjobs"
 GPU_RESOURCES = ("nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915", "habana.ai/gaudi")
 
 MAX_NODES = 4096
+MAX_SECONDS = 2**31 - 1
+"""What Kubernetes' own Jobs take for a time to live: 68 years."""
 MAX_PROCESSES = 64
 """Training processes in one pod."""
 
@@ -39,7 +43,7 @@ class Metadata(ResourceModel):
 
     name: JobName
     """Name of the job."""
-    namespace: ObjectName | None = None
+    namespace: LabelName | None = None
     """Namespace of the job."""
     uid: ShortText | None = None
     """Identity of the object."""
@@ -47,7 +51,7 @@ class Metadata(ResourceModel):
     """Counts changes of the specification."""
     resource_version: ShortText | None = None
     """Version of the object."""
-    labels: LabelMap = {}
+    labels: dict[QualifiedName, LabelValue] = {}
     """Labels."""
     annotations: dict[str, str] = {}
     """Annotations."""
@@ -56,16 +60,17 @@ class Metadata(ResourceModel):
 class Resources(ResourceModel):
     """Compute resources of one pod, as in a container."""
 
-    limits: dict[ResourceName, Quantity] = {}
+    limits: Annotated[dict[QualifiedName, Quantity], Field(max_length=64)] = {}
     """Upper bounds, such as cpu, memory and nvidia.com/gpu."""
-    requests: dict[ResourceName, Quantity] = {}
+    requests: Annotated[dict[QualifiedName, Quantity], Field(max_length=64)] = {}
     """What is reserved; by default the limits."""
 
     @model_validator(mode="after")
-    def _whole_gpus(self) -> Self:
+    def _accepted(self) -> Self:
         for name, value in {**self.requests, **self.limits}.items():
             if name in GPU_RESOURCES and not (value.isdigit() and int(value) <= MAX_PROCESSES):
                 raise ValueError(f"{name} {value!r}: give a whole number of GPUs, at most {MAX_PROCESSES}")
+        refuse("Resources", resource_faults(self.limits, self.requests))
         return self
 
     @property
@@ -111,9 +116,9 @@ class JobSpec(ResourceModel):
     """What happens after a failure."""
     suspend: Flag = False
     """True: save, and run no pods until it is false."""
-    active_deadline_seconds: PositiveCount | None = None
+    active_deadline_seconds: Annotated[PositiveCount, Field(le=MAX_SECONDS)] | None = None
     """Seconds from startTime after which the job fails if it is not complete."""
-    ttl_seconds_after_finished: Count | None = None
+    ttl_seconds_after_finished: Annotated[Count, Field(le=MAX_SECONDS)] | None = None
     """Seconds after its end when the job is deleted; what it stored stays."""
     termination_grace_period_seconds: Annotated[PositiveCount, Field(le=86_400)] | None = None
     """Seconds that a pod gets to save and upload when it is told to stop. By default 120, and in later attempts longer if

@@ -1,6 +1,7 @@
 """The only calls to the Kubernetes API: objects go in and come out as plain data."""
 
 import contextlib
+import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Self
 from urllib.parse import urlencode
@@ -185,7 +186,7 @@ class Cluster:
             async for chunk in response.content.iter_any():
                 *lines, begun = (begun + chunk).split(b"\n")
                 for line in lines:
-                    event: Plain = orjson.loads(line)
+                    event = _read(line, f"watch of {kind}")
                     if event["type"] == "ERROR":
                         told = event["object"]
                         raise ClusterError(int(told.get("code", 0)), f"watch of {kind}: {told.get('message')}")
@@ -205,8 +206,7 @@ class Cluster:
         if options:
             path += "?" + urlencode(options)
         raw = await self._send(verb, kind, path, None if body is None else orjson.dumps(body), content_type)
-        answer: Plain = orjson.loads(raw)
-        return answer
+        return _read(raw, f"{verb} {path.partition('?')[0]}")
 
     async def _send(self, verb: str, kind: str, path: str, body: bytes | None, content_type: str) -> bytes:
         await self._bucket.take()
@@ -279,6 +279,20 @@ async def _load_kubeconfig(configuration: Configuration) -> None:
         raise ClusterError(0, f"cannot read the kubeconfig {file}: {said}; {advice}") from error
 
 
+def _read(raw: bytes, what: str) -> Plain:
+    """An object in an answer. What is deeper than the fast reader goes is for the slow one."""
+    try:
+        answer = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        try:
+            answer = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            raise ClusterError(0, f"{what}: the answer cannot be read: {error}") from error
+    if not isinstance(answer, dict):
+        raise ClusterError(0, f"{what}: the answer is no object")
+    return answer
+
+
 def _path(kind: str, namespace: str, name: str = "") -> str:
     group, plural = _PATHS[kind]
     inside = f"/namespaces/{namespace}" if namespace else ""
@@ -288,7 +302,7 @@ def _path(kind: str, namespace: str, name: str = "") -> str:
 def _refused(verb: str, path: str, code: int, raw: bytes, retry_after: str | None) -> ClusterError:
     try:
         said = str(orjson.loads(raw).get("message", ""))
-    except ValueError:
+    except (ValueError, AttributeError):
         said = raw.decode("utf-8", "replace")
     after = float(retry_after) if retry_after is not None and retry_after.isdecimal() else None
     return ClusterError(code, f"{verb} {path.partition('?')[0]}: {code} {said[:500]}", after)

@@ -40,7 +40,7 @@ def manifests(job: AdapterTrainingJob, attempt: int, created: datetime, settings
     """
     training = config_map(job)
     owned = [training]
-    if settings.network_policies and job.spec.nodes > 1:
+    if settings.network_policies:  # even of one node, rendezvous listens on every address
         owned.append(network_policy(job))
     return [*owned, batch_job(job, attempt, created, training["metadata"]["name"], settings)]
 

@@ -190,7 +190,7 @@ def _scheduling(job: AdapterTrainingJob, attempt: int) -> Plain:
         found["nodeSelector"] = dict(given.node_selector)
     if given.tolerations:
         found["tolerations"] = [_plain(toleration) for toleration in given.tolerations]
-    affinity = dict(given.affinity or {})
+    affinity = _plain(given.affinity)
     if given.topology_key is not None:
         together = {
             "topologyKey": given.topology_key,

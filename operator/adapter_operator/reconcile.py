@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from adapter_api.document import Document, InvalidDocument, validate
+from adapter_api.document import InvalidDocument, plain, validate
 from adapter_api.job import API_VERSION, KIND, AdapterTrainingJob
 from adapter_api.status import JobStatus
 from adapter_operator import conditions, metrics
@@ -59,7 +59,27 @@ class Reconciler:
 
         Raises:
             ClusterError: something could not be written or read; what was done is safe to do again.
+            Exception: anything else that this job makes of us; its status says so.
         """
+        try:
+            return await self._step(key)
+        except ClusterError:
+            raise
+        except Exception as error:
+            await self._admit(key, error)
+            raise
+
+    async def _admit(self, key: Key, error: Exception) -> None:
+        """Says on a job that it cannot be reconciled, as far as that can be said."""
+        try:
+            if (cached := self.cache.job(key)) is not None:
+                before = status_of(cached.status)
+                now = self.clock().replace(microsecond=0)
+                await self._write(key, cached, before, conditions.stumbled(before, cached.generation, error, now), now)
+        except Exception as another:  # noqa: BLE001 - what is told is not worth more than that the others go on
+            log.warning("%s/%s: its status cannot say that: %s", *key, str(another)[:LOG_CHARACTERS])
+
+    async def _step(self, key: Key) -> float | None:
         cached = self.cache.job(key)
         if cached is None or cached.deleting:
             self._pacing.forget(key)
@@ -143,6 +163,8 @@ class Reconciler:
 
     def _job(self, key: Key, cached: CachedJob) -> AdapterTrainingJob | str:
         """The job with its present status; or why it is not valid."""
+        if cached.fault is not None:
+            return f"{key[0]}/{key[1]}: {cached.fault}"
         version = (cached.uid, cached.generation, cached.spec)
         parsed = self._parsed.get(version)
         if parsed is None:
@@ -265,10 +287,9 @@ def _was_prevented(status: JobStatus, decision: Decision) -> bool:
 
 
 def _validated(raw: dict[str, Any]) -> AdapterTrainingJob | str:
-    document = Document(f"{raw['metadata']['namespace']}/{raw['metadata']['name']}", {
-        "apiVersion": API_VERSION, "kind": KIND, "metadata": raw["metadata"], "spec": raw["spec"],
-    })  # fmt: skip
+    whole = {"apiVersion": API_VERSION, "kind": KIND, "metadata": raw["metadata"], "spec": raw["spec"]}
     try:
-        return validate(AdapterTrainingJob, document)
+        source = f"{raw['metadata']['namespace']}/{raw['metadata']['name']}"
+        return validate(AdapterTrainingJob, plain(whole, source, at=("spec",)))
     except InvalidDocument as error:
         return str(error)

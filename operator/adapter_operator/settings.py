@@ -42,7 +42,7 @@ class Settings:
     queries_per_second: float = 300
     burst: int = 600
     network_policies: bool = True
-    """Whether each job gets a NetworkPolicy: its rendezvous port knows no authentication."""
+    """Whether each job gets a NetworkPolicy: its rendezvous port knows no authentication, and listens on every address."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["json", "text"] = "json"
 

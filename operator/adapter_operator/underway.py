@@ -6,6 +6,10 @@ from datetime import datetime, timedelta
 from adapter_api.job import AdapterTrainingJob
 from adapter_operator.decision import Announce, Decision, State, is_shown_running
 from adapter_operator.observed import Observed, ObservedPod, all_running
+from adapter_operator.times import later
+
+ANSWER_SECONDS = 5
+"""Between two looks at a job whose agent may answer at any time."""
 
 
 def underway(
@@ -18,7 +22,7 @@ def underway(
         begun = replace(begun, actions=(*begun.actions, Announce(begun.attempt)))
     if len(pods) == nodes and all_running(pods):
         message = f"attempt {begun.attempt} trains on {nodes} {'node' if nodes == 1 else 'nodes'}"
-        hang = _hang_at(job, observed)
+        hang = _hang_at(job, observed, now)
         return replace(begun, state=State.RUNNING, reason="Training", message=message, look_at=hang)
     batch_job = observed.batch_jobs.get(begun.attempt)
     if batch_job is not None and batch_job.is_suspended:
@@ -61,9 +65,12 @@ def _remedy(reason: str, job: AdapterTrainingJob) -> str:
     return "The kubelet tries again"
 
 
-def _hang_at(job: AdapterTrainingJob, observed: Observed) -> datetime | None:
+def _hang_at(job: AdapterTrainingJob, observed: Observed, now: datetime) -> datetime | None:
     limit = job.spec.restart.hang_seconds
-    return observed.advanced_at + timedelta(seconds=limit) if limit and observed.advanced_at is not None else None
+    if not limit or observed.advanced_at is None or observed.unreachable is not None:
+        return None
+    # Past that, it depends on an answer that is yet to come.
+    return max(later(observed.advanced_at, limit), _soon(now, ANSWER_SECONDS))
 
 
 def _soon(now: datetime, seconds: int) -> datetime:

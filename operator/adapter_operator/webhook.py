@@ -1,7 +1,6 @@
 """`python -m adapter_operator.webhook`: answers admission reviews over HTTPS; needs no rights in the cluster."""
 
 import asyncio
-import json
 import logging
 import os
 import signal
@@ -12,7 +11,7 @@ from pathlib import Path
 from aiohttp import web
 
 from adapter_operator import logs
-from adapter_operator.admission import review
+from adapter_operator.admission import parsed, review
 
 PORT_VARIABLE, CERTIFICATES_VARIABLE = "ADAPTER_WEBHOOK_PORT", "ADAPTER_WEBHOOK_CERTIFICATES"
 MAX_REQUEST = 8 * 1024 * 1024
@@ -25,7 +24,7 @@ log = logging.getLogger("adapter_operator.webhook")
 
 async def _validate(request: web.Request) -> web.Response:
     try:
-        answer = review(json.loads(await request.read()))
+        answer = review(parsed(await request.read()))
     except ValueError as error:
         return web.Response(status=400, text=f"{error}\n")
     response = answer["response"]

@@ -133,8 +133,12 @@ def test_a_configuration_arrives_as_it_was_sent() -> None:
     assert validate(TrainingConfig, parse(text, "training.yaml")) == job(CASES["plain"]).spec.training
 
 
-def test_a_template_of_one_node_needs_no_network_policy() -> None:
-    assert [each["kind"] for each in sent("claim")] == ["Service", "ConfigMap", "Job"]
+def test_rendezvous_of_one_node_is_as_closed_as_that_of_many() -> None:
+    kinds = ["Service", "ConfigMap", "NetworkPolicy", "Job"]
+    assert [each["kind"] for each in sent("claim")] == [each["kind"] for each in sent("plain")] == kinds
+
+
+def test_data_on_a_claim_is_read_only() -> None:
     template = pod_template(job(CASES["claim"]), 1, CREATED, "config", Settings())
     mounts = {m["name"]: m for m in template["spec"]["containers"][0]["volumeMounts"]}
     assert mounts["data"]["readOnly"] is True
