@@ -13,7 +13,7 @@ from atj.cluster import Cluster
 from atj.connection import Context, JobName, Kubeconfig, Namespace, connected
 from atj.errors import CommandError
 from atj.job_wait import holds
-from atj.terminal import errors, say
+from atj.terminal import errors, say, shown
 
 POLL_SECONDS = 1.0
 AGAIN_SECONDS = 0.5
@@ -145,7 +145,8 @@ class Printer:
     def _print(self, pod: dict[str, Any], text: bytes) -> None:
         front = f"[{_label(pod, INDEX_LABEL)}] " if self.several else ""
         with self._lock:
-            typer.echo(front + text.decode("utf-8", "replace"))
+            for line in text.decode("utf-8", "replace").rstrip("\r").split("\r"):  # a bar that is drawn over and over
+                typer.echo(front + shown(line))
 
 
 def _readable(pods: list[dict[str, Any]], node: int | None, container: Container) -> list[dict[str, Any]]:
@@ -172,7 +173,7 @@ def _from_status(cluster: Cluster, job: dict[str, Any]) -> None:
     failure = status.get("lastFailure") or {}
     if failure.get("logTail"):
         say(errors(), f"no pod is left; the last lines of attempt {failure['attempt']}, from the job's status:", "dim")
-        typer.echo(failure["logTail"])
+        typer.echo(shown(failure["logTail"]))
         return
     place = f"{cluster.namespace}/{job['metadata']['name']}"
     raise CommandError(f"{place}: no container has begun yet ({status.get('state', 'Pending')}{_why(status)})")

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from atj.terminal import duration
+from atj.terminal import cell, duration
 
 _NONE = "-"
 STYLES = {"Complete": "green", "Failed": "red", "Invalid": "red", "Running": "cyan", "Restarting": "yellow"}
@@ -25,12 +25,12 @@ def job_table(jobs: Sequence[dict[str, Any]], now: datetime, *, with_namespace: 
         progress = status.get("progress") or {}
         state = status.get("state", "Pending")
         table.add_row(
-            *((metadata["namespace"],) if with_namespace else ()),
-            metadata["name"],
-            f"[{STYLES[state]}]{state}[/]" if state in STYLES else state,
+            *((cell(metadata["namespace"]),) if with_namespace else ()),
+            cell(metadata["name"]),
+            f"[{STYLES[state]}]{state}[/]" if state in STYLES else cell(state),
             f"{progress['step']}/{progress['totalSteps']}" if "step" in progress else _NONE,
-            str(progress.get("loss", _NONE)),
-            progress.get("eta", _NONE) if state not in {"Complete", "Failed"} else _NONE,
+            cell(progress.get("loss", _NONE)),
+            cell(progress.get("eta", _NONE)) if state not in {"Complete", "Failed"} else _NONE,
             str((status.get("checkpoint") or {}).get("step", _NONE)),
             f"{(status.get('nodes') or {}).get('ready', 0)}/{job['spec'].get('nodes', 1)}",
             str((status.get("restarts") or {}).get("total", 0)),

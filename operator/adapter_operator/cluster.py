@@ -110,7 +110,9 @@ class Cluster:
     async def create(self, manifest: Plain) -> Plain:
         """Creates an object; a conflict means that there is one of that name."""
         kind, namespace = manifest["kind"], manifest["metadata"]["namespace"]
-        return await self._json("POST", kind, _path(kind, namespace), manifest, {"fieldManager": FIELD_MANAGER})
+        # What the API server does not know it would otherwise drop in silence.
+        options = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+        return await self._json("POST", kind, _path(kind, namespace), manifest, options)
 
     async def replace(self, manifest: Plain) -> Plain:
         """Replaces an object; a conflict means that it is not the one that was read."""

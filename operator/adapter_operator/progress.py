@@ -116,7 +116,7 @@ def address_of(ip: str) -> str:
     """
     address = ipaddress.ip_address(ip)
     meant = getattr(address, "ipv4_mapped", None) or address
-    if meant.is_loopback or meant.is_link_local or meant.is_multicast or meant.is_unspecified:
+    if meant.is_link_local or meant.is_multicast or meant.is_unspecified:
         raise NoAnswer(f"{ip} is no pod's address")
     host = f"[{ip}]" if address.version == IPV6 else ip
     return f"http://{host}:{AGENT_PORT}/progress"
