@@ -1,8 +1,8 @@
 """AdapterTrainingJob: what users apply."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field
 
 from adapter_api.base import Count, Flag, PositiveCount, ResourceModel
 from adapter_api.kubernetes import (
@@ -11,13 +11,11 @@ from adapter_api.kubernetes import (
     LabelName,
     LabelValue,
     QualifiedName,
-    Quantity,
     ShortText,
 )
-from adapter_api.messages import refuse
 from adapter_api.places import Data, Output, ResumeFrom, S3Access
 from adapter_api.pod import Pod, Scheduling
-from adapter_api.quantities import resource_faults
+from adapter_api.resources import MAX_PROCESSES, Resources
 from adapter_api.status import JobStatus
 from adapter_api.training import TrainingConfig
 
@@ -27,13 +25,10 @@ API_VERSION: Literal["adaptertraining.dev/v1alpha1"] = "adaptertraining.dev/v1al
 KIND: Literal["AdapterTrainingJob"] = "AdapterTrainingJob"
 PLURAL = "adaptertrainingjobs"
 
-GPU_RESOURCES = ("nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915", "habana.ai/gaudi")
 
 MAX_NODES = 4096
 MAX_SECONDS = 2**31 - 1
 """What Kubernetes' own Jobs take for a time to live: 68 years."""
-MAX_PROCESSES = 64
-"""Training processes in one pod."""
 
 
 class Metadata(ResourceModel):
@@ -55,29 +50,6 @@ class Metadata(ResourceModel):
     """Labels."""
     annotations: dict[str, str] = {}
     """Annotations."""
-
-
-class Resources(ResourceModel):
-    """Compute resources of one pod, as in a container."""
-
-    limits: Annotated[dict[QualifiedName, Quantity], Field(max_length=64)] = {}
-    """Upper bounds, such as cpu, memory and nvidia.com/gpu."""
-    requests: Annotated[dict[QualifiedName, Quantity], Field(max_length=64)] = {}
-    """What is reserved; by default the limits."""
-
-    @model_validator(mode="after")
-    def _accepted(self) -> Self:
-        for name, value in {**self.requests, **self.limits}.items():
-            if name in GPU_RESOURCES and not (value.isdigit() and int(value) <= MAX_PROCESSES):
-                raise ValueError(f"{name} {value!r}: give a whole number of GPUs, at most {MAX_PROCESSES}")
-        refuse("Resources", resource_faults(self.limits, self.requests))
-        return self
-
-    @property
-    def gpus(self) -> int:
-        """GPUs of any vendor that one pod asks for."""
-        merged = {**self.requests, **self.limits}
-        return sum(int(merged.get(name, 0)) for name in GPU_RESOURCES)
 
 
 class Restart(ResourceModel):
@@ -102,6 +74,8 @@ class JobSpec(ResourceModel):
     """Training processes in each pod; auto: one for each requested GPU, else 1."""
     resources: Resources = Resources()
     """Compute resources of the trainer in each pod."""
+    agent_resources: Resources | None = None
+    """Compute resources of each of the agent's two containers, restore and sync; by default the operator's setting."""
     training: TrainingConfig
     """What is trained and how, as in a training configuration."""
     data: Data | None = None

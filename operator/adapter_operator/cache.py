@@ -10,9 +10,11 @@ import orjson
 
 from adapter_api.document import MAX_BYTES, MAX_DEPTH
 from adapter_api.progress import Progress
+from adapter_api.scalars import visible
 from adapter_operator.guarded import taken
 from adapter_operator.names import JOB_LABEL, Key, attempt_of
 from adapter_operator.observed import (
+    MAX_TEXT,
     UNREACHABLE_SECONDS,
     BatchJob,
     Observed,
@@ -62,6 +64,7 @@ class _Run:
     advanced_at: datetime | None = None
     answered_at: datetime | None = None
     unreachable: Unreachable | None = None
+    refused: tuple[int, str] | None = None
     announced: int = 0
 
 
@@ -91,7 +94,7 @@ class Cache:
         # Labels anybody can set: a Job that is not owned is not ours.
         mine = {n: each for n, each in run.batch_jobs.items() if job is None or each.owner == job.uid}
         return Observed(
-            tuple(run.pods.values()), mine, run.progress, run.advanced_at, run.answered_at, run.unreachable,
+            tuple(run.pods.values()), mine, run.progress, run.advanced_at, run.answered_at, run.unreachable, run.refused,
             run.announced, created,
         )  # fmt: skip
 
@@ -257,6 +260,12 @@ class Cache:
         before = run.unreachable
         run.unreachable = replace(before, why=why)
         return (now - before.since).total_seconds() >= UNREACHABLE_SECONDS
+
+    def put_refused(self, key: Key, attempt: int, why: str | None) -> bool:
+        """Why an attempt's pods are not created; None: nothing says so. Returns whether that is news."""
+        run = self._run(key)
+        before, run.refused = run.refused, None if why is None else (attempt, visible(why[:MAX_TEXT]))
+        return run.refused != before
 
     def put_announced(self, key: Key, attempt: int) -> None:
         """An attempt whose nodes can find each other."""

@@ -24,6 +24,8 @@ TIMEOUT_SECONDS = 30
 CONNECTIONS = 32
 WATCH_SECONDS = 300
 """After which the server ends a watch, so that the next one starts with fresh credentials."""
+REFUSED_PODS = "FailedCreate"
+"""The Job controller's reason for pods that the API server does not let it create."""
 PAGE = 200
 FIELD_MANAGER = "adapter-training-operator"
 _APPLY = "application/apply-patch+yaml"
@@ -170,6 +172,17 @@ class Cluster:
         """All pods of one job, as they are now."""
         selector = f"{JOB_LABEL}={key[1]}"
         return [pod async for page, _ in self.pages("Pod", key[0], selector) for pod in page]
+
+    async def refusal_of_pods(self, namespace: str, uid: str) -> str | None:
+        """Why the Job controller cannot create the pods of a Job, by its last Event; None if it says nothing."""
+        selector = f"involvedObject.uid={uid},reason={REFUSED_PODS}"
+        path = f"api/v1/namespaces/{namespace}/events"
+        answer = await self._json("GET", "Event", path, options={"fieldSelector": selector, "limit": str(PAGE)})
+        found = [event for event in answer.get("items") or () if event.get("message")]
+        last = max(
+            found, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""), default=None
+        )
+        return None if last is None else str(last["message"])
 
     async def changes(self, kind: str, namespace: str, selector: str, version: str) -> AsyncIterator[Plain]:
         """Events after a resourceVersion, bookmarks among them, until the server ends the watch.

@@ -23,7 +23,7 @@ from adapter_operator.settings import Settings
 Manifest = dict[str, Any]
 
 _OF_PODS = {
-    "image", "nodes", "procs_per_node", "resources", "data", "models", "output", "resume_from", "scheduling", "pod",
+    "image", "nodes", "procs_per_node", "resources", "agent_resources", "data", "models", "output", "resume_from", "scheduling", "pod",
     "termination_grace_period_seconds",
 }  # fmt: skip
 """Fields that pods are made from. `training` cannot change."""

@@ -132,6 +132,8 @@ class Observed:
     """When node 0's agent last answered."""
     unreachable: Unreachable | None = None
     """Since when it has not, if it does not."""
+    refused: tuple[int, str] | None = None
+    """The attempt whose pods the API server does not let be created, and why."""
     announced: int = 0
     """The attempt whose node 0 this process has given its name."""
     created: datetime | None = None

@@ -151,7 +151,17 @@ class Reconciler:
         if not self._is_due(key):
             return False
         await Actor(self.cluster, self.cache, self.settings).look_at(key, attempt)
+        batch_job = self.cache.observed(key).batch_jobs.get(attempt)
+        if batch_job is not None and not batch_job.is_suspended:
+            await self._ask_for_refusal(key, attempt, batch_job.uid)
         return True
+
+    async def _ask_for_refusal(self, key: Key, attempt: int, uid: str) -> None:
+        """Finds out why pods do not come: a quota or a policy tells the Job controller alone."""
+        try:
+            self.cache.put_refused(key, attempt, await self.cluster.refusal_of_pods(key[0], uid))
+        except ClusterError as error:
+            log.debug("%s/%s: no Events of attempt %d: %s", *key, attempt, error)
 
     def _is_due(self, key: Key) -> bool:
         """Whether a job has waited long enough since it was last looked at live, or first could have been."""

@@ -5,9 +5,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeVar
 
+from adapter_api.document import InvalidDocument, parse, validate
+from adapter_api.resources import Resources
 from adapter_operator.names import MANAGER
 
 PREFIX = "ADAPTER_OPERATOR_"
+AGENT_RESOURCES = Resources(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "2Gi"})
 Value = TypeVar("Value")
 
 
@@ -43,6 +46,8 @@ class Settings:
     burst: int = 600
     network_policies: bool = True
     """Whether each job gets a NetworkPolicy: its rendezvous port knows no authentication, and listens on every address."""
+    agent_resources: Resources = AGENT_RESOURCES
+    """Of the agent's containers in jobs that do not say so, as JSON: {"requests": {...}, "limits": {...}}."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["json", "text"] = "json"
 
@@ -70,6 +75,11 @@ def _parsed(variable: str, text: str, kind: Any, choices: tuple[str, ...]) -> An
         if text.lower() not in {"true", "false"}:
             raise InvalidSettings(f"{variable}={text!r}: give true or false")
         return text.lower() == "true"
+    if kind is Resources:
+        try:
+            return validate(Resources, parse(text, variable))
+        except InvalidDocument as error:
+            raise InvalidSettings("; ".join(str(fault) for fault in error.faults)) from error
     if kind in {int, float}:
         return _positive(variable, text, kind)
     return text

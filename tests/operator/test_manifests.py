@@ -175,6 +175,7 @@ CHANGES: dict[str, Any] = {
     "nodes": 3,
     "procsPerNode": 2,
     "resources": {"limits": {"memory": "64Gi"}},
+    "agentResources": {"limits": {"cpu": "1", "memory": "2Gi"}},
     "data": {"s3": {"uri": "s3://datasets/digits", "secretRef": {"name": "readers"}}},
     "models": {"secretRef": {"name": "readers"}},
     "output": {"s3": {"uri": "s3://checkpoints/digits", "secretRef": SECRET}},
