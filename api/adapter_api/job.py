@@ -1,8 +1,8 @@
 """AdapterTrainingJob: what users apply."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from adapter_api.base import Count, Flag, PositiveCount, ResourceModel
 from adapter_api.kubernetes import (
@@ -13,6 +13,7 @@ from adapter_api.kubernetes import (
     QualifiedName,
     ShortText,
 )
+from adapter_api.messages import refuse
 from adapter_api.places import Data, Output, ResumeFrom, S3Access
 from adapter_api.pod import Pod, Scheduling
 from adapter_api.resources import MAX_PROCESSES, Resources
@@ -24,6 +25,8 @@ VERSION = "v1alpha1"
 API_VERSION: Literal["adaptertraining.dev/v1alpha1"] = "adaptertraining.dev/v1alpha1"
 KIND: Literal["AdapterTrainingJob"] = "AdapterTrainingJob"
 PLURAL = "adaptertrainingjobs"
+KUEUE = "kueue.x-k8s.io"
+"""Domain of Kueue's labels, which it reads on kinds that it knows."""
 
 
 MAX_NODES = 4096
@@ -126,6 +129,24 @@ class AdapterTrainingJob(ResourceModel):
     """What is trained, on what, and where results go."""
     status: JobStatus = JobStatus()
     """What the operator has seen."""
+
+    @model_validator(mode="after")
+    def _queued_by_specification(self) -> Self:
+        given = {
+            f"{KUEUE}/queue-name": "queueName", f"{KUEUE}/priority-class": "queuePriorityClassName",
+        }  # fmt: skip
+        refuse(
+            "AdapterTrainingJob",
+            (
+                (
+                    ("metadata", "labels", label),
+                    f"holds no job here: write spec.scheduling.{field}: {value}, and remove the label",
+                )
+                for label, field in given.items()
+                if (value := self.metadata.labels.get(label)) is not None
+            ),
+        )
+        return self
 
     @property
     def grace_seconds(self) -> int:

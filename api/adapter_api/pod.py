@@ -2,7 +2,7 @@
 
 import posixpath
 from collections import Counter
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -69,6 +69,8 @@ class Scheduling(ResourceModel):
     """Scheduler that places the pods."""
     queue_name: LabelName | None = None
     """Kueue's LocalQueue in which every attempt waits for quota."""
+    queue_priority_class_name: LabelName | None = None
+    """Kueue's WorkloadPriorityClass of every attempt."""
     topology_key: QualifiedName | None = None
     """Node label whose value all pods of an attempt should share."""
 
@@ -89,6 +91,15 @@ class EnvVar(ResourceModel):
     """Its value."""
     secret_key_ref: SecretKeyRef | None = None
     """An entry of a Secret that holds its value."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written_here(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "valueFrom" in given:
+            raise ValueError(
+                "valueFrom is written as secretKeyRef: {name: ..., key: ...}, beside name; other sources are not taken"
+            )
+        return given
 
     @model_validator(mode="after")
     def _allowed(self) -> Self:
@@ -157,6 +168,15 @@ class Pod(ResourceModel):
     """Volumes that are mounted into the trainer."""
     shared_memory: Quantity = "1Gi"
     """Size of /dev/shm, through which data workers hand over batches."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written_here(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "envFrom" in given:
+            raise ValueError(
+                "envFrom is not taken: name each variable in env, with secretKeyRef, or mount the whole with volumes"
+            )
+        return given
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

@@ -12,6 +12,7 @@ from adapter_operator.names import (
     INDEX_LABEL,
     JOB_LABEL,
     QUEUE_LABEL,
+    QUEUE_PRIORITY_LABEL,
     SPECIFICATION_ANNOTATION,
     attempt_labels,
     attempt_name,
@@ -96,6 +97,8 @@ def batch_job(job: AdapterTrainingJob, attempt: int, created: datetime, training
     metadata["annotations"] = {SPECIFICATION_ANNOTATION: specification(job)}
     if spec.scheduling.queue_name is not None:
         metadata["labels"][QUEUE_LABEL] = spec.scheduling.queue_name
+    if spec.scheduling.queue_priority_class_name is not None:
+        metadata["labels"][QUEUE_PRIORITY_LABEL] = spec.scheduling.queue_priority_class_name
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",

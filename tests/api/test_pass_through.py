@@ -86,3 +86,29 @@ def test_a_quantity_is_the_number_that_kubernetes_reads(quantity: str, value: st
 )  # fmt: skip
 def test_what_it_takes_is_taken(resources: dict[str, Any]) -> None:
     assert job({"resources": resources}).spec.resources.limits.keys() == resources.get("limits", {}).keys()
+
+
+@pytest.mark.parametrize(
+    ("label", "field"), [("queue-name", "queueName"), ("priority-class", "queuePriorityClassName")]
+)
+def test_a_label_of_kueues_on_the_job_itself_is_answered_with_the_field_that_does_it(label: str, field: str) -> None:
+    plain = yaml.safe_load(dump(job()))
+    plain.pop("status")
+    plain["metadata"]["labels"] = {f"kueue.x-k8s.io/{label}": "gold"}
+    told = refusal(yaml.safe_dump(plain))
+    assert f"metadata.labels['kueue.x-k8s.io/{label}']: holds no job here: write spec.scheduling.{field}: gold" in told
+
+
+@pytest.mark.parametrize(
+    ("pod", "told"),
+    [
+        ({"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]}, "spec.pod.env[0]: valueFrom is written as secretKeyRef"),
+        ({"envFrom": [{"secretRef": {"name": "s"}}]}, "spec.pod: envFrom is not taken: name each variable in env"),
+    ],
+    ids=["valueFrom", "envFrom"],
+)  # fmt: skip
+def test_what_pods_write_otherwise_is_answered_with_what_to_write_here(pod: dict[str, Any], told: str) -> None:
+    plain = yaml.safe_load(dump(job({"pod": {}})))
+    plain.pop("status")
+    plain["spec"]["pod"] = pod
+    assert told in refusal(yaml.safe_dump(plain))

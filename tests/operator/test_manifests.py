@@ -201,3 +201,12 @@ def test_the_digest_of_a_specification_changes_exactly_when_its_pods_do() -> Non
     for name, value in CHANGES.items():
         other_pods, other_digest = made(**{name: value})
         assert (other_pods != pods) == (other_digest != digest), name
+
+
+def test_kueue_is_told_queue_and_priority_by_labels_of_the_job_that_it_knows() -> None:
+    spec = {
+        "output": {"s3": {"uri": "s3://checkpoints/digits"}},
+        "scheduling": {"queueName": "team", "queuePriorityClassName": "gold"},
+    }
+    labels = manifests(job(spec), 1, CREATED, Settings())[-1]["metadata"]["labels"]
+    assert (labels["kueue.x-k8s.io/queue-name"], labels["kueue.x-k8s.io/priority-class"]) == ("team", "gold")
