@@ -4,6 +4,7 @@ import asyncio
 import datetime as dt
 import json
 import ssl
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from adapter_api.job import MAX_NODES
 from adapter_operator.admission import parsed, review
-from adapter_operator.webhook import Certificate, application, serve
+from adapter_operator.webhook import MAX_WAITING, Certificate, application, serve
 from tests.cluster.certificates import Authority
 from tests.operator.support.builders import job
 from tests.support.ports import free_port
@@ -116,6 +117,28 @@ def test_every_body_is_answered_or_refused_as_no_review(body: bytes) -> None:
 @given(job_parts=st.fixed_dictionaries({}, optional=dict.fromkeys(("apiVersion", "kind", "metadata", "spec"), JSON)))
 def test_every_object_of_a_review_is_answered(job_parts: dict[str, Any]) -> None:
     assert asked("CREATE", job_parts)["allowed"] is False
+
+
+def test_very_many_large_reviews_leave_the_webhook_to_answer_how_it_is() -> None:
+    whole = plain()
+    whole["spec"] |= {f"f{number}": 1 for number in range(15_000)}
+    body = json.dumps({"request": {"uid": "u", "operation": "CREATE", "object": whole}}).encode()
+
+    async def ask() -> tuple[list[int], float]:
+        async with TestClient(TestServer(application())) as client:
+            posts = [asyncio.create_task(client.post("/validate", data=body)) for _ in range(50)]
+            longest = 0.0
+            while not all(post.done() for post in posts):
+                asked_at = time.monotonic()
+                assert (await client.get("/healthz")).status == 200
+                longest = max(longest, time.monotonic() - asked_at)
+                await asyncio.sleep(0.01)
+            return [post.result().status for post in posts], longest
+
+    codes, longest = asyncio.run(ask())
+    assert set(codes) <= {200, 503}
+    assert codes.count(200) >= MAX_WAITING
+    assert longest < 5  # a second where nothing else runs
 
 
 DEEP = b'{"request": {"uid": "u", "object": {"spec": ' + b'{"a":' * 900 + b"1" + b"}" * 903
