@@ -21,8 +21,7 @@ from adapter_operator.cache import Cache
 from adapter_operator.decide import decide
 from adapter_operator.progress import NoAnswer, ProgressReader, address_of, ask, new_session, readable
 from adapter_operator.settings import Settings
-from tests.operator.support.builders import KEY, NOW, after, job, observed, pod, status
-from tests.operator.test_cache import raw_job, raw_pod
+from tests.operator.support.builders import KEY, NOW, after, job, observed, pod, raw_job, raw_pod, status
 
 COUNT = int(os.environ.get("HOSTILE_REPLIES", "300"))
 GOOD = Progress(step=5, total_steps=10, updated_at=NOW)
