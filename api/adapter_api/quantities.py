@@ -52,9 +52,9 @@ def resource_faults(limits: Mapping[str, str], requests: Mapping[str, str]) -> I
             yield ("requests", name), f"{quantity} is more than its limit {limit}; raise the limit or lower the request"
         elif limit is not None and _is_reserved_whole(name) and amount(quantity) != amount(limit):
             yield ("requests", name), f"{quantity} must be the same as its limit {limit}"
-    given = {*limits, *requests}
+    named = {*limits, *requests}
     huge = next((name for name in limits if name.startswith(_HUGE)), None)
-    if huge is not None and not given & {"cpu", "memory"}:
+    if huge is not None and not named & {"cpu", "memory"}:
         yield ("limits", huge), "needs cpu or memory beside it; add one of them"
 
 

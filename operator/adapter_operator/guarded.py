@@ -28,7 +28,8 @@ def taken(take: Callable[[Plain], Taken], raw: Plain) -> Taken | None:
 
 def name_of(raw: object) -> str:
     """Kind, namespace and name of an object, as far as it has them."""
-    found = raw if isinstance(raw, dict) else {}
-    metadata = found.get("metadata") if isinstance(found.get("metadata"), dict) else {}
+    found: Plain = raw if isinstance(raw, dict) else {}
+    given = found.get("metadata")
+    metadata: Plain = given if isinstance(given, dict) else {}
     parts = (found.get("kind"), metadata.get("namespace"), metadata.get("name"))
     return "/".join(part[:MAX_NAME] for part in parts if isinstance(part, str)) or "one without a name"

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 import aiohttp
 from pydantic import ValidationError
@@ -145,7 +146,7 @@ async def ask(session: aiohttp.ClientSession, address: str) -> Progress:
 
 def readable(progress: Progress) -> Progress:
     """The same with texts that can be shown to anybody."""
-    shown = {
+    shown: dict[str, Any] = {
         name: visible(text)[:MAX_SHOWN]
         for name in ("upload_error", "restore_warning")
         if (text := getattr(progress, name)) is not None
