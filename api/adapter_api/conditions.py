@@ -17,7 +17,7 @@ learned: tokens that are trained. zeros: tokens of zeros. encoded: the encoding 
 class TextConfig(ConfigModel):
     """The text part of the conditioning sequence."""
 
-    encoders: tuple[TextEncoderConfig, ...] = ()
+    encoders: Annotated[tuple[TextEncoderConfig, ...], Field(max_length=8)] = ()
     """Text encoders; SDXL has two."""
     dropout: Fraction = 0.1
     """Share of activations or conditions that training drops."""
@@ -92,7 +92,7 @@ class TokenConditionersConfig(ConfigModel):
 class AdapterConfig(Conditioned):
     """One IP-Adapter: a projector, and a key and value matrix in each chosen cross-attention layer (arXiv 2308.06721)."""
 
-    layers: Annotated[tuple[PathText, ...], Field(min_length=1)] = ("*",)
+    layers: Annotated[tuple[PathText, ...], Field(min_length=1, max_length=256)] = ("*",)
     """Shell patterns over layer names such as up_blocks.0.attentions.1.transformer_blocks.0.attn2."""
     projector: ProjectorConfig = ProjectorConfig()
     scale: Real = 1.0

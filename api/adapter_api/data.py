@@ -6,6 +6,8 @@ from pydantic import Field
 
 from adapter_api.base import S3URI, ConfigModel, Count, Flag, Name, PathText, PositiveCount, PositiveReal
 
+MAX_COLUMNS = 64
+"""Data columns besides image and caption."""
 ColumnKind = Literal["label", "vector", "embedding", "reference"]
 
 
@@ -59,7 +61,7 @@ class DataParams(ConfigModel):
     format: Literal["auto", "pairs", "csv", "jsonl"] = "auto"
     """pairs: image, tab, caption, tab, further columns. csv, jsonl: named fields, file_name and text as good as image and
     caption. auto: by the file's ending; pairs unless .csv or .jsonl."""
-    columns: tuple[Column, ...] | None = None
+    columns: Annotated[tuple[Column, ...], Field(max_length=MAX_COLUMNS)] | None = None
     """By default a label for label_to_token, then an embedding for embed_to_token."""
     image_mode: Literal["RGB", "L"] = "RGB"
     """Colour mode that images are converted to."""

@@ -32,6 +32,10 @@ MAX_BYTES = 256 * 1024
 MAX_NODES = 20_000
 """Values in a document after aliases are expanded."""
 MAX_DEPTH = 32
+MAX_FAULTS = 20
+"""Faults that are told of one document: whoever mends those finds out about the rest."""
+_MAX_DETAILS = 50 * MAX_FAULTS
+"""Of pydantic's errors, so many are looked at: the alternatives of a union give several for one fault."""
 
 _TOO_MANY = f"holds more than {MAX_NODES} values once its aliases are expanded; shorten it"
 _TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels; flatten it"
@@ -72,9 +76,12 @@ def _step(part: str | int) -> str:
 class InvalidDocument(ValueError):  # noqa: N818 - reads as the fact it states
     """A document that its author has to change; carries every fault that was found."""
 
-    def __init__(self, faults: list[Fault]) -> None:
+    def __init__(self, faults: list[Fault], more: int = 0) -> None:
         self.faults = faults
-        super().__init__("\n".join(str(fault) for fault in faults))
+        self.more = more
+        """Errors that are not told; several may be one fault."""
+        rest = [f"and {more} more"] if more else []
+        super().__init__("\n".join([*(str(fault) for fault in faults), *rest]))
 
 
 @dataclass(frozen=True)
@@ -278,10 +285,49 @@ def validate(model: type[Model], document: Document, at: Location = ()) -> Model
         result = model.model_validate(_part(document, at), by_alias=True, by_name=False)
     except ValidationError as error:
         found = [fault for fault in faults_of(error, document, at, model) if fault.location not in refused]
-        raise InvalidDocument(sorted([*document.faults, *found], key=lambda fault: fault.line or 0)) from None
+        raise _first([*document.faults, *found], max(0, error.error_count() - _MAX_DETAILS)) from None
     if document.faults:
-        raise InvalidDocument(document.faults)
+        raise _first(document.faults)
     return result
+
+
+def _first(faults: list[Fault], more: int = 0) -> InvalidDocument:
+    told = sorted(faults, key=lambda fault: fault.line or 0)
+    return InvalidDocument(told[:MAX_FAULTS], more + len(told[MAX_FAULTS:]))
+
+
+def plain(data: Any, source: str, at: Location = ()) -> Document:
+    """A document from plain data that others have read, such as the API server's, held to the limits of `parse`.
+
+    Args:
+        data: Of any shape.
+        source: Where it is from.
+        at: The part that is at fault when it is too large.
+
+    Raises:
+        InvalidDocument: it is too large, too deep or holds too many values.
+    """
+    values = size = 0
+    layer: list[Any] = [data]
+    for _ in range(MAX_DEPTH + 1):
+        values += len(layer)
+        size += sum(len(each) for each in layer if isinstance(each, str))
+        inner: list[Any] = []
+        for each in layer:
+            if isinstance(each, dict):
+                size += sum(len(key) for key in each if isinstance(key, str))
+                inner.extend(each.values())
+            elif isinstance(each, list | tuple):
+                inner.extend(each)
+        if values + len(inner) > MAX_NODES:
+            raise InvalidDocument([Fault(source, at, f"holds more than {MAX_NODES} values; shorten it")])
+        if size > MAX_BYTES:
+            message = f"holds more than {MAX_BYTES} characters; move bulk data into files"
+            raise InvalidDocument([Fault(source, at, message)])
+        layer = inner
+        if not layer:
+            return Document(source, data)
+    raise InvalidDocument([Fault(source, at, _TOO_DEEP)])
 
 
 def _part(document: Document, at: Location) -> Any:
@@ -301,16 +347,15 @@ def faults_of(
     With the model that was not met, a field that it does not have is answered with the one that was probably meant.
     """
     details: dict[Location, list[dict[str, Any]]] = {}
-    for detail in error.errors(include_url=False):
+    for detail in error.errors(include_url=False)[:_MAX_DETAILS]:
         location = (*at, *detail["loc"])
         if detail["type"] != INCONSISTENT:
             location = _written(document.data, location, missing=detail["type"] == "missing")
         details.setdefault(location, []).append(dict(detail))
     # Of a union's alternatives, one that looked inside the value had the right shape: only its errors help.
+    outer = {location[:length] for location in details for length in range(len(location))}
     shown = [
-        (location, found)
-        for location, found in details.items()
-        if not any(_outer_alternative(location, found, other) for other in details)
+        (location, found) for location, found in details.items() if not (location in outer and _are_alternatives(found))
     ]
     unknown = [location for location, found in shown if any(each["type"] == "extra_forbidden" for each in found)]
     suggested = {} if model is None else _suggested(model, unknown, at)
@@ -325,10 +370,9 @@ def _suggested(model: type[BaseModel], unknown: list[Location], at: Location) ->
     return {location: unknown_field(model, location[len(at) :]) for location in unknown[:MAX_SUGGESTED]}
 
 
-def _outer_alternative(location: Location, found: list[dict[str, Any]], other: Location) -> bool:
-    """Whether `found` are the union's alternatives at `location` that did not get as far inside as `other`."""
-    inside = len(other) > len(location) and other[: len(location)] == location
-    return inside and all(detail["type"].endswith("_type") or detail["type"] == "literal_error" for detail in found)
+def _are_alternatives(found: list[dict[str, Any]]) -> bool:
+    """Whether these may be the alternatives of a union that did not get inside its value."""
+    return all(detail["type"].endswith("_type") or detail["type"] in {"literal_error", "too_short"} for detail in found)
 
 
 def _written(data: Any, location: Location, *, missing: bool) -> Location:

@@ -8,14 +8,15 @@ from adapter_api.base import Count, Flag, PositiveCount, ResourceModel
 from adapter_api.kubernetes import (
     DEFAULT_GRACE_SECONDS,
     JobName,
-    LabelMap,
-    ObjectName,
-    Quantity,
-    ResourceName,
+    LabelName,
+    LabelValue,
+    QualifiedName,
     ShortText,
 )
+from adapter_api.messages import refuse
 from adapter_api.places import Data, Output, ResumeFrom, S3Access
 from adapter_api.pod import Pod, Scheduling
+from adapter_api.resources import MAX_PROCESSES, Resources
 from adapter_api.status import JobStatus
 from adapter_api.training import TrainingConfig
 
@@ -24,12 +25,13 @@ VERSION = "v1alpha1"
 API_VERSION: Literal["adaptertraining.dev/v1alpha1"] = "adaptertraining.dev/v1alpha1"
 KIND: Literal["AdapterTrainingJob"] = "AdapterTrainingJob"
 PLURAL = "adaptertrainingjobs"
+KUEUE = "kueue.x-k8s.io"
+"""Domain of Kueue's labels, which it reads on kinds that it knows."""
 
-GPU_RESOURCES = ("nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915", "habana.ai/gaudi")
 
 MAX_NODES = 4096
-MAX_PROCESSES = 64
-"""Training processes in one pod."""
+MAX_SECONDS = 2**31 - 1
+"""What Kubernetes' own Jobs take for a time to live: 68 years."""
 
 
 class Metadata(ResourceModel):
@@ -39,7 +41,7 @@ class Metadata(ResourceModel):
 
     name: JobName
     """Name of the job."""
-    namespace: ObjectName | None = None
+    namespace: LabelName | None = None
     """Namespace of the job."""
     uid: ShortText | None = None
     """Identity of the object."""
@@ -47,32 +49,10 @@ class Metadata(ResourceModel):
     """Counts changes of the specification."""
     resource_version: ShortText | None = None
     """Version of the object."""
-    labels: LabelMap = {}
+    labels: dict[QualifiedName, LabelValue] = {}
     """Labels."""
     annotations: dict[str, str] = {}
     """Annotations."""
-
-
-class Resources(ResourceModel):
-    """Compute resources of one pod, as in a container."""
-
-    limits: dict[ResourceName, Quantity] = {}
-    """Upper bounds, such as cpu, memory and nvidia.com/gpu."""
-    requests: dict[ResourceName, Quantity] = {}
-    """What is reserved; by default the limits."""
-
-    @model_validator(mode="after")
-    def _whole_gpus(self) -> Self:
-        for name, value in {**self.requests, **self.limits}.items():
-            if name in GPU_RESOURCES and not (value.isdigit() and int(value) <= MAX_PROCESSES):
-                raise ValueError(f"{name} {value!r}: give a whole number of GPUs, at most {MAX_PROCESSES}")
-        return self
-
-    @property
-    def gpus(self) -> int:
-        """GPUs of any vendor that one pod asks for."""
-        merged = {**self.requests, **self.limits}
-        return sum(int(merged.get(name, 0)) for name in GPU_RESOURCES)
 
 
 class Restart(ResourceModel):
@@ -97,6 +77,8 @@ class JobSpec(ResourceModel):
     """Training processes in each pod; auto: one for each requested GPU, else 1."""
     resources: Resources = Resources()
     """Compute resources of the trainer in each pod."""
+    agent_resources: Resources | None = None
+    """Compute resources of each of the agent's two containers, restore and sync; by default the operator's setting."""
     training: TrainingConfig
     """What is trained and how, as in a training configuration."""
     data: Data | None = None
@@ -111,9 +93,9 @@ class JobSpec(ResourceModel):
     """What happens after a failure."""
     suspend: Flag = False
     """True: save, and run no pods until it is false."""
-    active_deadline_seconds: PositiveCount | None = None
+    active_deadline_seconds: Annotated[PositiveCount, Field(le=MAX_SECONDS)] | None = None
     """Seconds from startTime after which the job fails if it is not complete."""
-    ttl_seconds_after_finished: Count | None = None
+    ttl_seconds_after_finished: Annotated[Count, Field(le=MAX_SECONDS)] | None = None
     """Seconds after its end when the job is deleted; what it stored stays."""
     termination_grace_period_seconds: Annotated[PositiveCount, Field(le=86_400)] | None = None
     """Seconds that a pod gets to save and upload when it is told to stop. By default 120, and in later attempts longer if
@@ -147,6 +129,24 @@ class AdapterTrainingJob(ResourceModel):
     """What is trained, on what, and where results go."""
     status: JobStatus = JobStatus()
     """What the operator has seen."""
+
+    @model_validator(mode="after")
+    def _queued_by_specification(self) -> Self:
+        given = {
+            f"{KUEUE}/queue-name": "queueName", f"{KUEUE}/priority-class": "queuePriorityClassName",
+        }  # fmt: skip
+        refuse(
+            "AdapterTrainingJob",
+            (
+                (
+                    ("metadata", "labels", label),
+                    f"holds no job here: write spec.scheduling.{field}: {value}, and remove the label",
+                )
+                for label, field in given.items()
+                if (value := self.metadata.labels.get(label)) is not None
+            ),
+        )
+        return self
 
     @property
     def grace_seconds(self) -> int:

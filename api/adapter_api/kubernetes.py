@@ -11,6 +11,7 @@ from adapter_api.messages import shown
 _JOB_NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
 _DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _QUANTITY = re.compile(r"([0-9]+|[0-9]*\.[0-9]+|[0-9]+\.)(([KMGTPE]i)|[numkMGTPE]|[eE][-+]?[0-9]+)?")
+_NAME_PART = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)?[A-Za-z0-9]")
 MAX_NAME = 52
 """A job's name becomes the prefix of <name>-<attempt>-<index>, which Kubernetes holds to 63 characters."""
 DEFAULT_GRACE_SECONDS = 120
@@ -34,6 +35,36 @@ def _object_name(value: str) -> str:
     return value
 
 
+def label_name(value: str) -> str:
+    """The value, if it can be part of a host name.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if len(value) > 63 or not _DNS_LABEL.fullmatch(value):
+        raise ValueError(
+            f"{value[:64]!r} is not a name of this kind: at most 63 lower-case letters, digits and dashes, starting and "
+            "ending with a letter or digit"
+        )
+    return value
+
+
+def _qualified_name(value: str) -> str:
+    domain, slash, name = value.rpartition("/")
+    is_domain = len(domain) <= 253 and all(_DNS_LABEL.fullmatch(part) for part in domain.split("."))
+    if len(name) > 63 or not _NAME_PART.fullmatch(name) or (slash and not is_domain):
+        raise ValueError(
+            f"{value[:80]!r} is not a qualified name: at most 63 letters, digits, '-', '_' and '.', with a letter or digit at "
+            "both ends, and before it perhaps a lower-case domain and a slash"
+        )
+    return value
+
+
+def _annotation_name(value: str) -> str:
+    _qualified_name(value.lower())
+    return value
+
+
 def _quantity(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -45,15 +76,26 @@ def _quantity(value: Any) -> Any:
 
 JobName = Annotated[str, AfterValidator(_job_name)]
 ObjectName = Annotated[str, AfterValidator(_object_name)]
+LabelName = Annotated[str, AfterValidator(label_name)]
+"""Name of what becomes part of a host name, such as a namespace."""
 Quantity = Annotated[
     str,
     BeforeValidator(_quantity),
     WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string", "maxLength": 32}]}, mode="validation"),
 ]
 """A Kubernetes quantity; a number is taken for its text."""
-ResourceName = Annotated[str, Field(pattern=r"^([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
 ShortText = Annotated[str, Field(max_length=4096)]
-LabelMap = dict[Annotated[str, Field(max_length=317)], Annotated[str, Field(max_length=4096)]]
+QualifiedName = Annotated[str, Field(max_length=317), AfterValidator(_qualified_name)]
+"""Key of a label or a taint, name of a resource: a name, or a domain and a name."""
+LabelValue = Annotated[str, Field(max_length=63, pattern=r"^(([A-Za-z0-9][A-Za-z0-9_.-]*)?[A-Za-z0-9])?$")]
+LabelMap = Annotated[dict[QualifiedName, LabelValue], Field(max_length=64)]
+AnnotationMap = Annotated[
+    dict[
+        Annotated[str, Field(max_length=317), AfterValidator(_annotation_name)],
+        Annotated[str, Field(max_length=32_768)],
+    ],
+    Field(max_length=64),
+]
 
 
 class SecretRef(ResourceModel):

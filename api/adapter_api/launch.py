@@ -33,6 +33,8 @@ exists. In a pod they are started after it."""
 EPOCHS_A_SECOND = 2_000_000
 """More than a job has attempts, and than the 100,000 of builds before, whose claims in storage are thereby lower. Until 2112
 an epoch is an integer that every reader of JSON has exactly (below 2**53)."""
+NODES_ARGUMENT = "--nnodes="
+"""torchrun's argument for how many nodes there are: what a pod was launched with, which no label can change."""
 IS_HOST = "is_host="
 """The rendezvous option by which node 0 says that it hosts the store."""
 
@@ -160,7 +162,7 @@ def _torchrun(job: "AdapterTrainingJob", run_id: str, attempt: int, place: NodeP
     models = ("--staged_models", f"{place.work}/{MODELS_FOLDER}") if is_staged else ()
     return (
         place.python, "-m", "torch.distributed.run",
-        f"--nnodes={job.spec.nodes}",
+        f"{NODES_ARGUMENT}{job.spec.nodes}",
         f"--nproc-per-node={job.spec.processes}",
         "--rdzv-backend=c10d",
         f"--rdzv-id={run_id}-{attempt}",

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 INCONSISTENT = "inconsistent"
 """Error type of a rule across fields: its location names fields, written or left at their defaults."""
@@ -36,6 +37,22 @@ _EXPECTED = {
     "tuple_type": "a list",
 }
 _MAX_SHOWN = 60
+
+
+def refuse(title: str, faults: Iterable[tuple[tuple[str | int, ...], str]]) -> None:
+    """Raises what a rule across fields has found, if it has: each message at the field to change.
+
+    Raises:
+        ValidationError: inside a validator it becomes part of the model's own.
+    """
+    details = [
+        InitErrorDetails(
+            type=PydanticCustomError(INCONSISTENT, "{message}", {"message": message}), loc=location, input=None
+        )
+        for location, message in faults
+    ]
+    if details:
+        raise ValidationError.from_exception_data(title, details)
 
 
 def message_of(details: Iterable[dict[str, Any]]) -> str:

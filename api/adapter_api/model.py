@@ -78,7 +78,7 @@ class ModelParams(ConfigModel):
     first_stage_config: FirstStageConfig = FirstStageConfig()
     text_config: TextConfig = TextConfig()
     image_encoder_config: ImageEncoderConfig | None = None
-    adapters_config: dict[Name, AdapterConfig] = {}
+    adapters_config: Annotated[dict[Name, AdapterConfig], Field(max_length=16)] = {}
     """IP-Adapters, by name."""
     token_conditioners: TokenConditionersConfig = TokenConditionersConfig()
     scheduler_config: SchedulerConfig = SchedulerConfig()

@@ -56,11 +56,19 @@ class UNetParams(ConfigModel):
     """Channels of what goes in."""
     out_channels: PositiveCount = 4
     """Channels of what comes out."""
-    down_block_types: tuple[DownBlock, ...] = ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D")
+    down_block_types: Annotated[tuple[DownBlock, ...], Field(max_length=16)] = (
+        "DownBlock2D",
+        "CrossAttnDownBlock2D",
+        "CrossAttnDownBlock2D",
+    )
     """Kinds of the blocks on the way down, as diffusers names them."""
     mid_block_type: Literal["UNetMidBlock2DCrossAttn"] | None = "UNetMidBlock2DCrossAttn"
     """Kind of the block in the middle; null for none."""
-    up_block_types: tuple[UpBlock, ...] = ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D")
+    up_block_types: Annotated[tuple[UpBlock, ...], Field(max_length=16)] = (
+        "CrossAttnUpBlock2D",
+        "CrossAttnUpBlock2D",
+        "UpBlock2D",
+    )
     """Kinds of the blocks on the way up, as diffusers names them."""
     block_out_channels: Widths = (320, 640, 1280)
     """Channels of each block."""
@@ -126,7 +134,12 @@ class LoraConfig(Trainable):
     """Rank of the product that is added to a layer's weights."""
     alpha: PositiveReal | None = None
     """The product is multiplied by alpha / rank; by default 1."""
-    target_modules: Annotated[tuple[PathText, ...], Field(min_length=1)] = ("to_q", "to_k", "to_v", "to_out.0")
+    target_modules: Annotated[tuple[PathText, ...], Field(min_length=1, max_length=256)] = (
+        "to_q",
+        "to_k",
+        "to_v",
+        "to_out.0",
+    )
     """Names, or ends of names, of the layers that get them; by default those of all attention."""
     dropout: Annotated[Fraction, Field(lt=1)] = 0.0
     """Share of their inputs that training drops."""

@@ -1,27 +1,57 @@
 """What a job may say about its pods: where they run, and what is added to them."""
 
+import posixpath
+from collections import Counter
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from adapter_api.base import Flag, ResourceModel
-from adapter_api.kubernetes import LabelMap, ObjectName, Quantity, SecretRef, ShortText
+from adapter_api.affinity import Affinity
+from adapter_api.base import MAX_INT, Flag, ResourceModel
+from adapter_api.kubernetes import (
+    AnnotationMap,
+    LabelMap,
+    LabelName,
+    LabelValue,
+    ObjectName,
+    QualifiedName,
+    Quantity,
+    SecretRef,
+    ShortText,
+    label_name,
+)
 from adapter_api.places import ClaimSource
+
+MAX_VOLUME_NAME = 58
+"""Pods have it behind `user-`, in 63 characters."""
+OWN_MOUNTS = ("/work", "/data", "/tmp", "/dev/shm")  # noqa: S108 - paths in a pod
+"""Where the trainer's own volumes are mounted."""
+_WHOLLY_OURS = ("/work", "/data")
 
 
 class Toleration(ResourceModel):
     """A taint that pods tolerate."""
 
-    key: ShortText | None = None
+    key: QualifiedName | None = None
     """Key of the taint; absent: every key."""
     operator: Literal["Exists", "Equal"] | None = None
     """How the value is compared; by default Equal."""
-    value: ShortText | None = None
+    value: LabelValue | None = None
     """Value of the taint."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     """Effect of the taint; absent: every effect."""
-    toleration_seconds: int | None = None
+    toleration_seconds: Annotated[int, Field(strict=True, ge=-MAX_INT, le=MAX_INT)] | None = None
     """How long NoExecute is tolerated; absent: for ever."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.key is None and self.operator != "Exists":
+            raise ValueError("without a key every taint is meant; write operator: Exists, or give the key")
+        if self.operator == "Exists" and self.value:
+            raise ValueError("operator Exists compares no value; remove value")
+        if self.toleration_seconds is not None and self.effect != "NoExecute":
+            raise ValueError("tolerationSeconds counts for effect NoExecute only; add that effect, or remove it")
+        return self
 
 
 class Scheduling(ResourceModel):
@@ -31,22 +61,24 @@ class Scheduling(ResourceModel):
     """Labels that nodes must have."""
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=64)] = ()
     """Taints that pods tolerate, as in a pod."""
-    affinity: dict[str, Any] | None = None
+    affinity: Affinity | None = None
     """Affinity, as in a pod."""
     priority_class_name: ObjectName | None = None
     """PriorityClass of the pods."""
     scheduler_name: ObjectName | None = None
     """Scheduler that places the pods."""
-    queue_name: ObjectName | None = None
+    queue_name: LabelName | None = None
     """Kueue's LocalQueue in which every attempt waits for quota."""
-    topology_key: ShortText | None = None
+    queue_priority_class_name: LabelName | None = None
+    """Kueue's WorkloadPriorityClass of every attempt."""
+    topology_key: QualifiedName | None = None
     """Node label whose value all pods of an attempt should share."""
 
 
 class SecretKeyRef(SecretRef):
     """One entry of a Secret."""
 
-    key: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,253}$")]
+    key: Annotated[str, Field(pattern=r"^(\.?[A-Za-z0-9_-]|\.\.[A-Za-z0-9._-])[A-Za-z0-9._-]{0,250}$")]
     """Key of the entry."""
 
 
@@ -59,6 +91,15 @@ class EnvVar(ResourceModel):
     """Its value."""
     secret_key_ref: SecretKeyRef | None = None
     """An entry of a Secret that holds its value."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written_here(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "valueFrom" in given:
+            raise ValueError(
+                "valueFrom is written as secretKeyRef: {name: ..., key: ...}, beside name; other sources are not taken"
+            )
+        return given
 
     @model_validator(mode="after")
     def _allowed(self) -> Self:
@@ -84,7 +125,7 @@ class EmptyDir(ResourceModel):
 class Volume(ResourceModel):
     """A volume mounted into the trainer: exactly one source of four."""
 
-    name: ObjectName
+    name: Annotated[str, Field(max_length=MAX_VOLUME_NAME), AfterValidator(label_name)]
     """Name of the volume, unique in the job."""
     mount_path: Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/-]{1,255}$")]
     """Where it is mounted."""
@@ -105,6 +146,8 @@ class Volume(ResourceModel):
             raise ValueError("give exactly one of pvc, configMap, secret and emptyDir")
         if ".." in self.mount_path.split("/"):
             raise ValueError(f"mountPath {self.mount_path!r} must not contain '..'")
+        if taken := _taken(self.mount_path):
+            raise ValueError(f"mountPath {self.mount_path!r} would hide {taken}, which training needs; choose another")
         return self
 
 
@@ -113,26 +156,48 @@ class Pod(ResourceModel):
 
     labels: LabelMap = {}
     """Labels of the pods; those of the operator win."""
-    annotations: LabelMap = {}
+    annotations: AnnotationMap = {}
     """Annotations of the pods."""
     env: Annotated[tuple[EnvVar, ...], Field(max_length=256)] = ()
     """Environment variables of the trainer."""
     service_account_name: ObjectName | None = None
     """Service account of the pods; its token is not mounted."""
-    image_pull_secrets: tuple[SecretRef, ...] = ()
+    image_pull_secrets: Annotated[tuple[SecretRef, ...], Field(max_length=64)] = ()
     """Secrets to pull images with."""
     volumes: Annotated[tuple[Volume, ...], Field(max_length=64)] = ()
     """Volumes that are mounted into the trainer."""
     shared_memory: Quantity = "1Gi"
     """Size of /dev/shm, through which data workers hand over batches."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _written_here(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "envFrom" in given:
+            raise ValueError(
+                "envFrom is not taken: name each variable in env, with secretKeyRef, or mount the whole with volumes"
+            )
+        return given
+
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         for what, names in (
             ("env", [variable.name for variable in self.env]),
             ("volumes, by name,", [volume.name for volume in self.volumes]),
-            ("volumes, by mountPath,", [volume.mount_path.rstrip("/") for volume in self.volumes]),
+            ("volumes, by mountPath,", [posixpath.normpath(volume.mount_path) for volume in self.volumes]),
         ):
-            if twice := {name for name in names if names.count(name) > 1}:
+            if twice := {name for name, count in Counter(names).items() if count > 1}:
                 raise ValueError(f"{what} hold {', '.join(sorted(twice))} twice; keep one")
         return self
+
+
+def _taken(mount_path: str) -> str | None:
+    """The place of ours that a volume mounted there would hide, or lie in."""
+    path = posixpath.normpath(mount_path)
+    for own in OWN_MOUNTS:
+        if (
+            path == own
+            or own.startswith(f"{path.rstrip('/')}/")
+            or (own in _WHOLLY_OURS and path.startswith(f"{own}/"))
+        ):
+            return own
+    return None

@@ -1,10 +1,9 @@
 """What a running or ended trainer reports, as files in its output folder, which the agent serves and the rest reads."""
 
-from datetime import datetime
 from enum import IntEnum
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from adapter_api.base import Count, NonNegativeReal, PositiveCount, Real, ResourceModel
 
@@ -39,8 +38,8 @@ class CheckpointMark(ResourceModel):
     """The newest checkpoint that an agent knows to be committed."""
 
     step: Count
-    uri: str
-    committed_at: datetime
+    uri: Annotated[str, Field(max_length=4096)]
+    committed_at: AwareDatetime
     bytes: Count
 
 
@@ -58,7 +57,7 @@ class Progress(ResourceModel):
     eta_seconds: Count | None = None
     data_wait_percent: Annotated[Real, Field(ge=0, le=100)] | None = None
     """Share of the time since the last report that was spent waiting for data."""
-    updated_at: datetime
+    updated_at: AwareDatetime
     world_size: PositiveCount = 1
     resumed_step: Count | None = None
     """Step that this start of the trainer went on from; 0 for a new run, absent until it is known."""
@@ -94,7 +93,7 @@ class Outcome(ResourceModel):
     message: Annotated[str, Field(max_length=8192)] = ""
     step: Count = 0
     rank: Count = 0
-    at: datetime
+    at: AwareDatetime
 
 
 class Ending(ResourceModel):

@@ -68,6 +68,22 @@ def text_problem(text: str) -> str | None:
     return None
 
 
+def visible(text: str) -> str:
+    """A text of somebody else's with every character that would act on a terminal, or deceive its reader, written out."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_visible(character) for character in text)
+
+
+def _visible(character: str) -> str:
+    if character in "\t\n" or character.isprintable():
+        return character if character not in BIDIRECTIONAL else f"\\u{ord(character):04x}"
+    is_known = character == " " or unicodedata.category(character) in {"Zs", "Cn"}
+    if is_known and character not in HIDDEN_LINE_BREAKS:
+        return character
+    return f"\\x{ord(character):02x}" if ord(character) < 0x100 else f"\\u{ord(character):04x}"
+
+
 def key_problem(key: str) -> str | None:
     """What is wrong with a key: only what is seen, and what can be told apart, may name a field."""
     for character in key:

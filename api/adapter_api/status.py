@@ -1,9 +1,8 @@
 """The status of a job: what the operator has seen, for those who watch it."""
 
-from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AwareDatetime, ConfigDict, Field
 
 from adapter_api.base import Count, Flag, Real, ResourceModel
 from adapter_api.kubernetes import ShortText
@@ -14,7 +13,7 @@ class Condition(ResourceModel):
     """One aspect of the job's state, as Kubernetes' API conventions define conditions."""
 
     type: Literal[
-        "Accepted", "Queued", "Running", "StorageHealthy", "Suspended", "Complete", "Failed",
+        "Accepted", "Queued", "Running", "StorageHealthy", "AgentReachable", "Suspended", "Complete", "Failed",
         "Ready", "Reconciling", "Stalled",
     ]  # fmt: skip
     """Which aspect. Ready, Reconciling and Stalled say in kstatus' words how far the job is what its specification asks for."""
@@ -24,7 +23,7 @@ class Condition(ResourceModel):
     """Why, in one word, for programs."""
     message: Annotated[str, Field(max_length=32_768)] = ""
     """Why, and what to do, for people."""
-    last_transition_time: datetime
+    last_transition_time: AwareDatetime
     """When the status last changed."""
     observed_generation: Count | None = None
     """Generation of the specification that it was found for."""
@@ -73,7 +72,7 @@ class ProgressStatus(ResourceModel):
     """Figures of the newest evaluation, by name: loss on held-out samples, what each condition gains, judged pictures."""
     notice: ShortText | None = None
     """What is not as it was when the checkpoint was made that the attempt went on from: data, libraries, device."""
-    updated_at: datetime | None = None
+    updated_at: AwareDatetime | None = None
     """When the trainer reported this."""
 
 
@@ -84,7 +83,7 @@ class CheckpointStatus(ResourceModel):
     """Its step."""
     uri: ShortText
     """Its address."""
-    committed_at: datetime
+    committed_at: AwareDatetime
     """When it was committed."""
     bytes: Count
     """Its size."""
@@ -101,7 +100,7 @@ class Interruption(ResourceModel):
     """The attempt that ended."""
     reason: ShortText
     """Why, in one word."""
-    at: datetime
+    at: AwareDatetime
     """When that was seen."""
     message: ShortText = ""
     """What was not saved or not committed in the time that the stop had, and what would help."""
@@ -124,7 +123,7 @@ class LastFailure(ResourceModel):
     """Exit code of its container."""
     message: Annotated[str, Field(max_length=32_768)] = ""
     """What it said."""
-    at: datetime
+    at: AwareDatetime
     """When it was seen."""
     attempt: Count = 0
     """The attempt that failed."""
@@ -134,6 +133,8 @@ class LastFailure(ResourceModel):
     """The last lines that the failed container wrote."""
 
 
+MAX_ATTEMPT = 1_000_000
+"""Of a job: half of what an epoch of storage has room for."""
 MAX_INTERRUPTIONS = 10
 """Kept in the status."""
 JobState = Literal[
@@ -150,9 +151,9 @@ class JobStatus(ResourceModel):
     """The generation of the specification that this status answers."""
     state: JobState | None = None
     """What the job is doing, in one word, derived from the conditions: for people to read, not for programs."""
-    conditions: tuple[Condition, ...] = ()
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=32)] = ()
     """Aspects of the state, each with a reason and a message that says what to do."""
-    attempt: Count = 0
+    attempt: Annotated[Count, Field(le=MAX_ATTEMPT)] = 0
     """Number of the current attempt."""
     restarts: Restarts = Restarts()
     """Restarts so far."""
@@ -168,12 +169,12 @@ class JobStatus(ResourceModel):
     """Attempts that were followed by another, the newest last."""
     lost_steps: Count | None = None
     """Steps that all interruptions so far have cost."""
-    termination_grace_period_seconds: Count | None = None
+    termination_grace_period_seconds: Annotated[Count, Field(le=86_400)] | None = None
     """Seconds that pods of the next attempt get to save and upload when they are told to stop: derived from how long both
     took. Absent before the first commit, and if the specification sets it."""
-    start_time: datetime | None = None
+    start_time: AwareDatetime | None = None
     """When the first attempt was launched or, if the job has a queue, admitted by that."""
-    completion_time: datetime | None = None
+    completion_time: AwareDatetime | None = None
     """When the job ended."""
     goodput_percent: Annotated[Real, Field(ge=0, le=100)] | None = None
     """Share of the time since the start that went into steps that stand."""

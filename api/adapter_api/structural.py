@@ -116,7 +116,10 @@ class _Converter:
         # The form of keys cannot be said; the models check it.
         values = next(iter(node.get("patternProperties", {}).values()), values)
         if isinstance(values, dict) and values:
-            return {"additionalProperties": self.convert(values, defaults=defaults), "maxProperties": MAX_ENTRIES}
+            return {
+                "additionalProperties": self.convert(values, defaults=defaults),
+                "maxProperties": node.get("maxProperties", MAX_ENTRIES),
+            }
         return {"x-kubernetes-preserve-unknown-fields": True}
 
     def _array(self, node: Plain, *, defaults: bool) -> Plain:

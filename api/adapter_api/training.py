@@ -6,12 +6,11 @@ classes. Every section has defaults, which together describe SDXL base 1.0.
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import Field, model_validator
 
 from adapter_api.base import ConfigModel, Count, Flag, Name, NonNegativeReal, PathText, PositiveCount, Real, Text
-from adapter_api.data import DataConfig
-from adapter_api.messages import INCONSISTENT
+from adapter_api.data import MAX_COLUMNS, DataConfig
+from adapter_api.messages import refuse
 from adapter_api.model import ModelConfig
 from adapter_api.optimization import OptimizationConfig
 from adapter_api.progress import MetricName
@@ -65,7 +64,7 @@ class LoggingConfig(ConfigModel):
 
     log_steps: PositiveCount = 10
     """Optimizer steps between reports of the loss."""
-    report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    report_to: Annotated[tuple[Literal["tensorboard", "wandb"], ...], Field(max_length=2)] = ()
     """Trackers."""
     project_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] = "adapter-training"
     """Project that trackers file runs under."""
@@ -73,7 +72,9 @@ class LoggingConfig(ConfigModel):
     """Keep logs/report.html: curves, pictures, configuration and timings on one page."""
 
 
-ConditionValue = Count | Text | tuple[Real, ...]
+MAX_ROWS = 64
+"""Rows of the closing picture grid."""
+ConditionValue = Count | Text | Annotated[tuple[Real, ...], Field(max_length=4096)]
 
 
 class SamplingConfig(ConfigModel):
@@ -85,7 +86,9 @@ class SamplingConfig(ConfigModel):
     """Steps of sampling."""
     guidance_scale: Annotated[NonNegativeReal, Field(le=100)] = 3.0
     """1 draws without guidance."""
-    rows: tuple[dict[Name, ConditionValue], ...] = ()
+    rows: Annotated[
+        tuple[Annotated[dict[Name, ConditionValue], Field(max_length=MAX_COLUMNS + 2)], ...], Field(max_length=MAX_ROWS)
+    ] = ()
     """One row of the closing picture grid each: values by data column, `caption` for text; none, no grid."""
     images_per_row: Annotated[PositiveCount, Field(le=64)] = 8
     """Pictures in a row of the grid."""
@@ -134,12 +137,5 @@ class TrainingConfig(ConfigModel):
     def _fields_agree(self) -> Self:
         from adapter_api.consistency import inconsistencies  # it imports this module: its rules read these models
 
-        if faults := inconsistencies(self):
-            details = [
-                InitErrorDetails(
-                    type=PydanticCustomError(INCONSISTENT, "{message}", {"message": message}), loc=location, input=None
-                )
-                for location, message in faults
-            ]
-            raise ValidationError.from_exception_data("TrainingConfig", details)
+        refuse("TrainingConfig", inconsistencies(self))
         return self

@@ -17,7 +17,7 @@ from atj.committed import Committed
 from atj.completion import checkpoint_steps
 from atj.errors import CommandError, refusal
 from atj.output_format import Output, OutputFormat
-from atj.terminal import results, say, size, transfer
+from atj.terminal import cell, results, say, size, transfer
 
 _MARKS = {"added": "+", "removed": "-", "changed": "~", "same": "="}
 _STYLES = {"added": "green", "removed": "red", "changed": "yellow", "same": "dim"}
@@ -181,7 +181,9 @@ def _print_files(changes: list[FileChange]) -> None:
     table.add_column(justify="right", no_wrap=True)
     for change in changes:
         sizes = [size(file.size) for file in (change.before, change.after) if file is not None]
-        table.add_row(_MARKS[change.kind], change.path, " -> ".join(dict.fromkeys(sizes)), style=_STYLES[change.kind])
+        table.add_row(
+            _MARKS[change.kind], cell(change.path), " -> ".join(dict.fromkeys(sizes)), style=_STYLES[change.kind]
+        )
     results().print(table)
     counts = {kind: sum(change.kind == kind for change in changes) for kind in _MARKS}
     say(results(), ", ".join(f"{count} {kind}" for kind, count in counts.items() if count))
@@ -193,7 +195,7 @@ def _print_values(title: str, changes: list[ValueChange]) -> None:
     say(results(), f"\n{title}", style="bold")
     table = Table(box=None, pad_edge=False, show_header=False)
     for change in changes:
-        table.add_row(f"  {change.name}", f"{_text(change.before)} -> {_text(change.after)}")
+        table.add_row(f"  {cell(change.name)}", cell(f"{_text(change.before)} -> {_text(change.after)}"))
     results().print(table)
 
 

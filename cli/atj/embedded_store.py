@@ -19,7 +19,7 @@ import socket
 import subprocess
 import sysconfig
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -31,6 +31,7 @@ from adapter_api.sources import stored_models
 from atj import processes
 from atj.errors import CommandError, refusal
 from atj.loopback import fetch
+from atj.store_keys import new_keys, reading
 
 HOST = "127.0.0.1"
 REGION = "us-east-1"
@@ -192,11 +193,12 @@ def _start(
             name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "S3_", "WEED_"))
         }
         environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"] = credentials
+        environment |= (keys := new_keys())
         # The server holds the lock too: were this process killed, nobody could start a second one on the same files.
         process = processes.start(_command(ports, buckets), environment, log, folder=data, keep_open=[lock.fileno()])
         give_way(process.pid)
         try:
-            if _ready(process, ports, buckets):
+            if _ready(process, ports, buckets, reading(keys)):
                 return process, f"http://{HOST}:{ports['s3']}"
         except BaseException:
             _stop(process)
@@ -222,22 +224,22 @@ def _command(ports: dict[str, int], buckets: list[str]) -> list[str]:
     return [*argv, f"-bucket={','.join(buckets)}"] if buckets else argv
 
 
-def _ready(process: processes.Running, ports: dict[str, int], buckets: list[str]) -> bool:
+def _ready(process: processes.Running, ports: dict[str, int], buckets: list[str], headers: dict[str, str]) -> bool:
     """Waits until the server answers; False when it ended or stays silent."""
     wanted = [f"http://{HOST}:{ports['s3']}/healthz"]
     wanted += [f"http://{HOST}:{ports['filer']}/buckets/{bucket}/" for bucket in buckets]
     deadline = time.monotonic() + _START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
-        wanted = [url for url in wanted if not _answers(url)]
+        wanted = [url for url in wanted if not _answers(url, headers)]
         if not wanted:
             return True
         time.sleep(0.05)
     return False
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str, headers: Mapping[str, str] | None = None) -> bool:
     try:
-        fetch(url)
+        fetch(url, headers=headers)
     except (OSError, http.client.HTTPException):
         return False
     return True

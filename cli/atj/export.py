@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import stat
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,11 +31,21 @@ def export_command(
         to.mkdir(parents=True, exist_ok=True)
         for file in (*files, RECORD, CARD):
             (to / file).parent.mkdir(exist_ok=True)
-            shutil.copyfile(folder / file, to / file)
+            shutil.copyfile(folder / file, to / file, follow_symlinks=False)
     say(results(), f"{to}: {', '.join(files)}; {CARD} says how to load them")
 
 
+def _is_plain(file: Path) -> bool:
+    """Whether it is a file itself. A link may lead to anything that whoever exports can read, and would be published with it."""
+    try:
+        return stat.S_ISREG(file.lstat().st_mode)
+    except OSError:
+        return False
+
+
 def _files(folder: Path, checkpoint: str) -> list[str]:
+    if linked := [name for name in (RECORD, CARD) if (folder / name).is_symlink()]:
+        raise refusal(f"{checkpoint}: {linked[0]} is a link, which is not followed; use another checkpoint")
     try:
         record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         named = [*(adapter["file"] for adapter in record["adapters"]), record["lora"], record.get("lora_kohya")]
@@ -45,10 +56,10 @@ def _files(folder: Path, checkpoint: str) -> list[str]:
         raise refusal(f"{checkpoint}: has no {RECORD} that can be read ({error}); name a checkpoint") from None
     # Names from a file that anybody may have written must not lead out of the folder.
     files = [Path(name).name for name in named if name]
-    if absent := [name for name in files if not (folder / name).is_file()]:
-        raise refusal(f"{checkpoint}: {absent[0]} is missing; use another checkpoint")
+    if absent := [name for name in files if not _is_plain(folder / name)]:
+        raise refusal(f"{checkpoint}: {absent[0]} is missing or is no plain file; use another checkpoint")
     if conditioners:
-        files += _conditioners(folder, conditioners, averaged=averaged)
+        files += [file for file in _conditioners(folder, conditioners, averaged=averaged) if _is_plain(folder / file)]
     if not files:
         why = "; ".join(reasons) or "it has neither adapters nor low-rank weights nor token conditioners"
         raise refusal(f"{checkpoint}: holds no file for pipelines: {why}. `atj sample` draws from it")

@@ -4,6 +4,7 @@ Trainers are started together with `restore`, and import their libraries meanwhi
 """
 
 import os
+import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -181,7 +182,9 @@ class Gang:
         log = self.folder.log(node, verb)
         with log.open("a", encoding="utf-8") as stream:
             stream.write(f"--- attempt {self.attempt}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
-        return processes.start(argv, env, log)
+        # Without this command its store ends, too: an agent that is asked to end would go on trying to upload to that.
+        orphaned = signal.SIGTERM if verb == "train" else signal.SIGKILL
+        return processes.start(argv, env, log, orphaned=orphaned)
 
     def _first_failure(self, verb: str, codes: list[int | None]) -> Failure | None:
         """Of several that ended together, the one most likely to be the cause."""

@@ -14,7 +14,7 @@ from atj.cluster import Cluster
 from atj.connection import Context, JobName, Kubeconfig, Namespace, connected
 from atj.errors import CommandError
 from atj.job_changes import holds
-from atj.terminal import errors, say
+from atj.terminal import errors, say, shown
 
 POLL_SECONDS = 1.0
 AGAIN_SECONDS = 0.5
@@ -58,7 +58,9 @@ def logs_command(
         several = node is None and found["spec"].get("nodes", 1) > 1
 
         def write(index: int, line: str) -> None:
-            typer.echo(f"[{index}] {line}" if several else line)
+            front = f"[{index}] " if several else ""
+            for part in line.rstrip("\r").split("\r"):  # a bar that is drawn over and over
+                typer.echo(front + shown(part))
 
         reader = LogReader(cluster, container, write)
         if follow:
@@ -183,7 +185,7 @@ def _from_status(cluster: Cluster, job: dict[str, Any]) -> None:
     failure = status.get("lastFailure") or {}
     if failure.get("logTail"):
         say(errors(), f"no pod is left; the last lines of attempt {failure['attempt']}, from the job's status:", "dim")
-        typer.echo(failure["logTail"])
+        typer.echo(shown(failure["logTail"]))
         return
     place = f"{cluster.namespace}/{job['metadata']['name']}"
     raise CommandError(f"{place}: no container has begun yet ({status.get('state', 'Pending')}{_why(status)})")

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from atj.terminal import duration
+from atj.terminal import cell, duration
 
 _NONE = "-"
 STYLES = {"Complete": "green", "Failed": "red", "Invalid": "red", "Running": "cyan", "Restarting": "yellow"}
@@ -60,12 +60,12 @@ def _row(job: dict[str, Any], now: datetime) -> dict[str, str]:
     metadata, status = job["metadata"], job.get("status") or {}
     progress, state = status.get("progress") or {}, status.get("state", "Pending")
     return {
-        "NAMESPACE": metadata["namespace"],
-        "NAME": metadata["name"],
-        "STATE": f"[{STYLES[state]}]{state}[/]" if state in STYLES else state,
+        "NAMESPACE": cell(metadata["namespace"]),
+        "NAME": cell(metadata["name"]),
+        "STATE": f"[{STYLES[state]}]{state}[/]" if state in STYLES else cell(state),
         "STEP": f"{progress['step']}/{progress['totalSteps']}" if "step" in progress else _NONE,
-        "LOSS": str(progress.get("loss", _NONE)),
-        "ETA": progress.get("eta", _NONE) if state not in {"Complete", "Failed"} else _NONE,
+        "LOSS": cell(progress.get("loss", _NONE)),
+        "ETA": cell(progress.get("eta", _NONE)) if state not in {"Complete", "Failed"} else _NONE,
         "CHECKPOINT": str((status.get("checkpoint") or {}).get("step", _NONE)),
         "NODES": f"{(status.get('nodes') or {}).get('ready', 0)}/{job['spec'].get('nodes', 1)}",
         "RESTARTS": str((status.get("restarts") or {}).get("total", 0)),

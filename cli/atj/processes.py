@@ -25,10 +25,11 @@ def start(
     *,
     folder: Path | None = None,
     keep_open: Sequence[int] = (),
+    orphaned: signal.Signals = signal.SIGTERM,
 ) -> Running:
     """Starts a process in a session of its own, so that a terminal's Ctrl-C does not reach it.
 
-    It is sent SIGTERM if the calling thread ends first: call from the main thread.
+    It is sent a signal if the calling thread ends first: call from the main thread.
 
     Args:
         argv: The program and its arguments.
@@ -36,11 +37,12 @@ def start(
         log: File that its output is appended to.
         folder: Working directory.
         keep_open: File descriptors that it inherits.
+        orphaned: The signal; SIGKILL for what would go on for long when it is asked to end.
     """
     parent = os.getpid()
 
     def end_with_parent() -> None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        _LIBC.prctl(_PR_SET_PDEATHSIG, orphaned, 0, 0, 0)
         if os.getppid() != parent:  # it ended before the request was made
             os._exit(1)
 

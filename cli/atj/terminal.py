@@ -1,12 +1,17 @@
 """Consoles that results and errors are written to, progress bars, and how sizes and durations read."""
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.filesize import decimal
+from rich.markup import escape
 
+from adapter_api.scalars import visible
+
+_COLOURS = re.compile(r"\x1b\[[0-9;:]*m")
 _WIDTH_WITHOUT_TERMINAL = 160
 """Columns for tables in files and pipes, so that addresses stay on one line."""
 
@@ -21,9 +26,19 @@ def errors() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+def shown(text: str) -> str:
+    """A text of others as it is shown: colours are left out, and whatever else would act on a terminal is written out."""
+    return visible(_COLOURS.sub("", text).replace("\r\n", "\n"))
+
+
+def cell(value: object) -> str:
+    """A value of others in a table, in which square brackets are markup."""
+    return escape(shown(str(value)))
+
+
 def say(console: Console, message: str, style: str | None = None) -> None:
     """Prints a message as it stands: square brackets in field paths are no markup, and nothing is wrapped."""
-    console.print(message, style=style, markup=False, soft_wrap=True)
+    console.print(shown(message), style=style, markup=False, soft_wrap=True)
 
 
 @contextmanager

@@ -13,6 +13,9 @@ from adapter_operator.lease import LeaseLost
 from adapter_operator.operator import Operator
 from adapter_operator.settings import InvalidSettings, Settings, settings
 
+DEEPEST = 50_000
+"""Python's reader takes two to three calls for each level."""
+
 log = logging.getLogger("adapter_operator")
 
 
@@ -39,6 +42,8 @@ async def _run(given: Settings) -> None:
     # What was imported stays, and what is cached mostly does: looking through all of it again and again finds nothing.
     gc.freeze()
     gc.set_threshold(20_000, 10, 20)
+    # The API server stores JSON of 10,000 levels, kopf reads it with Python's own reader, and one job must not end that.
+    sys.setrecursionlimit(DEEPEST)
 
     async def connect() -> Cluster:
         return await Cluster.connect(given.queries_per_second, given.burst, given.watch_silence_seconds)

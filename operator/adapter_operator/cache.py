@@ -8,9 +8,21 @@ from typing import Any
 
 import orjson
 
+from adapter_api.document import MAX_BYTES, MAX_DEPTH
 from adapter_api.progress import Progress
+from adapter_api.scalars import visible
+from adapter_operator.guarded import taken
 from adapter_operator.names import JOB_LABEL, Key, attempt_of
-from adapter_operator.observed import BatchJob, Observed, ObservedPod, batch_job_of, pod_of
+from adapter_operator.observed import (
+    MAX_TEXT,
+    UNREACHABLE_SECONDS,
+    BatchJob,
+    Observed,
+    ObservedPod,
+    Unreachable,
+    batch_job_of,
+    pod_of,
+)
 
 Plain = dict[str, Any]
 NOT_YET_TOLD = datetime.max.replace(tzinfo=UTC)
@@ -28,6 +40,8 @@ class CachedJob:
     deleting: bool
     spec: bytes
     status: Plain
+    fault: str | None = None
+    """Why the specification is not kept, if it is not."""
 
     @property
     def state(self) -> str:
@@ -48,6 +62,9 @@ class _Run:
     batch_jobs: dict[int, BatchJob] = field(default_factory=dict)
     progress: Progress | None = None
     advanced_at: datetime | None = None
+    answered_at: datetime | None = None
+    unreachable: Unreachable | None = None
+    refused: tuple[int, str] | None = None
     announced: int = 0
 
 
@@ -76,14 +93,17 @@ class Cache:
             return Observed(created=created)
         # Labels anybody can set: a Job that is not owned is not ours.
         mine = {n: each for n, each in run.batch_jobs.items() if job is None or each.owner == job.uid}
-        return Observed(tuple(run.pods.values()), mine, run.progress, run.advanced_at, run.announced, created)
+        return Observed(
+            tuple(run.pods.values()), mine, run.progress, run.advanced_at, run.answered_at, run.unreachable, run.refused,
+            run.announced, created,
+        )  # fmt: skip
 
     def put_job(self, raw: Plain) -> Key:
         """A job as an event, a list or a reply shows it; older than what is known, it changes nothing."""
         metadata = raw["metadata"]
         key: Key = (metadata["namespace"], metadata["name"])
         version = int(metadata["resourceVersion"])
-        spec = orjson.dumps(raw.get("spec"))
+        spec, fault = _compact(raw.get("spec"))
         known = self._jobs.get(key)
         if known is not None and known.uid == metadata["uid"]:
             # Not by generation: under a CRD that has changed, a specification is served differently without being changed.
@@ -104,6 +124,7 @@ class Cache:
             generation=metadata["generation"],
             deleting="deletionTimestamp" in metadata,
             spec=spec,
+            fault=fault,
             # One that is no object, as another version's schema may have let in, must not stop the other jobs.
             status=status if isinstance(status, dict) else {},
         )
@@ -166,7 +187,7 @@ class Cache:
 
     def set_pods(self, key: Key, raws: Iterable[Plain]) -> None:
         """All pods of one job, as a list shows them."""
-        pods = [pod for raw in raws if (pod := pod_of(raw)) is not None and pod.job == key]
+        pods = [pod for raw in raws if (pod := taken(pod_of, raw)) is not None and pod.job == key]
         self._run(key).pods = {pod.name: pod for pod in pods}
 
     def set_all_pods(self, found: Iterable[ObservedPod], listed_before: set[str]) -> set[Key]:
@@ -210,7 +231,7 @@ class Cache:
                 if batch_job.uid in known_before and batch_job.uid not in uids:
                     del run.batch_jobs[attempt]
         for raw in found:
-            self.put_batch_job(raw)
+            taken(self.put_batch_job, raw)
 
     def batch_job_uids(self) -> set[str]:
         """Of every known child Job."""
@@ -224,8 +245,27 @@ class Cache:
         before = run.progress
         if before is None or _advance(progress) != _advance(before):
             run.advanced_at = now
-        run.progress = progress
-        return before is None or _news(before) != _news(progress)
+        was_unreachable, run.unreachable = run.unreachable is not None, None
+        run.progress, run.answered_at = progress, now
+        return was_unreachable or before is None or _news(before) != _news(progress)
+
+    def put_unreachable(self, key: Key, why: str, now: datetime) -> bool:
+        """That an agent did not answer; returns whether it has not for so long that this has to be told now."""
+        run = self._runs.get(key)
+        if run is None or key not in self._jobs:
+            return False
+        if run.unreachable is None:
+            run.unreachable = Unreachable(now, why)
+            return False
+        before = run.unreachable
+        run.unreachable = replace(before, why=why)
+        return (now - before.since).total_seconds() >= UNREACHABLE_SECONDS
+
+    def put_refused(self, key: Key, attempt: int, why: str | None) -> bool:
+        """Why an attempt's pods are not created; None: nothing says so. Returns whether that is news."""
+        run = self._run(key)
+        before, run.refused = run.refused, None if why is None else (attempt, visible(why[:MAX_TEXT]))
+        return run.refused != before
 
     def put_announced(self, key: Key, attempt: int) -> None:
         """An attempt whose nodes can find each other."""
@@ -234,10 +274,21 @@ class Cache:
     def forget_progress(self, key: Key) -> None:
         """A new attempt says anew how far it is."""
         if (run := self._runs.get(key)) is not None:
-            run.progress, run.advanced_at = None, None
+            run.progress, run.advanced_at, run.answered_at, run.unreachable = None, None, None, None
 
     def _run(self, key: Key) -> _Run:
         return self._runs.setdefault(key, _Run())
+
+
+def _compact(spec: object) -> tuple[bytes, str | None]:
+    """A specification as JSON; or none, and why: what cannot be a job is not kept either."""
+    try:
+        compact = orjson.dumps(spec)
+    except TypeError:  # what came as JSON goes back to it, unless it is deeper than the encoder goes
+        return b"null", f"spec: is nested deeper than {MAX_DEPTH} levels; flatten it"
+    if len(compact) > MAX_BYTES:
+        return b"null", f"spec: is {len(compact)} bytes; at most {MAX_BYTES} are accepted: move bulk data into files"
+    return compact, None
 
 
 def _news(progress: Progress) -> object:

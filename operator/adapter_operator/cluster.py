@@ -1,6 +1,7 @@
 """The only calls to the Kubernetes API: objects go in and come out as plain data."""
 
 import contextlib
+import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Self
 from urllib.parse import urlencode
@@ -23,6 +24,8 @@ TIMEOUT_SECONDS = 30
 CONNECTIONS = 32
 WATCH_SECONDS = 300
 """After which the server ends a watch, so that the next one starts with fresh credentials."""
+REFUSED_PODS = "FailedCreate"
+"""The Job controller's reason for pods that the API server does not let it create."""
 PAGE = 200
 FIELD_MANAGER = "adapter-training-operator"
 _APPLY = "application/apply-patch+yaml"
@@ -110,7 +113,9 @@ class Cluster:
     async def create(self, manifest: Plain) -> Plain:
         """Creates an object; a conflict means that there is one of that name."""
         kind, namespace = manifest["kind"], manifest["metadata"]["namespace"]
-        return await self._json("POST", kind, _path(kind, namespace), manifest, {"fieldManager": FIELD_MANAGER})
+        # What the API server does not know it would otherwise drop in silence.
+        options = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+        return await self._json("POST", kind, _path(kind, namespace), manifest, options)
 
     async def replace(self, manifest: Plain) -> Plain:
         """Replaces an object; a conflict means that it is not the one that was read."""
@@ -175,6 +180,17 @@ class Cluster:
         selector = f"{JOB_LABEL}={key[1]}"
         return [pod async for page, _ in self.pages("Pod", key[0], selector) for pod in page]
 
+    async def refusal_of_pods(self, namespace: str, uid: str) -> str | None:
+        """Why the Job controller cannot create the pods of a Job, by its last Event; None if it says nothing."""
+        selector = f"involvedObject.uid={uid},reason={REFUSED_PODS}"
+        path = f"api/v1/namespaces/{namespace}/events"
+        answer = await self._json("GET", "Event", path, options={"fieldSelector": selector, "limit": str(PAGE)})
+        found = [event for event in answer.get("items") or () if event.get("message")]
+        last = max(
+            found, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""), default=None
+        )
+        return None if last is None else str(last["message"])
+
     async def changes(self, kind: str, namespace: str, selector: str, version: str) -> AsyncIterator[Plain]:
         """Events after a resourceVersion, bookmarks among them, until the server ends the watch.
 
@@ -192,7 +208,7 @@ class Cluster:
             async for chunk in response.content.iter_any():
                 *lines, begun = (begun + chunk).split(b"\n")
                 for line in lines:
-                    event: Plain = orjson.loads(line)
+                    event = _read(line, f"watch of {kind}")
                     if event["type"] == "ERROR":
                         told = event["object"]
                         raise ClusterError(int(told.get("code", 0)), f"watch of {kind}: {told.get('message')}")
@@ -212,8 +228,7 @@ class Cluster:
         if options:
             path += "?" + urlencode(options)
         raw = await self._send(verb, kind, path, None if body is None else orjson.dumps(body), content_type)
-        answer: Plain = orjson.loads(raw)
-        return answer
+        return _read(raw, f"{verb} {path.partition('?')[0]}")
 
     async def _send(self, verb: str, kind: str, path: str, body: bytes | None, content_type: str) -> bytes:
         await self._bucket.take()
@@ -286,6 +301,20 @@ async def _load_kubeconfig(configuration: Configuration) -> None:
         raise ClusterError(0, f"cannot read the kubeconfig {file}: {said}; {advice}") from error
 
 
+def _read(raw: bytes, what: str) -> Plain:
+    """An object in an answer. What is deeper than the fast reader goes is for the slow one."""
+    try:
+        answer = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        try:
+            answer = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            raise ClusterError(0, f"{what}: the answer cannot be read: {error}") from error
+    if not isinstance(answer, dict):
+        raise ClusterError(0, f"{what}: the answer is no object")
+    return answer
+
+
 def _path(kind: str, namespace: str, name: str = "") -> str:
     group, plural = _PATHS[kind]
     inside = f"/namespaces/{namespace}" if namespace else ""
@@ -295,7 +324,7 @@ def _path(kind: str, namespace: str, name: str = "") -> str:
 def _refused(verb: str, path: str, code: int, raw: bytes, retry_after: str | None) -> ClusterError:
     try:
         said = str(orjson.loads(raw).get("message", ""))
-    except ValueError:
+    except (ValueError, AttributeError):
         said = raw.decode("utf-8", "replace")
     after = float(retry_after) if retry_after is not None and retry_after.isdecimal() else None
     return ClusterError(code, f"{verb} {path.partition('?')[0]}: {code} {said[:500]}", after)

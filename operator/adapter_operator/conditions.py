@@ -2,14 +2,19 @@
 
 from datetime import datetime
 
+from adapter_api.base import MAX_INT
 from adapter_api.job import AdapterTrainingJob
 from adapter_api.progress import CheckpointMark, Progress
+from adapter_api.scalars import visible
 from adapter_api.status import CheckpointStatus, Condition, JobStatus, Nodes, ProgressStatus, Restarts
 from adapter_operator import health
 from adapter_operator.decision import Decision, State
 from adapter_operator.health import Facts
 from adapter_operator.interruptions import grace_seconds, losses
-from adapter_operator.observed import Observed, ObservedPod
+from adapter_operator.observed import UNREACHABLE_SECONDS, Observed, ObservedPod
+from adapter_operator.pods import AGENT_PORT
+
+MAX_ERROR = 500
 
 
 def status(
@@ -35,7 +40,7 @@ def status(
     return JobStatus(
         observed_generation=generation,
         state=decision.state.value,
-        conditions=_conditions(before.conditions, _facts(job, decision, observed.progress), generation, now),
+        conditions=_conditions(before.conditions, _facts(job, decision, observed, now), generation, now),
         attempt=decision.attempt,
         restarts=_counted(decision.restarts),
         nodes=_nodes(pods),
@@ -62,6 +67,21 @@ def invalid(job_status: JobStatus, generation: int | None, message: str, now: da
             "state": State.INVALID.value if not job_status.attempt else job_status.state,
             "conditions": _conditions(job_status.conditions, {**stands, **facts}, generation, now),
         }
+    )
+
+
+def stumbled(job_status: JobStatus, generation: int | None, error: Exception, now: datetime) -> JobStatus:
+    """The status of a job that we fail to reconcile; all else in it stands."""
+    told = visible(f"{type(error).__name__}: {error}".splitlines()[0][:MAX_ERROR])
+    message = f"the operator fails at this job, and tries again: {told}. Its log tells more; please report it"
+    facts: Facts = {
+        health.READY: ("False", "InternalError", message), health.STALLED: ("True", "InternalError", message),
+    }  # fmt: skip
+    stands: Facts = {
+        c.type: (c.status, c.reason, c.message) for c in job_status.conditions if c.type not in health.TYPES
+    }
+    return job_status.model_copy(
+        update={"conditions": _conditions(job_status.conditions, {**stands, **facts}, generation, now)}
     )
 
 
@@ -92,7 +112,7 @@ def is_passing(before: JobStatus, after: JobStatus) -> bool:
     return starts and after.attempt == max(before.attempt, 1) and after.restarts.total == before.restarts.total
 
 
-def _facts(job: AdapterTrainingJob, decision: Decision, seen: Progress | None) -> Facts:
+def _facts(job: AdapterTrainingJob, decision: Decision, observed: Observed, now: datetime) -> Facts:
     state, reason, message = decision.state, decision.reason, decision.message
     facts: Facts = {
         "Accepted": ("True", "Valid", ""),
@@ -107,8 +127,10 @@ def _facts(job: AdapterTrainingJob, decision: Decision, seen: Progress | None) -
     if job.spec.scheduling.queue_name is not None or "Queued" in known:
         is_queued = state is State.QUEUED
         facts["Queued"] = ("True", reason, message) if is_queued else ("False", "Admitted", "")
-    if (storage := _storage(job.status, seen)) is not None:
+    if (storage := _storage(job.status, observed.progress)) is not None:
         facts["StorageHealthy"] = storage
+    if (agent := _agent(job.status, observed, state, now)) is not None:
+        facts["AgentReachable"] = agent
     if state is State.COMPLETE:
         facts["Complete"] = ("True", reason, message)
         facts["Running"] = ("False", reason, message)
@@ -129,11 +151,38 @@ def _storage(before: JobStatus, seen: Progress | None) -> tuple[str, str, str] |
     return None if stands is None else ("True", "Recovered", "")
 
 
+def _agent(before: JobStatus, observed: Observed, state: State, now: datetime) -> tuple[str, str, str] | None:
+    """Whether node 0's agent answers; None as long as it always has."""
+    stands = next((c for c in before.conditions if c.type == "AgentReachable"), None)
+    silent = observed.unreachable
+    if state is State.RUNNING and silent is not None and (now - silent.since).total_seconds() >= UNREACHABLE_SECONDS:
+        message = (
+            f"node 0's agent has not answered since {silent.since:%H:%M:%S} UTC ({silent.why}): progress is not shown and a "
+            f"hang is not noticed; let the operator's pods reach port {AGENT_PORT} of the job's"
+        )
+        return "False", "Unreachable", message
+    if stands is None:
+        return None
+    if state is State.RUNNING and silent is None and observed.answered_at is not None:
+        return "True", "Answers", ""
+    return stands.status, stands.reason, stands.message
+
+
 def _conditions(
     before: tuple[Condition, ...], facts: Facts, generation: int | None, now: datetime
 ) -> tuple[Condition, ...]:
     old: dict[str, Condition] = {condition.type: condition for condition in before}
-    order = ("Accepted", "Queued", "Running", "StorageHealthy", "Suspended", "Complete", "Failed", *health.TYPES)
+    order = (
+        "Accepted",
+        "Queued",
+        "Running",
+        "StorageHealthy",
+        "AgentReachable",
+        "Suspended",
+        "Complete",
+        "Failed",
+        *health.TYPES,
+    )
     found = []
     for name in order:
         if name not in facts:
@@ -156,7 +205,7 @@ def _conditions(
 
 
 def _counted(restarts: Restarts) -> Restarts:
-    return restarts.model_copy(update={"total": restarts.charged + restarts.uncharged})
+    return restarts.model_copy(update={"total": min(restarts.charged + restarts.uncharged, MAX_INT)})
 
 
 def _in_words(seconds: int | None) -> str | None:

@@ -8,13 +8,15 @@ launches the new one. So every step can be repeated, and none depends on memory.
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from adapter_api.base import MAX_INT
 from adapter_api.job import AdapterTrainingJob
-from adapter_api.status import JobStatus, LastFailure, Restarts
+from adapter_api.status import MAX_ATTEMPT, JobStatus, LastFailure, Restarts
 from adapter_operator import failures
 from adapter_operator.decision import Action, Decision, Launch, Remove, RemoveJob, State, is_shown_running
 from adapter_operator.failures import Failure
 from adapter_operator.manifests import specification
 from adapter_operator.observed import Observed, ObservedPod, all_running
+from adapter_operator.times import later
 from adapter_operator.underway import underway
 
 MAX_BACKOFF_SECONDS = 3600
@@ -139,7 +141,7 @@ def _unlaunched(job: AdapterTrainingJob, observed: Observed, begun: Decision, no
         reason="Launching",
         message=f"attempt {begun.attempt}: creating {job.spec.nodes} pods",
     )
-    if observed.created is not None and now < (second := observed.created + timedelta(seconds=1)):
+    if observed.created is not None and now < (second := later(observed.created, 1)):
         # Deleted, and made anew in the same second, the job would have the same epochs: see adapter_api.launch.epoch.
         return replace(launching, look_at=second)
     return replace(launching, actions=(*begun.actions, Launch(begun.attempt)))
@@ -161,7 +163,7 @@ def _not_before(job: AdapterTrainingJob) -> datetime | None:
         seconds = REFUSED_RESTART_SECONDS
     else:
         seconds = 0 if status.restarts.uncharged <= FREE_RESTARTS else FREE_RESTART_SECONDS
-    return status.last_failure.at + timedelta(seconds=seconds)
+    return later(status.last_failure.at, seconds)
 
 
 def _failure(
@@ -201,9 +203,11 @@ def _lost(
 
 def _hang(job: AdapterTrainingJob, observed: Observed, pods: tuple[ObservedPod, ...], now: datetime) -> Failure | None:
     limit = job.spec.restart.hang_seconds
-    if not limit or observed.progress is None or observed.advanced_at is None or not all_running(pods):
+    heard = observed.answered_at
+    if not limit or observed.progress is None or observed.advanced_at is None or heard is None or not all_running(pods):
         return None
-    still = (now - observed.advanced_at).total_seconds()
+    # Until its last answer: of an agent that cannot be asked nothing is known, least of all that it hangs.
+    still = (heard - observed.advanced_at).total_seconds()
     if still < limit:
         return None
     message = f"no step for {still:.0f} s (restart.hangSeconds: {limit}); the last one was {observed.progress.step}"
@@ -214,7 +218,7 @@ def _answer(job: AdapterTrainingJob, observed: Observed, begun: Decision, failur
     """Try again, or give up."""
     if failure.reason == failures.STORAGE_REFUSED and job.status.checkpoint is None:
         failure = replace(failure, is_charged=True)  # it may never have been allowed
-    charged = begun.restarts.charged + failure.is_charged
+    charged = min(begun.restarts.charged + failure.is_charged, MAX_INT)
     last = LastFailure(
         reason=failure.reason, node=failure.node, exit_code=failure.exit_code, message=failure.message[:MAX_MESSAGE],
         at=now, attempt=begun.attempt, charged=failure.is_charged,
@@ -227,7 +231,7 @@ def _answer(job: AdapterTrainingJob, observed: Observed, begun: Decision, failur
     if charged > limit:
         message = f"{_place(failure)}{failure.message}; given up after {limit} restarts (restart.maxRestarts)"
         return _stopped(begun, observed, State.FAILED, failure.reason, message)
-    restarts = Restarts(charged=charged, uncharged=begun.restarts.uncharged + (not failure.is_charged))
+    restarts = Restarts(charged=charged, uncharged=min(begun.restarts.uncharged + (not failure.is_charged), MAX_INT))
     count = f"restart {charged} of {limit}" if failure.is_charged else "restart that is not charged"
     message = f"{_place(failure)}{failure.message}; {count}, from the newest checkpoint"
     begun = replace(begun, restarts=restarts)
@@ -239,6 +243,15 @@ def _place(failure: Failure) -> str:
 
 
 def _next_attempt(begun: Decision, state: State, reason: str, message: str) -> Decision:
+    if begun.attempt >= MAX_ATTEMPT:
+        text = f"{message}; but {MAX_ATTEMPT} attempts are all that a job has: create another job, with resumeFrom"
+        return replace(
+            begun,
+            state=State.FAILED,
+            reason="AttemptsExhausted",
+            message=text,
+            actions=(*begun.actions, Remove(begun.attempt)),
+        )
     return replace(
         begun,
         state=state,
@@ -265,12 +278,12 @@ def _no_later(decision: Decision, deadline: datetime) -> Decision:
 
 def _deadline(job: AdapterTrainingJob, begun: Decision) -> datetime | None:
     seconds = job.spec.active_deadline_seconds
-    return None if seconds is None or begun.start_time is None else begun.start_time + timedelta(seconds=seconds)
+    return None if seconds is None or begun.start_time is None else later(begun.start_time, seconds)
 
 
 def _is_complete(pods: tuple[ObservedPod, ...]) -> bool:
     succeeded = {pod.index for pod in pods if pod.has_succeeded}
-    return succeeded == set(range(pods[0].nodes))
+    return bool(succeeded) and succeeded == set(range(pods[0].nodes))
 
 
 def _finished(status: JobStatus) -> State | None:
@@ -296,7 +309,7 @@ def _after(job: AdapterTrainingJob, observed: Observed, state: State, now: datet
     ttl = job.spec.ttl_seconds_after_finished
     if ttl is None or status.completion_time is None:
         return replace(kept, actions=actions)
-    expires = status.completion_time + timedelta(seconds=ttl)
+    expires = later(status.completion_time, ttl)
     if now >= expires:
         return replace(kept, actions=(RemoveJob(),))
     return replace(kept, actions=actions, look_at=expires)

@@ -9,6 +9,7 @@ from adapter_api.job import KIND
 from adapter_operator import metrics
 from adapter_operator.cache import Cache
 from adapter_operator.cluster import Cluster, ClusterError
+from adapter_operator.guarded import taken
 from adapter_operator.names import OURS, Key
 from adapter_operator.observed import pod_of
 from adapter_operator.progress import ProgressReader
@@ -73,6 +74,9 @@ class Leader:
 
     def on_job(self, event: str | None, raw: Plain) -> None:
         """What kopf tells of a job: ADDED, MODIFIED, DELETED, or None for one that its list has shown."""
+        taken(lambda shown: self._take_job(event, shown), raw)
+
+    def _take_job(self, event: str | None, raw: Plain) -> None:
         self._untold.told(raw)
         if event == "DELETED":
             self._queue.add(self._cache.drop_job(raw))
@@ -131,7 +135,7 @@ class Leader:
                 return
 
     def _on_pod(self, event: str, raw: Plain) -> None:
-        key = self._cache.drop_pod(raw) if event == "DELETED" else self._cache.put_pod(raw)
+        key = taken(self._cache.drop_pod if event == "DELETED" else self._cache.put_pod, raw)
         if key is not None:
             self._queue.add(key, POD_SECONDS)
 
@@ -191,7 +195,7 @@ class Leader:
             pods_before, pods = self._cache.pod_uids(), []
             async for page, version in self._cluster.pages("Pod", namespace):
                 pods_version = version
-                pods += [pod for raw in page if (pod := pod_of(raw)) is not None]
+                pods += [pod for raw in page if (pod := taken(pod_of, raw)) is not None]
             changed = self._cache.set_all_pods(pods, pods_before)
             lost, found = await self._list_jobs()
             if self.has_listed.is_set() and (changed or lost):
@@ -206,13 +210,20 @@ class Leader:
         async for page, version in self._cluster.pages(KIND, self._settings.watch_namespace, ""):
             jobs_version = version
             for raw in page:
-                if not self._went(raw, jobs_before):
-                    self._untold.listed(raw, self._cache)
-                    found.add(self._cache.put_job(raw))
+                key = taken(lambda shown: self._take_listed(shown, jobs_before), raw)
+                if key is not None:
+                    found.add(key)
         self._must_not_go_back(int(jobs_version))
         self._untold.has_listed(found)
         lost = self._cache.keep_jobs(found | {key for key, _ in self._cache.jobs()} - jobs_before)
         return lost, found
+
+    def _take_listed(self, raw: Plain, jobs_before: set[Key]) -> Key | None:
+        """Puts a job of a list into the cache, unless it has gone meanwhile."""
+        if self._went(raw, jobs_before):
+            return None
+        self._untold.listed(raw, self._cache)
+        return self._cache.put_job(raw)
 
     def _must_not_go_back(self, version: int) -> None:
         if version < self._newest:

@@ -13,6 +13,7 @@ from adapter_operator.names import (
     INDEX_LABEL,
     JOB_LABEL,
     QUEUE_LABEL,
+    QUEUE_PRIORITY_LABEL,
     SPECIFICATION_ANNOTATION,
     attempt_labels,
     attempt_name,
@@ -24,7 +25,7 @@ from adapter_operator.settings import Settings
 Manifest = dict[str, Any]
 
 _OF_PODS = {
-    "image", "nodes", "procs_per_node", "resources", "data", "models", "output", "resume_from", "scheduling", "pod",
+    "image", "nodes", "procs_per_node", "resources", "agent_resources", "data", "models", "output", "resume_from", "scheduling", "pod",
     "termination_grace_period_seconds",
 }  # fmt: skip
 """Fields that pods are made from. `training` cannot change."""
@@ -41,7 +42,7 @@ def manifests(job: AdapterTrainingJob, attempt: int, created: datetime, settings
     """
     training = config_map(job)
     owned = [training]
-    if settings.network_policies and job.spec.nodes > 1:
+    if settings.network_policies:  # even of one node, rendezvous listens on every address
         owned.append(network_policy(job))
     return [*owned, batch_job(job, attempt, created, training["metadata"]["name"], settings)]
 
@@ -97,6 +98,8 @@ def batch_job(job: AdapterTrainingJob, attempt: int, created: datetime, training
     metadata["annotations"] = {SPECIFICATION_ANNOTATION: specification(job), **_commit_marks(job, settings)}
     if spec.scheduling.queue_name is not None:
         metadata["labels"][QUEUE_LABEL] = spec.scheduling.queue_name
+    if spec.scheduling.queue_priority_class_name is not None:
+        metadata["labels"][QUEUE_PRIORITY_LABEL] = spec.scheduling.queue_priority_class_name
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",

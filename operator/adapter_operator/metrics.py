@@ -53,6 +53,9 @@ queue_seconds = Histogram(
     buckets=_SECONDS,
 ).labels(CONTROLLER, CONTROLLER)  # fmt: skip
 queue_age = Gauge("adapter_operator_queue_age_seconds", "How long the first of them has waited", registry=registry)
+unreadable = Counter(
+    "adapter_operator_unreadable_objects", "Objects of lists and watches that could not be read", registry=registry
+)
 restarts = Counter(
     "adapter_operator_restarts",
     "Attempts that were followed by another",

@@ -1,6 +1,6 @@
 """PURE: names and labels of what belongs to a job and its attempts."""
 
-from adapter_api.job import GROUP
+from adapter_api.job import GROUP, KUEUE
 
 MANAGER = "adapter-training-operator"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
@@ -13,7 +13,7 @@ CONTROLLER_LABEL = "batch.kubernetes.io/controller-uid"
 """The Job controller's own: uid of the Job that a pod belongs to."""
 SPECIFICATION_ANNOTATION = f"{GROUP}/specification"
 """Digest of what an attempt's pods were made from; see manifests.specification."""
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+QUEUE_LABEL, QUEUE_PRIORITY_LABEL = f"{KUEUE}/queue-name", f"{KUEUE}/priority-class"
 OURS = f"{MANAGED_BY_LABEL}={MANAGER}"
 """Selects every object that we have made."""
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from adapter_api.launch import NODES_ARGUMENT
 from adapter_api.progress import Ending, Progress
+from adapter_api.scalars import visible
 from adapter_operator.names import (
-    INDEX_LABEL,
     JOB_LABEL,
-    NODES_LABEL,
     RESTORE,
     SPECIFICATION_ANNOTATION,
     TRAINER,
@@ -22,6 +22,8 @@ from adapter_operator.names import (
 
 MAX_TEXT = 2048
 """Characters that are kept of a message."""
+UNREACHABLE_SECONDS = 60
+"""An agent that has not answered for so long is told of."""
 GONE_AFTER_SECONDS = 30
 """A pod that is still there so long after its grace period is on a node that does not answer. Fencing makes what may
 still run there harmless."""
@@ -107,6 +109,14 @@ class BatchJob:
     """Digest of what its pods are made from; None if an older version made it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Unreachable:
+    """An agent that does not answer."""
+
+    since: datetime
+    why: str
+
+
 @dataclass(frozen=True)
 class Observed:
     """Everything about one job that a decision is made from."""
@@ -118,6 +128,12 @@ class Observed:
     """What node 0's agent last said."""
     advanced_at: datetime | None = None
     """When that first showed the step that it shows."""
+    answered_at: datetime | None = None
+    """When node 0's agent last answered."""
+    unreachable: Unreachable | None = None
+    """Since when it has not, if it does not."""
+    refused: tuple[int, str] | None = None
+    """The attempt whose pods the API server does not let be created, and why."""
     announced: int = 0
     """The attempt whose node 0 this process has given its name."""
     created: datetime | None = None
@@ -137,10 +153,13 @@ class Observed:
 def pod_of(raw: dict[str, Any]) -> ObservedPod | None:
     """The pod in an object of the API; None if it is no node of a job."""
     metadata, status = raw.get("metadata", {}), raw.get("status", {})
-    found = metadata.get("labels") or {}
-    job, index = found.get(JOB_LABEL), number(found.get(INDEX_LABEL))
+    job = (metadata.get("labels") or {}).get(JOB_LABEL)
     owner = next((o for o in metadata.get("ownerReferences", ()) if o.get("controller") and o["kind"] == "Job"), None)
-    if job is None or index is None or owner is None or (attempt := attempt_of(owner["name"], job)) is None:
+    if job is None or owner is None or (attempt := attempt_of(owner["name"], job)) is None:
+        return None
+    # Labels anybody can edit; a pod's name and its containers' commands nobody can.
+    index, nodes = _index(metadata["name"], owner["name"]), _nodes(raw.get("spec") or {})
+    if index is None or nodes is None:
         return None
     conditions = {condition["type"]: condition for condition in status.get("conditions") or ()}
     containers = status.get("containerStatuses") or []
@@ -156,7 +175,7 @@ def pod_of(raw: dict[str, Any]) -> ObservedPod | None:
         job=(metadata["namespace"], job),
         attempt=attempt,
         index=index,
-        nodes=number(found.get(NODES_LABEL)) or 0,
+        nodes=nodes,
         batch_job_uid=owner["uid"],
         phase=status.get("phase", "Pending"),
         is_running=_is_running(status, trainer),
@@ -185,6 +204,22 @@ def batch_job_of(raw: dict[str, Any]) -> BatchJob:
     )
 
 
+def _index(pod: str, batch_job: str) -> int | None:
+    """The index of a pod, as the Job controller has named it: <Job>-<index>-<five characters>."""
+    given = pod.removeprefix(f"{batch_job}-").rpartition("-")[0]
+    return number(given) if pod.startswith(f"{batch_job}-") else None
+
+
+def _nodes(spec: dict[str, Any]) -> int | None:
+    """How many nodes a pod was launched to train with."""
+    for container in spec.get("containers") or ():
+        if container.get("name") == TRAINER:
+            for argument in container.get("command") or ():
+                if argument.startswith(NODES_ARGUMENT):
+                    return number(argument.removeprefix(NODES_ARGUMENT)) or None
+    return None
+
+
 def time_of(text: str | None) -> datetime | None:
     """A timestamp of the API."""
     return None if text is None else datetime.fromisoformat(text)
@@ -203,7 +238,7 @@ def _end(container: dict[str, Any]) -> ContainerEnd | None:
     return ContainerEnd(
         ended.get("exitCode", 0),
         ended.get("reason", ""),
-        ended.get("message", "")[:4096],
+        visible(ended.get("message", "")[:4096]),
         time_of(ended.get("finishedAt")),
     )
 
@@ -225,4 +260,4 @@ def _waiting(containers: Iterable[dict[str, Any]]) -> tuple[str, str] | None:
 
 
 def _text(text: str | None) -> str:
-    return (text or "")[:MAX_TEXT]
+    return visible((text or "")[:MAX_TEXT])

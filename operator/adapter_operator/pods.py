@@ -18,6 +18,7 @@ from adapter_api.launch import (
 )
 from adapter_api.places import ClaimSource, Data, S3Access
 from adapter_api.pod import Volume
+from adapter_api.resources import Resources
 from adapter_operator.names import RESTORE, SYNC, TRAINER, attempt_labels, attempt_name
 from adapter_operator.settings import Settings
 
@@ -30,10 +31,6 @@ WORK, DATA = "/work", "/data"
 SAVED_SECONDS = 30
 """The pod's grace beyond the trainer's own: what the agent has left to do when the trainer has ended."""
 
-_AGENT_RESOURCES = {
-    "requests": {"cpu": "100m", "memory": "256Mi"},
-    "limits": {"memory": "2Gi"},
-}
 _SECURITY = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
@@ -68,20 +65,21 @@ def pod_template(
     node = launch(job, str(job.metadata.uid), epoch(created, attempt), place)
     image = {"image": spec.image or settings.trainer_image, "imagePullPolicy": settings.image_pull_policy}
     credentials = _credentials(spec.output.s3)
+    agent_resources = _resources(spec.agent_resources or settings.agent_resources)
     restore: Plain = {
         "name": RESTORE, **image, **_agent(node.restore.argv, [*_restore_credentials(job), *credentials]),
-        "resources": _AGENT_RESOURCES, "securityContext": _SECURITY, "volumeMounts": _mounts(job, trainer=False),
+        "resources": agent_resources, "securityContext": _SECURITY, "volumeMounts": _mounts(job, trainer=False),
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }  # fmt: skip
     sync: Plain = {
         "name": SYNC, **image, **_agent(node.sync.argv, []),
-        "restartPolicy": "Always", "resources": _AGENT_RESOURCES, "securityContext": _SECURITY,
+        "restartPolicy": "Always", "resources": agent_resources, "securityContext": _SECURITY,
         "volumeMounts": [*_mounts(job, trainer=False), *_credentials_mount(job)], "ports": [{"name": "agent", "containerPort": AGENT_PORT}],
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }  # fmt: skip
     trainer: Plain = {
         "name": TRAINER, **image, **_trainer(supervised(node.train, place, job.grace_seconds), _user_environment(job)),
-        "resources": _resources(job), "securityContext": _SECURITY, "volumeMounts": _mounts(job, trainer=True),
+        "resources": _resources(spec.resources), "securityContext": _SECURITY, "volumeMounts": _mounts(job, trainer=True),
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }  # fmt: skip
     found: Plain = {
@@ -178,9 +176,8 @@ def _user_environment(job: AdapterTrainingJob) -> list[Plain]:
     return found
 
 
-def _resources(job: AdapterTrainingJob) -> Plain:
-    given = job.spec.resources
-    return {name: dict(values) for name, values in (("limits", given.limits), ("requests", given.requests)) if values}
+def _resources(given: Resources) -> Plain:
+    return {name: dict(values) for name, values in (("requests", given.requests), ("limits", given.limits)) if values}
 
 
 def _scheduling(job: AdapterTrainingJob, attempt: int) -> Plain:
@@ -190,7 +187,7 @@ def _scheduling(job: AdapterTrainingJob, attempt: int) -> Plain:
         found["nodeSelector"] = dict(given.node_selector)
     if given.tolerations:
         found["tolerations"] = [_plain(toleration) for toleration in given.tolerations]
-    affinity = dict(given.affinity or {})
+    affinity = _plain(given.affinity)
     if given.topology_key is not None:
         together = {
             "topologyKey": given.topology_key,

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from adapter_api.cluster_rules import validate_for_cluster
-from adapter_api.document import Document, InvalidDocument
+from adapter_api.document import InvalidDocument, plain
 from adapter_api.job import API_VERSION, KIND, AdapterTrainingJob
 from adapter_api.status import JobStatus
 from adapter_operator import conditions, metrics
@@ -60,7 +60,27 @@ class Reconciler:
 
         Raises:
             ClusterError: something could not be written or read; what was done is safe to do again.
+            Exception: anything else that this job makes of us; its status says so.
         """
+        try:
+            return await self._step(key)
+        except ClusterError:
+            raise
+        except Exception as error:
+            await self._admit(key, error)
+            raise
+
+    async def _admit(self, key: Key, error: Exception) -> None:
+        """Says on a job that it cannot be reconciled, as far as that can be said."""
+        try:
+            if (cached := self.cache.job(key)) is not None:
+                before = status_of(cached.status)
+                now = self.clock().replace(microsecond=0)
+                await self._write(key, cached, before, conditions.stumbled(before, cached.generation, error, now), now)
+        except Exception as another:  # noqa: BLE001 - what is told is not worth more than that the others go on
+            log.warning("%s/%s: its status cannot say that: %s", *key, str(another)[:LOG_CHARACTERS])
+
+    async def _step(self, key: Key) -> float | None:
         cached = self.cache.job(key)
         if cached is None or cached.deleting:
             self._pacing.forget(key)
@@ -68,6 +88,7 @@ class Reconciler:
             self._restored.pop(key, None)
             return None
         now = self.clock().replace(microsecond=0)
+        await asyncio.sleep(0)  # to validate a large job takes a tenth of a second: others have their turn in between
         job = self._job(key, cached)
         if isinstance(job, str):
             before = status_of(cached.status)
@@ -132,7 +153,17 @@ class Reconciler:
         if not self._is_due(key):
             return False
         await Actor(self.cluster, self.cache, self.settings).look_at(key, attempt)
+        batch_job = self.cache.observed(key).batch_jobs.get(attempt)
+        if batch_job is not None and not batch_job.is_suspended:
+            await self._ask_for_refusal(key, attempt, batch_job.uid)
         return True
+
+    async def _ask_for_refusal(self, key: Key, attempt: int, uid: str) -> None:
+        """Finds out why pods do not come: a quota or a policy tells the Job controller alone."""
+        try:
+            self.cache.put_refused(key, attempt, await self.cluster.refusal_of_pods(key[0], uid))
+        except ClusterError as error:
+            log.debug("%s/%s: no Events of attempt %d: %s", *key, attempt, error)
 
     def _is_due(self, key: Key) -> bool:
         """Whether a job has waited long enough since it was last looked at live, or first could have been."""
@@ -144,6 +175,8 @@ class Reconciler:
 
     def _job(self, key: Key, cached: CachedJob) -> AdapterTrainingJob | str:
         """The job with its present status; or why it is not valid."""
+        if cached.fault is not None:
+            return f"{key[0]}/{key[1]}: {cached.fault}"
         version = (cached.uid, cached.generation, cached.spec)
         parsed = self._parsed.get(version)
         if parsed is None:
@@ -279,10 +312,9 @@ def _was_prevented(status: JobStatus, decision: Decision) -> bool:
 
 
 def _validated(raw: dict[str, Any]) -> AdapterTrainingJob | str:
-    document = Document(f"{raw['metadata']['namespace']}/{raw['metadata']['name']}", {
-        "apiVersion": API_VERSION, "kind": KIND, "metadata": raw["metadata"], "spec": raw["spec"],
-    })  # fmt: skip
+    whole = {"apiVersion": API_VERSION, "kind": KIND, "metadata": raw["metadata"], "spec": raw["spec"]}
     try:
-        return validate_for_cluster(document)
+        source = f"{raw['metadata']['namespace']}/{raw['metadata']['name']}"
+        return validate_for_cluster(plain(whole, source, at=("spec",)))
     except InvalidDocument as error:
         return str(error)

@@ -5,9 +5,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeVar
 
+from adapter_api.document import InvalidDocument, parse, validate
+from adapter_api.resources import Resources
 from adapter_operator.names import MANAGER
 
 PREFIX = "ADAPTER_OPERATOR_"
+AGENT_RESOURCES = Resources(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "2Gi"})
 Value = TypeVar("Value")
 
 
@@ -42,9 +45,11 @@ class Settings:
     queries_per_second: float = 300
     burst: int = 600
     network_policies: bool = True
-    """Whether each job gets a NetworkPolicy: its rendezvous port knows no authentication."""
+    """Whether each job gets a NetworkPolicy: its rendezvous port knows no authentication, and listens on every address."""
     commit_marks: bool = True
     """Whether a child Job and its pods carry the step and time of the newest commit as annotations: a write each for every commit."""
+    agent_resources: Resources = AGENT_RESOURCES
+    """Of the agent's containers in jobs that do not say so, as JSON: {"requests": {...}, "limits": {...}}."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["json", "text"] = "json"
 
@@ -72,6 +77,11 @@ def _parsed(variable: str, text: str, kind: Any, choices: tuple[str, ...]) -> An
         if text.lower() not in {"true", "false"}:
             raise InvalidSettings(f"{variable}={text!r}: give true or false")
         return text.lower() == "true"
+    if kind is Resources:
+        try:
+            return validate(Resources, parse(text, variable))
+        except InvalidDocument as error:
+            raise InvalidSettings("; ".join(str(fault) for fault in error.faults)) from error
     if kind in {int, float}:
         return _positive(variable, text, kind)
     return text

@@ -1,31 +1,70 @@
 """`python -m adapter_operator.webhook`: answers admission reviews over HTTPS; needs no rights in the cluster."""
 
 import asyncio
-import json
 import logging
 import os
 import signal
 import ssl
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
 from adapter_operator import logs
-from adapter_operator.admission import review
+from adapter_operator.admission import parsed, review
 
 PORT_VARIABLE, CERTIFICATES_VARIABLE = "ADAPTER_WEBHOOK_PORT", "ADAPTER_WEBHOOK_CERTIFICATES"
 MAX_REQUEST = 8 * 1024 * 1024
 """The API server sends old and new object; each may have 1.5 MB."""
+MAX_WAITING = 32
+"""Reviews that wait; the API server waits five seconds for each."""
 LOOK_SECONDS = 10.0
 """How often the certificate's files are looked at."""
+
+Plain = dict[str, Any]
 
 log = logging.getLogger("adapter_operator.webhook")
 
 
+class Busy(Exception):  # noqa: N818 - it reads as the fact that it states
+    """More is asked than can be answered in time."""
+
+
+class Turns:
+    """One review after the other: in between, whoever asks how the process is gets an answer."""
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+        self._waiting = 0
+
+    async def taken(self, work: Callable[[], Plain]) -> Plain:
+        """What the work gives, when it is its turn.
+
+        Raises:
+            Busy: too many wait already.
+        """
+        if self._waiting >= MAX_WAITING:
+            raise Busy
+        self._waiting += 1
+        try:
+            async with self._turn:
+                await asyncio.sleep(0)
+                return work()
+        finally:
+            self._waiting -= 1
+
+
+TURNS = web.AppKey("turns", Turns)
+
+
 async def _validate(request: web.Request) -> web.Response:
+    body = await request.read()
     try:
-        answer = review(json.loads(await request.read()))
+        answer = await request.app[TURNS].taken(lambda: review(parsed(body)))
+    except Busy:
+        return web.Response(status=503, text="too many reviews at once; try again\n")
     except ValueError as error:
         return web.Response(status=400, text=f"{error}\n")
     response = answer["response"]
@@ -41,6 +80,7 @@ async def _healthy(_request: web.Request) -> web.Response:
 def application() -> web.Application:
     """POST /validate and GET /healthz."""
     app = web.Application(client_max_size=MAX_REQUEST)
+    app[TURNS] = Turns()
     app.router.add_post("/validate", _validate)
     app.router.add_get("/healthz", _healthy)
     return app

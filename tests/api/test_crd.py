@@ -47,7 +47,6 @@ def test_only_what_kubernetes_itself_defines_or_two_shapes_share_is_free() -> No
     free = {path for path, node in fields(schema()) if "x-kubernetes-preserve-unknown-fields" in node}
     unet = ".spec.training.model.params.unet_config.params"
     assert free == {
-        ".spec.scheduling.affinity",
         f"{unet}.layers_per_block", f"{unet}.transformer_layers_per_block", f"{unet}.attention_head_dim",
     }  # fmt: skip
 

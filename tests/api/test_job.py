@@ -94,7 +94,7 @@ def test_processes_follow_the_gpus_of_any_vendor() -> None:
     resources = {"limits": {"nvidia.com/gpu": 8, "cpu": "1"}, "requests": {"nvidia.com/gpu": "8"}}
     spec = job(nodes=2, resources=resources).spec
     assert (spec.processes, spec.world_size) == (8, 16)
-    assert job(resources={"requests": {"amd.com/gpu": 4}}).spec.processes == 4
+    assert job(resources={"limits": {"amd.com/gpu": 4}}).spec.processes == 4
     assert job(resources=resources, procsPerNode=2).spec.processes == 2
 
 

@@ -1,9 +1,11 @@
 """The store that comes along: apart from others, on loopback only, and the same after it was stopped."""
 
+import http.client
 import os
 import stat
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import psutil
@@ -16,6 +18,7 @@ from adapter_api.document import Document, validate
 from adapter_api.job import AdapterTrainingJob
 from atj.embedded_store import buckets_of, embedded_store, is_wanted, with_endpoint
 from atj.errors import CommandError
+from atj.loopback import fetch
 from tests.cli.support.command import environment
 from tests.support.waiting import wait_until
 
@@ -46,6 +49,24 @@ def test_store_listens_on_loopback_only_and_refuses_a_mistyped_bucket(tmp_path: 
         with pytest.raises(BucketMissing):
             Store.connect("s3://bukcet", endpoint).put("name", b"content")
     assert not any(server.is_running() for server in servers)
+
+
+def test_no_inner_service_of_the_store_gives_or_takes_content_without_a_key(tmp_path: Path) -> None:
+    others = _servers()
+    with embedded_store(tmp_path, ["bucket"]) as endpoint:
+        Store.connect("s3://bucket", endpoint).put("name", b"content")
+        [server] = _servers() - others
+        ports = {c.laddr.port for c in server.net_connections("tcp") if c.status == "LISTEN"}
+        for port in ports:
+            for path in ("/buckets/bucket/name", "/bucket/name", "/1,01"):
+                with pytest.raises((OSError, http.client.HTTPException)):
+                    fetch(f"http://127.0.0.1:{port}{path}", seconds=5)
+            with pytest.raises((OSError, http.client.HTTPException)):
+                urllib.request.urlopen(
+                    urllib.request.Request(f"http://127.0.0.1:{port}/buckets/bucket/name", b"other", method="PUT"),
+                    timeout=5,
+                )
+        assert Store.connect("s3://bucket", endpoint).get("name")[0] == b"content"
 
 
 def test_store_leaves_the_processor_to_those_that_train(tmp_path: Path) -> None:

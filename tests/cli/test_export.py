@@ -68,3 +68,14 @@ def test_a_folder_that_holds_something_is_not_written_into(tmp_path: Path) -> No
     folder = checkpoint(tmp_path / "checkpoint-2", [LOADS])
     with pytest.raises(CommandError, match="name an empty folder"):
         exported(folder, folder)
+
+
+@pytest.mark.parametrize("linked", ["ip_adapter.safetensors", "README.md", "export.json"])
+def test_a_link_in_a_checkpoint_is_not_followed(tmp_path: Path, linked: str) -> None:
+    folder = checkpoint(tmp_path / "checkpoint-2", [LOADS])
+    (tmp_path / "secret").write_bytes((folder / linked).read_bytes())
+    (folder / linked).unlink()
+    (folder / linked).symlink_to(tmp_path / "secret")
+    with pytest.raises(CommandError, match=rf"{linked} is (a link|missing or is no plain file)"):
+        exported(folder, tmp_path / "to")
+    assert not (tmp_path / "to").exists()

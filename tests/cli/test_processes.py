@@ -64,10 +64,15 @@ def test_process_with_another_mark_is_left_alone(tmp_path: Path, mark: dict[str,
     other.wait()
 
 
-def test_process_ends_with_the_command_that_started_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("orphaned", ["SIGTERM", "SIGKILL"])
+def test_process_ends_with_the_command_that_started_it(tmp_path: Path, orphaned: str) -> None:
+    stubborn = (
+        f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEP}" if orphaned == "SIGKILL" else SLEEP
+    )
     code = (
-        "import os, sys; from pathlib import Path; from atj import processes\n"
-        f"process = processes.start([sys.executable, '-c', {SLEEP!r}], os.environ, Path({str(tmp_path / 'log')!r}))\n"
+        "import os, signal, sys; from pathlib import Path; from atj import processes\n"
+        f"command = [sys.executable, '-c', {stubborn!r}]\n"
+        f"process = processes.start(command, os.environ, Path({str(tmp_path / 'log')!r}), orphaned=signal.{orphaned})\n"
         "print(process.pid, flush=True)\n" + SLEEP
     )
     command = subprocess.Popen([sys.executable, "-c", code], env=environment(), stdout=subprocess.PIPE, text=True)

@@ -133,6 +133,14 @@ def test_second_ctrl_c_leaves_nothing_running(atj: Atj, job: MakeJob, tmp_path: 
     assert not _processes_of(tmp_path / "out")
 
 
+def test_sigkill_of_the_command_leaves_nothing_running(atj: Atj, job: MakeJob, tmp_path: Path, ended: Keep) -> None:
+    file = write_yaml(tmp_path / "job.yaml", job("orphaned", steps=100_000, save_steps=2))
+    command = ended(atj.start("run", file, "--output", tmp_path / "out"))
+    wait_until("a checkpoint is committed", lambda: "committed" in _log(tmp_path / "out"))
+    command.kill()
+    wait_until("nothing is left", lambda: not _processes_of(tmp_path / "out"), seconds=60)
+
+
 @pytest.mark.process
 def test_trainers_import_for_themselves_where_nothing_can_be_forked(job: MakeJob, tmp_path: Path) -> None:
     long = tmp_path / ("long" * 25)  # too long a name for a Unix socket

@@ -4,14 +4,19 @@ import asyncio
 import datetime as dt
 import json
 import ssl
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
+from hypothesis import given
+from hypothesis import strategies as st
 
-from adapter_operator.admission import review
-from adapter_operator.webhook import Certificate, serve
+from adapter_api.job import MAX_NODES
+from adapter_operator.admission import parsed, review
+from adapter_operator.webhook import MAX_WAITING, Certificate, application, serve
 from tests.cluster.certificates import Authority
 from tests.operator.support.builders import job
 from tests.support.ports import free_port
@@ -67,10 +72,100 @@ def test_a_generated_name_is_not_missed() -> None:
     assert asked("CREATE", generated)["allowed"] is True
 
 
-@pytest.mark.parametrize("body", [{}, [], {"request": None}, {"request": {}}])
+def test_kubectl_scale_is_held_to_the_same_numbers() -> None:
+    def scaled(replicas: object) -> dict[str, Any]:
+        scale = {
+            "kind": "Scale",
+            "apiVersion": "autoscaling/v1",
+            "metadata": {"name": "digits"},
+            "spec": {"replicas": replicas},
+        }
+        request = {
+            "uid": "u",
+            "operation": "UPDATE",
+            "subResource": "scale",
+            "object": scale,
+            "oldObject": {"spec": {"replicas": 2}},
+        }
+        response: dict[str, Any] = review({"request": request})["response"]
+        return response
+
+    assert scaled(4)["allowed"] is True
+    for replicas in (0, -1, MAX_NODES + 1, "many", None):
+        assert "spec.nodes: give an integer from 1" in scaled(replicas)["status"]["message"]
+
+
+@pytest.mark.parametrize("body", [
+    {}, [], {"request": None}, {"request": {}}, {"request": []}, {"request": {"uid": 7}}, {"request": {"uid": "u", "object": []}},
+    {"request": {"uid": "u", "operation": "EAT"}}, {"request": {"uid": "u" * 200}}, {"request": {"uid": "u", "oldObject": "x"}},
+])  # fmt: skip
 def test_what_is_no_review_is_refused(body: Any) -> None:
     with pytest.raises(ValueError, match="not an AdmissionReview"):
         review(body)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["request", "uid", "object", "spec", "metadata", "name", "a"]), inner, max_size=4),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@given(st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
+def test_every_body_is_answered_or_refused_as_no_review(body: bytes) -> None:
+    try:
+        answer = review(parsed(body))
+    except ValueError:
+        return
+    assert answer["response"]["allowed"] in {True, False}
+
+
+@given(job_parts=st.fixed_dictionaries({}, optional=dict.fromkeys(("apiVersion", "kind", "metadata", "spec"), JSON)))
+def test_every_object_of_a_review_is_answered(job_parts: dict[str, Any]) -> None:
+    assert asked("CREATE", job_parts)["allowed"] is False
+
+
+def test_very_many_large_reviews_leave_the_webhook_to_answer_how_it_is() -> None:
+    whole = plain()
+    whole["spec"] |= {f"f{number}": 1 for number in range(15_000)}
+    body = json.dumps({"request": {"uid": "u", "operation": "CREATE", "object": whole}}).encode()
+
+    async def ask() -> tuple[list[int], float]:
+        async with TestClient(TestServer(application())) as client:
+            posts = [asyncio.create_task(client.post("/validate", data=body)) for _ in range(50)]
+            longest = 0.0
+            while not all(post.done() for post in posts):
+                asked_at = time.monotonic()
+                assert (await client.get("/healthz")).status == 200
+                longest = max(longest, time.monotonic() - asked_at)
+                await asyncio.sleep(0.01)
+            return [post.result().status for post in posts], longest
+
+    codes, longest = asyncio.run(ask())
+    assert set(codes) <= {200, 503}
+    assert codes.count(200) >= MAX_WAITING
+    assert longest < 5  # a second where nothing else runs
+
+
+DEEP = b'{"request": {"uid": "u", "object": {"spec": ' + b'{"a":' * 900 + b"1" + b"}" * 903
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "told"),
+    [
+        (b"", 400, "not JSON"), (b"{", 400, "not JSON"), (b"\xff", 400, "not JSON"), (b"[" * 100_000, 400, "not JSON"),
+        (b'{"request":' * 50_000, 400, "not JSON"), (b"{}", 400, "not an AdmissionReview"), (DEEP, 200, "nested deeper"),
+    ],
+    ids=["empty", "unfinished", "no-text", "deep-lists", "deep-objects", "no-review", "deep-job"],
+)  # fmt: skip
+def test_a_malformed_review_is_answered_with_400_and_never_with_a_traceback(body: bytes, code: int, told: str) -> None:
+    async def post() -> tuple[int, str]:
+        async with TestClient(TestServer(application())) as client:
+            answer = await client.post("/validate", data=body)
+            return answer.status, await answer.text()
+
+    status, text = asyncio.run(post())
+    assert (status, told in text, "Traceback" in text) == (code, True, False)
 
 
 def test_it_serves_over_tls_and_takes_up_a_new_certificate(tmp_path: Path) -> None:

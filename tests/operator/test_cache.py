@@ -6,26 +6,8 @@ import pytest
 
 from adapter_api.progress import Progress
 from adapter_operator.cache import Cache
-from adapter_operator.observed import ObservedPod, pod_of
-from tests.operator.support.builders import KEY, NOW, after
-
-
-def raw_job(version: int, uid: str = "u1", **changes: Any) -> dict[str, Any]:
-    metadata = {
-        "namespace": KEY[0], "name": KEY[1], "uid": uid, "resourceVersion": str(version), "generation": 1,
-        "creationTimestamp": "2026-11-24T12:00:00Z",
-    }  # fmt: skip
-    return {"metadata": metadata, "spec": {"nodes": 2}, "status": {"attempt": version}, **changes}
-
-
-def raw_pod(name: str = "p", uid: str = "p1", attempt: str = "1", **status: Any) -> dict[str, Any]:
-    labels = {
-        "adaptertraining.dev/job": KEY[1], "adaptertraining.dev/attempt": attempt, "adaptertraining.dev/nodes": "2",
-        "batch.kubernetes.io/job-completion-index": "0",
-    }  # fmt: skip
-    owner = {"kind": "Job", "name": f"{KEY[1]}-{attempt}", "uid": "j1", "controller": True}
-    metadata = {"namespace": KEY[0], "name": name, "uid": uid, "labels": labels, "ownerReferences": [owner]}
-    return {"metadata": metadata, "status": {"phase": "Running", **status}}
+from adapter_operator.observed import ObservedPod, Unreachable, pod_of
+from tests.operator.support.builders import KEY, NOW, after, raw_job, raw_pod
 
 
 def test_a_late_event_does_not_undo_a_newer_reply() -> None:
@@ -99,7 +81,7 @@ def test_a_list_forgets_pods_that_no_event_told_of_but_keeps_what_came_meanwhile
     before = cache.pod_uids()
     cache.put_pod(raw_pod("new", "2"))
     assert cache.set_all_pods([], before) == {KEY}
-    assert [pod.name for pod in cache.observed(KEY).pods] == ["new"]
+    assert [pod.uid for pod in cache.observed(KEY).pods] == ["2"]
 
 
 def listed(*raws: dict[str, Any]) -> list[ObservedPod]:
@@ -155,6 +137,70 @@ def test_pods_of_others_and_with_edited_labels_are_left_alone() -> None:
     foreign["metadata"]["ownerReferences"][0]["name"] = "digits-many"
     assert Cache().put_pod(foreign) is None
     assert Cache().put_pod({"metadata": {"name": "x", "namespace": "y", "uid": "z"}}) is None
+
+
+@pytest.mark.parametrize("labels", [
+    {"adaptertraining.dev/nodes": "1"}, {"adaptertraining.dev/nodes": "0"}, {"batch.kubernetes.io/job-completion-index": "7"},
+    {"adaptertraining.dev/attempt": "9"},
+])  # fmt: skip
+def test_which_node_of_how_many_a_pod_is_no_label_can_change(labels: dict[str, str]) -> None:
+    raw = raw_pod()
+    raw["metadata"]["labels"] |= labels
+    pod = pod_of(raw)
+    assert pod is not None
+    assert (pod.attempt, pod.index, pod.nodes) == (1, 0, 2)
+
+
+@pytest.mark.parametrize(
+    "name", ["p", "digits-1", "digits-1-0", "digits-1-x-abcde", "digits-1--abcde", "other-1-0-abcde"]
+)
+def test_a_pod_that_the_job_controller_did_not_name_is_no_node(name: str) -> None:
+    raw = raw_pod()
+    raw["metadata"]["name"] = name
+    assert pod_of(raw) is None
+
+
+@pytest.mark.parametrize("command", [None, [], ["--nnodes=0"], ["--nnodes=x"], ["--nnodes=99999999999"]])
+def test_a_pod_that_trains_on_no_number_of_nodes_is_no_node(command: Any) -> None:
+    raw = raw_pod()
+    raw["spec"]["containers"][0]["command"] = command
+    assert pod_of(raw) is None
+
+
+def test_a_pods_last_words_reach_nobodys_terminal_as_commands() -> None:
+    ended = {"exitCode": 1, "reason": "Error", "message": "\x1b]0;owned\x07\x9b2J\u202egnp.exe\r\nnext line: 数字三"}
+    pod = pod_of(raw_pod(containerStatuses=[{"name": "trainer", "state": {"terminated": ended}}], reason="Evicted", message="\x1b[2J"))  # fmt: skip
+    assert pod is not None
+    assert pod.trainer is not None
+    assert pod.trainer.message == "\\x1b]0;owned\\x07\\x9b2J\\u202egnp.exe\\x0d\nnext line: 数字三"
+    assert pod.failure == ("Evicted", "\\x1b[2J")
+
+
+def test_a_specification_too_deep_or_too_large_to_keep_is_told_and_not_kept() -> None:
+    deep: Any = 1
+    for _ in range(600):
+        deep = [deep]
+    for spec in ({"scheduling": deep}, {"image": "x" * 300_000}):
+        cache = Cache()
+        cache.put_job(raw_job(1, spec=spec))
+        job = cache.job(KEY)
+        assert job is not None
+        assert job.fault is not None
+        assert job.fault.startswith("spec: is ")
+        assert len(job.spec) < 10
+
+
+def test_an_agent_that_does_not_answer_is_told_of_after_a_minute_and_forgotten_when_it_does() -> None:
+    cache = Cache()
+    cache.put_job(raw_job(1))
+    cache.put_pod(raw_pod())
+    assert not cache.put_unreachable(KEY, "refused", NOW)
+    assert not cache.put_unreachable(KEY, "refused", after(59))
+    assert cache.put_unreachable(KEY, "timeout", after(60))
+    assert cache.observed(KEY).unreachable == Unreachable(NOW, "timeout")
+    assert cache.put_progress(KEY, Progress(step=1, updated_at=NOW), after(61))
+    seen = cache.observed(KEY)
+    assert (seen.unreachable, seen.answered_at) == (None, after(61))
 
 
 def test_progress_is_news_when_the_step_or_the_checkpoint_is() -> None:

@@ -1,20 +1,21 @@
 """Every situation of a job -> the one next step; and no sequence of steps loses count or leaves something behind."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adapter_api.base import MAX_INT
 from adapter_api.progress import Progress
-from adapter_api.status import JobStatus, LastFailure, Restarts
+from adapter_api.status import MAX_ATTEMPT, JobStatus, LastFailure, Restarts
 from adapter_operator import conditions
 from adapter_operator.decide import decide
 from adapter_operator.decision import Announce, Launch, Remove, RemoveJob, State
 from adapter_operator.manifests import specification
-from adapter_operator.observed import BatchJob, ContainerEnd, Observed, ObservedPod
+from adapter_operator.observed import BatchJob, ContainerEnd, Observed, ObservedPod, Unreachable
 from tests.operator.support.builders import NOW, after, failed, job, observed, pod, said, status
 
 
@@ -244,12 +245,70 @@ def test_a_job_past_its_deadline_fails_and_its_pods_are_removed() -> None:
 
 def test_a_gang_that_makes_no_step_is_restarted_and_charged() -> None:
     progress = Progress(phase="training", step=5, updated_at=NOW)
-    stuck = observed(pod(0), pod(1), progress=progress, advanced_at=NOW)
+
+    def stuck(seconds: float) -> Observed:
+        return observed(pod(0), pod(1), progress=progress, advanced_at=NOW, answered_at=after(seconds))
+
     patient = job({"restart": {"hangSeconds": 100}}, status())
-    assert decide(patient, stuck, after(99)).state is State.RUNNING
-    decision = decide(patient, stuck, after(100))
+    assert decide(patient, stuck(99), after(100)).state is State.RUNNING
+    decision = decide(patient, stuck(100), after(100))
     assert (decision.state, decision.reason, decision.restarts.charged) == (State.RESTARTING, "Hung", 1)
-    assert decide(job({"restart": {"hangSeconds": 0}}, status()), stuck, after(1e6)).state is State.RUNNING
+    assert decide(job({"restart": {"hangSeconds": 0}}, status()), stuck(1e6), after(1e6)).state is State.RUNNING
+
+
+def test_an_agent_that_cannot_be_asked_says_nothing_about_a_hang() -> None:
+    progress = Progress(phase="training", step=5, updated_at=NOW)
+    silent = observed(
+        pod(0), pod(1), progress=progress, advanced_at=NOW, answered_at=after(10), unreachable=Unreachable(after(15), "refused")
+    )  # fmt: skip
+    impatient = job({"restart": {"hangSeconds": 100}}, status())
+    decision = decide(impatient, silent, after(1e6))
+    assert (decision.state, decision.actions) == (State.RUNNING, ())
+    never = observed(pod(0), pod(1), progress=None, unreachable=Unreachable(NOW, "timeout"))
+    assert decide(impatient, never, after(1e6)).state is State.RUNNING
+
+
+def test_a_running_job_is_looked_at_again_later_never_at_once() -> None:
+    progress = Progress(phase="training", step=5, updated_at=NOW)
+    seen = observed(pod(0), pod(1), progress=progress, advanced_at=NOW, answered_at=after(10))
+    decision = decide(job({"restart": {"hangSeconds": 100}}, status()), seen, after(1e4))
+    assert decision.look_at is not None
+    assert decision.look_at > after(1e4)
+
+
+MOMENTS = [
+    datetime(1, 1, 1, tzinfo=UTC), datetime.min.replace(tzinfo=timezone(timedelta(hours=14))), NOW,
+    datetime.max.replace(tzinfo=UTC), datetime.max.replace(tzinfo=timezone(timedelta(hours=-12))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("moment", MOMENTS, ids=str)
+@pytest.mark.parametrize("seconds", [0, 1, 2**31 - 1])
+def test_times_and_durations_at_their_ends_are_decided_about(moment: datetime, seconds: int) -> None:
+    failure = {"reason": "Failed", "at": moment, "charged": True}
+    spec = {"activeDeadlineSeconds": max(seconds, 1), "ttlSecondsAfterFinished": seconds}
+    for stands in (
+        status(startTime=moment, lastFailure=failure), status("Restarting", startTime=moment, lastFailure=failure),
+        finished("Complete", startTime=moment).model_copy(update={"completion_time": moment}),
+    ):  # fmt: skip
+        for seen in (Observed(created=moment), observed(pod(0), pod(1), advanced_at=moment, answered_at=moment)):
+            given = job(spec, stands)
+            decision = decide(given, seen, NOW)
+            assert conditions.status(given, seen, decision, NOW).state == decision.state.value
+
+
+def test_the_last_attempt_that_can_be_counted_is_the_last_one() -> None:
+    stands = status(attempt=MAX_ATTEMPT, restarts={"charged": MAX_INT, "uncharged": MAX_INT})
+    seen = observed(pod(0, MAX_ATTEMPT), failed(1, MAX_ATTEMPT, code=137), attempts=(MAX_ATTEMPT,))
+    for spec in ({"restart": {"maxRestarts": 10_000}}, {"suspend": True}):
+        given = job(spec, stands)
+        decision = decide(given, seen, after(60))
+        assert decision.state is State.FAILED
+        assert conditions.status(given, seen, decision, after(60)).attempt == MAX_ATTEMPT
+
+
+def test_pods_of_which_nothing_is_known_complete_nothing() -> None:
+    assert decide(job(status=status()), observed(pod(0, nodes=0), pod(1, nodes=0)), NOW).state is not State.COMPLETE
 
 
 def finished(kind: str, **changes: Any) -> JobStatus:

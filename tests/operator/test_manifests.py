@@ -133,8 +133,12 @@ def test_a_configuration_arrives_as_it_was_sent() -> None:
     assert validate(TrainingConfig, parse(text, "training.yaml")) == job(CASES["plain"]).spec.training
 
 
-def test_a_template_of_one_node_needs_no_network_policy() -> None:
-    assert [each["kind"] for each in sent("claim")] == ["Service", "ConfigMap", "Job"]
+def test_rendezvous_of_one_node_is_as_closed_as_that_of_many() -> None:
+    kinds = ["Service", "ConfigMap", "NetworkPolicy", "Job"]
+    assert [each["kind"] for each in sent("claim")] == [each["kind"] for each in sent("plain")] == kinds
+
+
+def test_data_on_a_claim_is_read_only() -> None:
     template = pod_template(job(CASES["claim"]), 1, CREATED, "config", Settings())
     mounts = {m["name"]: m for m in template["spec"]["containers"][0]["volumeMounts"]}
     assert mounts["data"]["readOnly"] is True
@@ -171,6 +175,7 @@ CHANGES: dict[str, Any] = {
     "nodes": 3,
     "procsPerNode": 2,
     "resources": {"limits": {"memory": "64Gi"}},
+    "agentResources": {"limits": {"cpu": "1", "memory": "2Gi"}},
     "data": {"s3": {"uri": "s3://datasets/digits", "secretRef": {"name": "readers"}}},
     "models": {"secretRef": {"name": "readers"}},
     "output": {"s3": {"uri": "s3://checkpoints/digits", "secretRef": SECRET}},
@@ -196,3 +201,12 @@ def test_the_digest_of_a_specification_changes_exactly_when_its_pods_do() -> Non
     for name, value in CHANGES.items():
         other_pods, other_digest = made(**{name: value})
         assert (other_pods != pods) == (other_digest != digest), name
+
+
+def test_kueue_is_told_queue_and_priority_by_labels_of_the_job_that_it_knows() -> None:
+    spec = {
+        "output": {"s3": {"uri": "s3://checkpoints/digits"}},
+        "scheduling": {"queueName": "team", "queuePriorityClassName": "gold"},
+    }
+    labels = manifests(job(spec), 1, CREATED, Settings())[-1]["metadata"]["labels"]
+    assert (labels["kueue.x-k8s.io/queue-name"], labels["kueue.x-k8s.io/priority-class"]) == ("team", "gold")

@@ -28,3 +28,11 @@ def test_every_kind_of_value_is_read() -> None:
 def test_a_value_that_means_nothing_is_named(name: str, value: str) -> None:
     with pytest.raises(InvalidSettings, match=f"ADAPTER_OPERATOR_{name}="):
         settings({f"ADAPTER_OPERATOR_{name}": value})
+
+
+def test_the_agents_resources_are_those_of_a_container() -> None:
+    given = settings({"ADAPTER_OPERATOR_AGENT_RESOURCES": '{"limits":{"cpu":1,"memory":"1Gi"}}'})
+    assert given.agent_resources.limits == {"cpu": "1", "memory": "1Gi"}
+    for text in ("{", '{"limit": {}}', '{"requests": {"cpu": 2}, "limits": {"cpu": 1}}'):
+        with pytest.raises(InvalidSettings, match="ADAPTER_OPERATOR_AGENT_RESOURCES"):
+            settings({"ADAPTER_OPERATOR_AGENT_RESOURCES": text})

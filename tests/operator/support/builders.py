@@ -72,3 +72,23 @@ def said(reason: str, code: int = 1, message: str = "because") -> str:
 def observed(*pods: ObservedPod, attempts: tuple[int, ...] = (1,), **changes: Any) -> Observed:
     jobs = {attempt: BatchJob(f"job-{attempt}") for attempt in attempts}
     return Observed(pods=pods, batch_jobs=jobs, **changes)
+
+
+def raw_job(version: int, uid: str = "u1", **changes: Any) -> dict[str, Any]:
+    """A job as the API server gives it."""
+    metadata = {
+        "namespace": KEY[0], "name": KEY[1], "uid": uid, "resourceVersion": str(version), "generation": 1,
+        "creationTimestamp": "2026-11-24T12:00:00Z",
+    }  # fmt: skip
+    return {"metadata": metadata, "spec": {"nodes": 2}, "status": {"attempt": version}, **changes}
+
+
+def raw_pod(name: str = "p", uid: str = "p1", attempt: str = "1", **status: Any) -> dict[str, Any]:
+    """What the Job controller made of our template: node 0 of 2."""
+    owner = {"kind": "Job", "name": f"{KEY[1]}-{attempt}", "uid": "j1", "controller": True}
+    metadata = {
+        "namespace": KEY[0], "name": f"{owner['name']}-0-{name}", "uid": uid, "ownerReferences": [owner],
+        "labels": {"adaptertraining.dev/job": KEY[1]},
+    }  # fmt: skip
+    trainer = {"name": "trainer", "command": ["python", "-m", "torch.distributed.run", "--nnodes=2"]}
+    return {"metadata": metadata, "spec": {"containers": [trainer]}, "status": {"phase": "Running", **status}}

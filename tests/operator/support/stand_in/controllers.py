@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tests.operator.support.stand_in.objects import key_of, stamp
-from tests.operator.support.stand_in.resources import CONFIG_MAPS, JOBS, NAMESPACES, PODS, SERVICE_ACCOUNTS
+from tests.operator.support.stand_in.resources import CONFIG_MAPS, EVENTS, JOBS, NAMESPACES, PODS, SERVICE_ACCOUNTS
 from tests.operator.support.stand_in.store import Change, Key
 from tests.operator.support.stand_in.verbs import Options, Verbs
 
@@ -15,6 +15,8 @@ Plain = dict[str, Any]
 Later = Callable[[float, Callable[[], None]], None]
 """Calls something so many seconds later."""
 
+AGAIN_SECONDS = 0.5
+"""Before pods that were refused are tried again."""
 BATCH_SECONDS = 1.0
 """So much later than its pods a Job is looked at, as by the real controller: what they tell meanwhile is taken together."""
 TRACKING = "batch.kubernetes.io/job-tracking"
@@ -88,8 +90,8 @@ class JobController:
     below completions, pod failure policies, success policies, deadlines and the time to live.
     """
 
-    def __init__(self, verbs: Verbs, later: Later) -> None:
-        self._verbs, self._later = verbs, later
+    def __init__(self, verbs: Verbs, later: Later, refused: dict[str, str]) -> None:
+        self._verbs, self._later, self._refused = verbs, later, refused
         self._due: set[Key] = set()
 
     def react(self, change: Change) -> None:
@@ -164,7 +166,21 @@ class JobController:
         done = set(filter(None, status.get("completedIndexes", "").split(",")))
         there = {pod["metadata"]["labels"].get(INDEX) for pod in pods if not has_ended(pod)}
         wanted = [str(index) for index in range(spec["completions"])]
-        return [self._pod(key, job, index) for index in wanted if index not in done | there]
+        missing = [index for index in wanted if index not in done | there]
+        if missing and (why := self._refused.get(key.namespace)) is not None:
+            self._tell_refusal(key, job, why)
+            self._later(AGAIN_SECONDS, lambda: self._sync(key))
+            return []
+        return [self._pod(key, job, index) for index in missing]
+
+    def _tell_refusal(self, key: Key, job: Plain, why: str) -> None:
+        name = f"{key.name}.{secrets.token_hex(8)}"
+        about = {"kind": "Job", "namespace": key.namespace, "name": key.name, "uid": job["metadata"]["uid"]}
+        event = {
+            "metadata": {"name": name}, "involvedObject": about, "type": "Warning", "reason": "FailedCreate",
+            "message": f"Error creating: {why}", "lastTimestamp": stamp(datetime.now(UTC)),
+        }  # fmt: skip
+        self._verbs.create(Key(EVENTS, key.namespace, name), event, _OPTIONS)
 
     def _pod(self, key: Key, job: Plain, index: str | None) -> Plain:
         template, uid = job["spec"]["template"], job["metadata"]["uid"]

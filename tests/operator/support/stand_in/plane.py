@@ -49,6 +49,8 @@ class StandIn:
         self.kubeconfig = folder / "kubeconfig"
         self.logs: dict[tuple[str, str, str], str] = {}
         """Text of a container's log, by namespace, pod and container."""
+        self.refused: dict[str, str] = {}
+        """Why no pods can be created in a namespace, as a quota would say it."""
         self._store = Store()
         self._verbs = Verbs(self._store)
         self._server = Server(self._verbs, self.logs)
@@ -115,7 +117,7 @@ class StandIn:
         """Lets controllers and nodes react to each change, one after the other."""
         verbs = self._verbs
         controllers = (
-            NamespaceController(verbs), GarbageCollector(verbs), JobController(verbs, self._later), Nodes(verbs),
+            NamespaceController(verbs), GarbageCollector(verbs), JobController(verbs, self._later, self.refused), Nodes(verbs),
         )  # fmt: skip
         changed = asyncio.Event()
         self._store.tell(changed.set)

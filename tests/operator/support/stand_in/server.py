@@ -1,6 +1,7 @@
 """The API server stand-in's HTTP: paths, lists in pages, watches, logs of pods; answers are JSON as Kubernetes gives it."""
 
 import asyncio
+import json
 import re
 import secrets
 from typing import Any
@@ -244,7 +245,7 @@ def _told(change: Change, key: Key, chosen: Selects) -> bytes | None:
 
 
 def _event(kind: str, found: Plain) -> bytes:
-    return orjson.dumps({"type": kind, "object": found}) + b"\n"
+    return _written({"type": kind, "object": found}) + b"\n"
 
 
 def _bookmark(resource: Resource, version: int) -> Plain:
@@ -261,8 +262,8 @@ def _list_of(resource: Resource, items: list[Plain], version: int) -> Plain:
 async def _body(request: web.Request) -> Plain:
     raw = await request.read()
     try:
-        found = orjson.loads(raw or b"{}")
-    except ValueError as error:
+        found = _read(raw or b"{}")
+    except (ValueError, RecursionError) as error:
         raise refusals.bad_request(f"the object provided is unrecognized: {error}") from error
     if not isinstance(found, dict):
         raise refusals.bad_request("the object provided is no object")
@@ -279,4 +280,19 @@ def _options(request: web.Request, subresource: str) -> Options:
 
 
 def _json(found: Plain, code: int = 200) -> web.Response:
-    return web.Response(body=orjson.dumps(found), status=code, content_type="application/json")
+    return web.Response(body=_written(found), status=code, content_type="application/json")
+
+
+def _written(found: Plain) -> bytes:
+    """As JSON; what is deeper than the fast writer goes is for the slow one."""
+    try:
+        return orjson.dumps(found)
+    except TypeError:
+        return json.dumps(found).encode()
+
+
+def _read(raw: bytes) -> object:
+    try:
+        return orjson.loads(raw)
+    except ValueError:
+        return json.loads(raw)
