@@ -9,7 +9,7 @@ _UNITS = {
     "max_train_steps": "optimizer steps", "lr_warmup_steps": "optimizer steps", "save_steps": "optimizer steps",
     "keep_every": "optimizer steps", "log_steps": "optimizer steps", "step": "optimizer steps",
     "totalSteps": "optimizer steps", "resumedStep": "optimizer steps", "lostSteps": "optimizer steps",
-    "num_train_epochs": "epochs", "gradient_accumulation_steps": "passes", "keep_last": "checkpoints",
+    "num_train_epochs": "epochs", "lr_num_cycles": "cycles", "gradient_accumulation_steps": "passes", "keep_last": "checkpoints",
     "keep_best.count": "checkpoints", "maxRestarts": "restarts", "charged": "restarts", "uncharged": "restarts",
     "total": "restarts",
     # Noise.
@@ -39,7 +39,7 @@ _UNITS = {
 }  # fmt: skip
 _WITHOUT = frozenset(
     {
-        "learning_rate", "dropout", "rank", "alpha", "scaling_factor", "scale", "beta_start", "beta_end",
+        "learning_rate", "lr_power", "lr_end", "dropout", "rank", "alpha", "scaling_factor", "scale", "beta_start", "beta_end",
         "max_ratio", "betas", "weight_decay", "eps", "d_coef", "clip_threshold", "max_grad_norm", "min_snr_gamma",
         "offset_noise", "decay", "guidance_scale", "adapter_scales", "seed", "rows", "columns", "generation",
         "observedGeneration", "attempt", "loss", "metrics", "node", "exitCode",
