@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from typing import Any, Literal, TypeVar
 
 from adapter_api.base import S3_SCHEME, S3URI, ResourceModel
-from adapter_api.conditions import TextConfig
-from adapter_api.model import ModelParams
+from adapter_api.conditions import Conditioned, TextConfig
+from adapter_api.model import ModelConfig, ModelParams
 from adapter_api.networks import FirstStageConfig, Source, TextEncoderConfig
 
 MODELS_FOLDER = "models"
@@ -19,6 +19,7 @@ PIPELINE_ENCODERS = (
 """An SDXL pipeline's."""
 
 SourceConfig = TypeVar("SourceConfig", bound=Source)
+Loaded = TypeVar("Loaded", bound=Source | Conditioned)
 
 
 def with_pipeline_sources(params: ModelParams) -> ModelParams:
@@ -58,7 +59,8 @@ class StoredModel(ResourceModel):
     uri: S3URI
     field: str
     """Of the training configuration, that names it."""
-    holds: Literal["weights", "tokenizer"] = "weights"
+    holds: Literal["weights", "tokenizer", "parts"] = "weights"
+    """parts: of conditions, as `atj export` writes them."""
     folder: str = ""
     """Inside the address."""
     variant: str | None = None
@@ -85,6 +87,9 @@ def _stored(params: ModelParams) -> Iterator[StoredModel]:
         if isinstance(part, TextEncoderConfig) and name is not None and is_stored(name):
             field = PIPELINE_FIELD if name == pipeline else f"model.params.{path}.tokenizer"
             yield StoredModel(uri=name, field=field, holds="tokenizer", folder=part.tokenizer_subfolder or "")
+    for path, module in ModelConfig(params=params).conditioned.items():
+        if module.pretrained is not None and is_stored(module.pretrained):
+            yield StoredModel(uri=module.pretrained, field=f"model.params.{path}.pretrained", holds="parts")
 
 
 def is_stored(name: str) -> bool:
@@ -104,8 +109,10 @@ def with_staged_models(params: ModelParams, models: str) -> ModelParams:
     def local(name: str | None) -> str | None:
         return name if name is None or not is_stored(name) else f"{models}/{staged_name(name)}"
 
-    def moved(part: SourceConfig) -> SourceConfig:
+    def moved(part: Loaded) -> Loaded:
         return part.model_copy(update={"pretrained": local(part.pretrained)})
+
+    tokens = {name: each if each is None else moved(each) for name, each in params.token_conditioners}
 
     encoders = tuple(
         moved(each).model_copy(update={"tokenizer": local(each.tokenizer)}) for each in params.text_config.encoders
@@ -118,5 +125,7 @@ def with_staged_models(params: ModelParams, models: str) -> ModelParams:
             "first_stage_config": moved(params.first_stage_config),
             "text_config": params.text_config.model_copy(update={"encoders": encoders}),
             "image_encoder_config": None if image is None else moved(image),
+            "adapters_config": {name: moved(each) for name, each in params.adapters_config.items()},
+            "token_conditioners": params.token_conditioners.model_copy(update=tokens),
         }
     )

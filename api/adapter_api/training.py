@@ -86,9 +86,13 @@ class SamplingConfig(ConfigModel):
     guidance_scale: Annotated[NonNegativeReal, Field(le=100)] = 3.0
     """1 draws without guidance."""
     rows: tuple[dict[Name, ConditionValue], ...] = ()
-    """One row of the closing picture grid each: values by data column, `caption` for text; none, no grid."""
+    """One row of the closing picture grid each: values by data column, `caption` for text; none, no grid. Files are relative
+    to data.params.data_root_path, or, where it has none of that name, to the working directory."""
     images_per_row: Annotated[PositiveCount, Field(le=64)] = 8
-    """Pictures in a row of the grid."""
+    """Pictures in a row of the grid, each from other noise."""
+    columns: Annotated[tuple[dict[Name, ConditionValue], ...], Field(max_length=64)] = ()
+    """In place of images_per_row, one column of the grid each: values that a picture there has besides its row's, and in place
+    of them. The pictures of a row then begin with the same noise, so the difference is the column's doing."""
     at: Literal["checkpoints", "end"] = "checkpoints"
     """When the grid is drawn: with every checkpoint, or once at the end."""
     without_conditions: Flag = False

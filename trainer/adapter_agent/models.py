@@ -68,8 +68,7 @@ def needed_files(there: Sequence[ObjectFacts], models: Iterable[StoredModel], pl
                 "save_pretrained has written, or name each part's own source"
             )
         beside = [facts for facts in there if str(PurePosixPath(facts.key).parent) == (model.folder.strip("/") or ".")]
-        chosen = _tokenizer(beside, model, place) if model.holds == "tokenizer" else _weights(beside, model, place)
-        needed |= {facts.key: facts for facts in chosen}
+        needed |= {facts.key: facts for facts in _CHOICES[model.holds](beside, model, place)}
     return list(needed.values())
 
 
@@ -98,6 +97,19 @@ def _weights(beside: list[ObjectFacts], model: StoredModel, place: str) -> list[
             "save_pretrained writes with safe_serialization=True, or correct `variant`"
         )
     return [*_texts(beside), *weights]
+
+
+def _parts(beside: list[ObjectFacts], model: StoredModel, place: str) -> list[ObjectFacts]:
+    parts = [facts for facts in beside if PurePosixPath(facts.key).suffix == ".safetensors"]
+    if not parts:
+        raise NothingThere(
+            f"{place} holds no .safetensors file in {_folder(model)}; upload what `atj export` writes there, or correct "
+            "the address"
+        )
+    return parts
+
+
+_CHOICES = {"tokenizer": _tokenizer, "weights": _weights, "parts": _parts}
 
 
 def _texts(beside: list[ObjectFacts]) -> list[ObjectFacts]:

@@ -1,14 +1,19 @@
 """PURE: what a checkpoint says of itself: export.json for programs, README.md for people and model hubs."""
 
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from adapter_api.sources import PIPELINE_ENCODERS
 from adapter_api.training import TrainingConfig
 from adapter_trainer import export, weights
+from adapter_trainer.first_stage import Autoencoder
 from adapter_trainer.model import AdapterModel
 from adapter_trainer.tensor_files import SUFFIX
 
 CARD_FILE = "README.md"
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+"""Hubs refuse cards that name a folder of somebody's machine as their base."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,8 @@ class ExportRecord:
     token_conditioners: tuple[str, ...]
     lora: str | None
     """File of the UNet's low-rank weights."""
+    pipeline: str = "draws"
+    """`draws`, or why no diffusers pipeline can draw with this model, whatever loads its parts."""
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in export.json."""
@@ -103,35 +110,56 @@ def record_of(
         adapters=tuple(adapters),
         token_conditioners=tuple(model.token_conditioners),
         lora=f"{weights.LORA_PART}{SUFFIX}" if model.lora is not None else None,
+        pipeline=pipeline_obstacle(model) or "draws",
     )
+
+
+def pipeline_obstacle(model: AdapterModel) -> str | None:
+    """Why StableDiffusionXLPipeline cannot draw with a model of these parts; None where it can."""
+    if not isinstance(model.first_stage, Autoencoder):
+        return "the model works on pixels, a pipeline on an autoencoder's latents"
+    if model.unet.config.addition_embed_type != "text_time":
+        return "the UNet takes no pooled text, a pipeline gives it"
+    encoders = 0 if model.text_encoders is None else len(model.text_encoders.encoders)
+    if encoders != len(PIPELINE_ENCODERS):
+        return f"the model has {encoders} text encoders, a pipeline {len(PIPELINE_ENCODERS)}"
+    return None
 
 
 def card_of(record: ExportRecord) -> str:
     """The model card, with the front matter that model hubs read."""
     lines = ["---", "library_name: diffusers", "pipeline_tag: text-to-image"]
-    lines += [f"base_model: {record.base_model}"] if record.base_model else []
+    lines += (
+        [f"base_model: {record.base_model}"] if record.base_model and _HUB_NAME.fullmatch(record.base_model) else []
+    )
     lines += ["tags: [stable-diffusion-xl, ip-adapter, adapter-training-operator]", "---", ""]
     lines += [f"# Checkpoint of step {record.step}", ""]
     lines.append(
         f"The files below hold the {record.weights} weights. `training.yaml` is the whole configuration, `versions.json` "
         "what it ran on, `export.json` this page for programs."
     )
+    draws = record.pipeline == "draws"
+    if not draws:
+        lines += ["", f"No diffusers pipeline draws with this model: {record.pipeline}. `atj sample` does."]
     for adapter in record.adapters:
-        lines += ["", f"## Adapter `{adapter.name}`", "", *_adapter_lines(adapter)]
+        lines += ["", f"## Adapter `{adapter.name}`", "", *_adapter_lines(adapter, draws=draws)]
     if record.lora:
-        lines += ["", "## LoRA of the UNet", "", *_code(f'pipe.load_lora_weights(".", weight_name="{record.lora}")')]
+        how = (
+            _code(f'pipe.load_lora_weights(".", weight_name="{record.lora}")') if draws else [f"- file `{record.lora}`"]
+        )
+        lines += ["", "## LoRA of the UNet", "", *how]
     if record.token_conditioners:
         lines += [
             "",
             "## Token conditioners",
             "",
             f"{', '.join(record.token_conditioners)}: tokens behind the text's.",
-            "",
         ]
-        lines += _code(
+        code = _code(
             "from adapter_trainer.conditioners import load", "",
             'inputs = load(".").prompt_embeds(pipe, ["a caption"], {"<column>": vectors})', "pipe(**inputs)",
         )  # fmt: skip
+        lines += ["", *code] if draws else []
     lines += ["", "## Where it comes from", "", f"- seed {record.seed}, predicts {record.prediction_type}"]
     if record.data is not None:
         lines += [f"- {record.data.samples} samples of `{record.data.table}`, SHA-256 `{record.data.sha256}`"]
@@ -140,13 +168,15 @@ def card_of(record: ExportRecord) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _adapter_lines(adapter: AdapterRecord) -> list[str]:
+def _adapter_lines(adapter: AdapterRecord, *, draws: bool) -> list[str]:
     lines = [
         f"- layout {adapter.layout}, {adapter.tokens} tokens, {adapter.layers} layers, driven by `{adapter.column}`"
     ]
     lines += [f"- diffusers: {adapter.diffusers}", f"- ComfyUI_IPAdapter_plus: {adapter.comfyui}"]
     if adapter.file is None:
         return [*lines, "- no file for pipelines; `atj sample` draws with it"]
+    if not draws:
+        return [*lines, f"- file `{adapter.file}`, which a UNet of this shape loads"]
     if adapter.null_condition != "encoded":
         lines.append(
             f"- its null is {adapter.null_condition}, which no pipeline can be given: pictures without guidance are the "
