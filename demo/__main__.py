@@ -33,7 +33,7 @@ from atj.run import forking, report
 from atj.sample import at_hand
 from atj.terminal import results, say
 from demo import emoji, emoji_picture
-from demo.emoji_drawing import CONDITIONS, drawn, judged
+from demo.emoji_drawing import ALL, CONDITIONS, REAL, drawn, judged
 from demo.emoji_judge import Obeyed
 
 HOME = "demo-output"
@@ -141,7 +141,7 @@ def demonstrate(base: AdapterTrainingJob, job: AdapterTrainingJob, folder: Outpu
 
 def figures(found: dict[str, Obeyed]) -> dict[str, float]:
     """PURE: the most telling ones, by name; controls are with another picture's condition."""
-    own = found["all"]
+    own = found[ALL]
     return {
         "accuracy": round(own.label, 4),
         "controlAccuracy": round(found["another label"].label, 4),
@@ -149,7 +149,7 @@ def figures(found: dict[str, Obeyed]) -> dict[str, float]:
         "colourError": round((own.ground + own.ink) / 2, 4),
         "controlColourError": round(_colour(found["another reference"]), 4),
         "wordAccuracy": round(own.word, 4),
-        "judgeAccuracyOnRealPictures": round(found["real"].label, 4),
+        "judgeAccuracyOnRealPictures": round(found[REAL].label, 4),
     }
 
 
@@ -159,7 +159,7 @@ def _colour(of: Obeyed) -> float:
 
 def disobedience(found: dict[str, Obeyed]) -> list[str]:
     """PURE: what is not as it should be; empty when every condition is obeyed."""
-    own, error = found["all"], _colour(found["all"])
+    own, error = found[ALL], _colour(found[ALL])
     allowed = MOST_COLOUR * _colour(found["another reference"])
     checks = {
         f"label {own.label:.1%}, at least {LEAST_LABEL:.0%} is expected": own.label >= LEAST_LABEL,
@@ -173,18 +173,18 @@ def disobedience(found: dict[str, Obeyed]) -> list[str]:
 
 def table(found: dict[str, Obeyed]) -> Table:
     """PURE: a line for each condition."""
-    shown = Table("condition", "what is judged", box=None, pad_edge=False)
-    for head in ("all conditions", "without it", "another's", "real pictures"):
+    shown = Table("condition", "read by", "judged", box=None, pad_edge=False)
+    for head in ("given", "dropped", "another's", "real"):
         shown.add_column(head, justify="right")
     for title, name, what, form in (
-        ("reference", "ground", "error of the ground's colour", ".3f"),
-        ("reference", "ink", "error of the ink's colour", ".3f"),
-        ("label", "label", "read as that emoji", ".1%"),
-        ("lean", "lean", "correlation with what was asked", ".2f"),
+        ("reference", "ground", "ground colour, error", ".3f"),
+        ("reference", "ink", "ink colour, error", ".3f"),
+        ("label", "label", "shows that emoji", ".1%"),
+        ("lean", "lean", "asked and shown, r", ".2f"),
         ("word", "word", "frame or none, as asked", ".1%"),
     ):
-        values = [getattr(found[each], name) for each in ("all", f"no {title}", f"another {title}", "real")]
-        shown.add_row(f"{title} ({CONDITIONS[title].module})", what, *(format(value, form) for value in values))
+        values = [getattr(found[each], name) for each in (ALL, f"no {title}", f"another {title}", REAL)]
+        shown.add_row(title, CONDITIONS[title].module, what, *(format(value, form) for value in values))
     return shown
 
 

@@ -16,6 +16,8 @@ from demo.openmoji_pictures import pictures as read_pictures
 
 ALL, REAL = "all", "real"
 BATCH = 60
+CONTROL_EVERY = 2
+"""One of so many pictures is also drawn without each condition, and with another's."""
 EXAMPLES = 2000
 """Of training's pictures, that judges learn from."""
 _OFFSET = 41
@@ -61,13 +63,15 @@ def selections(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def drawn(sampler: Sampler, pictures: Sequence[Picture], data: Path) -> dict[str, Tensor]:
-    """Each selection as pictures [N, 3, H, W] in 0..1, without guidance; those of one number begin with the same noise."""
-    places = [Place(number, 0) for number in range(len(pictures))]
+    """Each selection as pictures [N, 3, H, W] in 0..1, without guidance; those of one emoji begin with the same noise."""
     found = {}
     for title, rows in selections([row_of(picture, data) for picture in pictures]).items():
+        chosen = range(0, len(rows), 1 if title == ALL else CONTROL_EVERY)
         parts = [
-            sampler.draw_at(rows[start : start + BATCH], places[start : start + BATCH], guidance_scale=1.0)
-            for start in range(0, len(rows), BATCH)
+            sampler.draw_at(
+                [rows[number] for number in part], [Place(number, 0) for number in part], guidance_scale=1.0
+            )
+            for part in (chosen[start : start + BATCH] for start in range(0, len(chosen), BATCH))
         ]
         found[title] = torch.cat(parts).clamp(0, 1).float().cpu()
     return found
@@ -79,4 +83,5 @@ def judged(drawn: Mapping[str, Tensor], pictures: Sequence[Picture], data: Path)
     known = known[:: max(1, len(known) // EXAMPLES)]
     judge = EmojiJudge(known, read_pictures([data / picture.file for picture in known]))
     real = read_pictures([data / picture.file for picture in pictures])
-    return {title: judge.obeyed(pictures, images) for title, images in {**drawn, REAL: real}.items()}
+    found = {title: judge.obeyed(pictures[::CONTROL_EVERY], images) for title, images in drawn.items() if title != ALL}
+    return {ALL: judge.obeyed(pictures, drawn[ALL]), **found, REAL: judge.obeyed(pictures, real)}

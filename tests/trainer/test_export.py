@@ -16,6 +16,7 @@ from adapter_api.conditions import ProjectorParams
 from adapter_api.networks import UNetParams
 from adapter_trainer import export, order, registry, sample, setup, weights
 from adapter_trainer.adapters import Adapter
+from adapter_trainer.card import ExportRecord, card_of
 from adapter_trainer.conditioners import load
 from adapter_trainer.errors import InvalidData
 from adapter_trainer.images import reference_image
@@ -321,7 +322,40 @@ def test_a_checkpoint_says_what_loads_it_and_where_it_comes_from(data: Path, tok
     assert record["data"]["sha256"] == hashlib.sha256((data / "train.txt").read_bytes()).hexdigest()
     assert record["data"]["samples"] == tiny.SAMPLES
     assert "torch" in record["versions"]
+    assert record["pipeline"] == "draws"
     text = (folder / "README.md").read_text(encoding="utf-8")
     assert 'weight_name="ip_adapter-look.safetensors"' in text
     assert "no file for pipelines" in text
     assert (folder / "model" / "adapter-odd.safetensors").is_file()
+
+
+@pytest.mark.process
+def test_a_model_without_a_pipeline_says_so_and_shows_no_recipe_for_one(data: Path, tmp_path: Path) -> None:
+    changes = {
+        "model": {"params": {"adapters_config": {"look": {"column": "shape", "projector": {"target": "Linear"}}}}}
+    }
+    assert runs.train_here(tiny.settings(data, changes), tmp_path / "output") == 0
+    folder = tmp_path / "output" / "checkpoint-3"
+    record = json.loads((folder / "export.json").read_text(encoding="utf-8"))
+    assert record["pipeline"] == "the model works on pixels, a pipeline on an autoencoder's latents"
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert f"No diffusers pipeline draws with this model: {record['pipeline']}. `atj sample` does." in text
+    assert "pipe" not in text.replace("pipeline", "")
+    assert "`ip_adapter.safetensors`" in text
+
+
+@pytest.mark.parametrize(
+    ("base", "shown"),
+    [
+        ("stabilityai/stable-diffusion-xl-base-1.0", True),
+        ("/models/sdxl", False),
+        ("s3://models/sdxl", False),
+        ("a/b/c", False),
+    ],
+)
+def test_a_card_names_a_base_that_hubs_can_know(base: str, *, shown: bool) -> None:
+    record = ExportRecord(
+        step=1, weights="last", base_model=base, prediction_type="epsilon", seed=0, data=None, versions={}, adapters=(),
+        token_conditioners=(), lora=None,
+    )  # fmt: skip
+    assert ("base_model: " in card_of(record)) == shown

@@ -8,7 +8,6 @@ README.md                                           what to write into a configu
 
 from pathlib import Path
 
-from diffusers import StableDiffusionXLPipeline
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -77,6 +76,8 @@ def _write_index(model: AdapterModel, scheduler: object, to: Path) -> None:
     stage, texts, tokenizers = model.first_stage, model.text_encoders, model.tokenizers
     if not isinstance(stage, Autoencoder) or texts is None or tokenizers is None:
         return
+    from diffusers import StableDiffusionXLPipeline  # brings everything that any pipeline needs, and says what is missing
+
     pipeline = StableDiffusionXLPipeline(
         vae=stage.vae,
         text_encoder=texts.encoders[0],
