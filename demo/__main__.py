@@ -177,11 +177,11 @@ def table(found: dict[str, Obeyed]) -> Table:
     for head in ("given", "dropped", "another's", "real"):
         shown.add_column(head, justify="right")
     for title, name, what, form in (
-        ("reference", "ground", "ground colour, error", ".3f"),
-        ("reference", "ink", "ink colour, error", ".3f"),
+        ("reference", "ground", "ground, error", ".3f"),
+        ("reference", "ink", "ink, error", ".3f"),
         ("label", "label", "shows that emoji", ".1%"),
-        ("lean", "lean", "asked and shown, r", ".2f"),
-        ("word", "word", "frame or none, as asked", ".1%"),
+        ("lean", "lean", "correlation", ".2f"),
+        ("word", "word", "frame as asked", ".1%"),
     ):
         values = [getattr(found[each], name) for each in (ALL, f"no {title}", f"another {title}", REAL)]
         shown.add_row(title, CONDITIONS[title].module, what, *(format(value, form) for value in values))

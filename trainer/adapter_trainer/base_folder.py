@@ -76,7 +76,9 @@ def _write_index(model: AdapterModel, scheduler: object, to: Path) -> None:
     stage, texts, tokenizers = model.first_stage, model.text_encoders, model.tokenizers
     if not isinstance(stage, Autoencoder) or texts is None or tokenizers is None:
         return
-    from diffusers import StableDiffusionXLPipeline  # brings everything that any pipeline needs, and says what is missing
+    from diffusers import (
+        StableDiffusionXLPipeline,  # brings everything that any pipeline needs, and says what is missing
+    )
 
     pipeline = StableDiffusionXLPipeline(
         vae=stage.vae,

@@ -17,7 +17,17 @@ from torch import nn
 from adapter_api.columns import columns_of
 from adapter_api.retention import Policy
 from adapter_api.training import TrainingConfig
-from adapter_trainer import building, checkpoint, loaded, optimizers, picture_folder, randomness, replicas, sharding
+from adapter_trainer import (
+    announcement,
+    building,
+    checkpoint,
+    loaded,
+    optimizers,
+    picture_folder,
+    randomness,
+    replicas,
+    sharding,
+)
 from adapter_trainer.caching import Cache, layout_of, wants_contents
 from adapter_trainer.card import DataRecord
 from adapter_trainer.contents import Content, contents_of
@@ -103,6 +113,12 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
         config, model, prepared_optimizer, scheduler, ema, accelerator, _data_record(config, rows, contents),
         options.output / METRICS_FILE, base=base,
     )  # fmt: skip
+    for line in announcement.beginning(
+        model, accelerator.device, processes=processes.world_size, precision=optimization.mixed_precision,
+        samples=layout.order.length, steps=total_steps, batch=global_batch_of(config, processes.world_size),
+        output=options.output,
+    ):  # fmt: skip
+        show(line)
     report = Report(options.output, accelerator, processes, total_steps, options.clock, show)
     randomness.seed(config.seed, 0, processes.rank)
     history = None
