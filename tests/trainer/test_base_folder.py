@@ -9,7 +9,7 @@ from diffusers import DDIMScheduler, StableDiffusionXLPipeline
 from adapter_trainer import base_folder, building, sample
 from adapter_trainer.model import AdapterModel
 from tests.trainer.support import runs, tiny
-from tests.trainer.test_export import drawn_by, pipeline_settings
+from tests.trainer.support.pipelines import drawn_by, pipeline_settings
 
 pytestmark = pytest.mark.process
 
