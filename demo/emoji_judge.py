@@ -1,4 +1,4 @@
-"""What drawn emoji show, of what they were drawn for: label, lean, frame and colours, read by judges of training's pictures."""
+"""What drawn emoji show of what they were drawn for: label and frame as judges of training's pictures read them, lean and colours."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,11 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adapter_trainer.judge import Judge, Reader
+from adapter_trainer.judge import Judge
 from adapter_trainer.obedience import correlation
 from demo import emoji
 from demo.emoji import FRAME, Mask, Picture, Style
 
+_LEANS = tuple(number / 20 for number in range(-24, 25))
+"""Every 1.75 degrees, and a little further than is ever asked for."""
 _COVERED, _BARE = 0.98, 0.02
 """Of a pixel: it shows the ink alone, the ground alone."""
 
@@ -23,7 +25,7 @@ class Obeyed:
     label: float
     """Share of which the judge reads the label that was asked for."""
     lean: float
-    """Correlation of the lean that is read with the one that was asked for."""
+    """Correlation of the lean that is read off the picture, knowing which emoji it is to be, with the one that was asked for."""
     ground: float
     """How far the ground's colour is from the reference's."""
     ink: float
@@ -38,9 +40,9 @@ class EmojiJudge:
         """Learns from images [N, 3, SIDE, SIDE] in 0..1."""
         drawn, borders = _drawn(images), _borders(images)
         self._labels = Judge(drawn, torch.tensor([each.label for each in pictures]))
-        self._leans = Reader(drawn, torch.tensor([[each.lean] for each in pictures]))
         self._frames = Judge(borders, torch.tensor([int(each.is_framed) for each in pictures]))
         self._shapes = emoji.shapes()
+        self._leaning = torch.stack([_leaning(shape) for shape in self._shapes])
 
     def obeyed(self, asked: Sequence[Picture], images: Tensor) -> Obeyed:
         """Of images [N, 3, SIDE, SIDE] in 0..1 that were drawn for these."""
@@ -50,11 +52,28 @@ class EmojiJudge:
         leans = torch.tensor([[each.lean] for each in asked])
         return Obeyed(
             label=self._labels.accuracy(drawn, torch.tensor([each.label for each in asked])),
-            lean=correlation(self._leans.read(drawn), leans),
+            lean=correlation(self._leans(drawn, asked), leans),
             ground=_mean_distance([each.ground for each in shown], [each.style.ground for each in asked]),
             ink=_mean_distance([each.ink for each in shown], [each.style.ink for each in asked]),
             word=self._frames.accuracy(_borders(images), torch.tensor([int(each.is_framed) for each in asked])),
         )
+
+    def _leans(self, drawn: Tensor, asked: Sequence[Picture]) -> Tensor:
+        """The lean at which the asked emoji is most like each of [N, D]: [N, 1]."""
+        emoji_asked = self._leaning[torch.tensor([each.label for each in asked])]
+        likeness = (emoji_asked @ _normalized(drawn)[:, :, None])[..., 0]
+        return torch.tensor(_LEANS)[likeness.argmax(1)][:, None]
+
+
+def _leaning(shape: Mask) -> Tensor:
+    """An emoji at each of _LEANS, as `_drawn` sees pictures: [leans, D]."""
+    masks = [torch.from_numpy(emoji.coverage(shape, lean, is_framed=False)) for lean in _LEANS]
+    return _normalized(torch.stack(masks)[:, FRAME:-FRAME, FRAME:-FRAME].flatten(1))
+
+
+def _normalized(drawn: Tensor) -> Tensor:
+    centred = drawn - drawn.mean(1, keepdim=True)
+    return centred / centred.norm(dim=1, keepdim=True).clamp_min(1e-6)
 
 
 def _from_ground(images: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ MAX_EXAMPLES = 2000
 SMALL_SIDE = 16
 """Height and width in pixels of what is compared where there is no image encoder."""
 _RIDGE = 1e-2
+_LEAST_DEVIATION = 0.3
+"""Of the mean one: a feature that varies less counts as if it varied so much."""
 _BATCH = 64
 
 
@@ -45,7 +47,9 @@ class Reader:
 
     def __init__(self, features: Tensor, numbers: Tensor) -> None:
         """Learns from features [N, D] and numbers [N, K]."""
-        self._mean, self._deviation = features.mean(0), features.std(0, correction=0).clamp_min(1e-6)
+        self._mean, deviation = features.mean(0), features.std(0, correction=0)
+        # Where examples hardly differ, a drawn picture is soon far from all of them, and nothing would be read off the rest.
+        self._deviation = deviation.clamp_min(max(1e-6, _LEAST_DEVIATION * float(deviation.mean())))
         self._known = self._normalized(features)
         self._offset = numbers.double().mean(0)
         kernel = self._kernel(self._known).double()
