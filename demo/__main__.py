@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.table import Table
 
 from adapter_api.document import Document, read, validate
@@ -112,6 +113,8 @@ def demonstrate(base: AdapterTrainingJob, job: AdapterTrainingJob, folder: Outpu
         committed = Committed(job.spec.output.s3)
         newest = committed.entry(None)
         checkpoint = committed.uri_of(newest)
+    # Threads that wait for each other's small shares stand still where something else has a core.
+    torch.set_num_threads(1)
     say(console, "3/3 Drawing in colours that training has never seen, with and without each condition.", "bold")
     with watch.part("judging"), at_hand(str(folder.path), None, None, with_models=False) as (weights, _):
         sampler = sample.load(weights)
