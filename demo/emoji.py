@@ -94,17 +94,18 @@ def _shape(svg: str) -> Mask:
     small = cropped.resize((round(cropped.width * factor), round(cropped.height * factor)), Image.Resampling.LANCZOS)
     canvas = Image.new("L", (_LARGE, _LARGE))
     canvas.paste(small, ((_LARGE - small.width) // 2, (_LARGE - small.height) // 2))
-    return np.asarray(canvas, dtype=np.float32) / 255
+    return np.asarray(canvas, dtype=np.float32) / np.float32(255)
 
 
 def coverage(shape: Mask, lean: float, *, is_framed: bool) -> Mask:
     """PURE: what ink covers of a picture [SIDE, SIDE], in 0..1."""
     large = Image.fromarray(np.rint(shape * 255).astype(np.uint8))
     leaning = large.rotate(-lean * MOST_DEGREES, Image.Resampling.BILINEAR)
-    covered = np.asarray(leaning.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float32) / 255
+    covered: Mask = np.asarray(leaning.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float32)
+    covered = covered / np.float32(255)
     if not is_framed:
         return covered
-    framed = np.ones_like(covered)
+    framed: Mask = np.ones_like(covered)
     framed[FRAME:-FRAME, FRAME:-FRAME] = covered[FRAME:-FRAME, FRAME:-FRAME]
     return framed
 

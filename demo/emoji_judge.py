@@ -73,7 +73,8 @@ def _leaning(shape: Mask) -> Tensor:
 
 def _normalized(drawn: Tensor) -> Tensor:
     centred = drawn - drawn.mean(1, keepdim=True)
-    return centred / centred.norm(dim=1, keepdim=True).clamp_min(1e-6)
+    unit: Tensor = centred / centred.norm(dim=1, keepdim=True).clamp_min(1e-6)
+    return unit
 
 
 def _from_ground(images: Tensor) -> Tensor:
@@ -84,7 +85,8 @@ def _from_ground(images: Tensor) -> Tensor:
     ring[inner:-inner, inner:-inner] = False  # few emoji reach so far out
     ground = images[:, :, ring].median(dim=-1).values[:, :, None, None]
     distance = (images - ground).norm(dim=1)
-    return distance / distance.flatten(1).quantile(0.95, dim=1).clamp_min(1e-3)[:, None, None]
+    share: Tensor = distance / distance.flatten(1).quantile(0.95, dim=1).clamp_min(1e-3)[:, None, None]
+    return share
 
 
 def _drawn(images: Tensor) -> Tensor:

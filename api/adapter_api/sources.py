@@ -19,7 +19,7 @@ PIPELINE_ENCODERS = (
 """An SDXL pipeline's."""
 
 SourceConfig = TypeVar("SourceConfig", bound=Source)
-Loaded = TypeVar("Loaded", bound=Source | Conditioned)
+ConditionedConfig = TypeVar("ConditionedConfig", bound=Conditioned)
 
 
 def with_pipeline_sources(params: ModelParams) -> ModelParams:
@@ -109,10 +109,13 @@ def with_staged_models(params: ModelParams, models: str) -> ModelParams:
     def local(name: str | None) -> str | None:
         return name if name is None or not is_stored(name) else f"{models}/{staged_name(name)}"
 
-    def moved(part: Loaded) -> Loaded:
+    def moved(part: SourceConfig) -> SourceConfig:
         return part.model_copy(update={"pretrained": local(part.pretrained)})
 
-    tokens = {name: each if each is None else moved(each) for name, each in params.token_conditioners}
+    def begun(module: ConditionedConfig) -> ConditionedConfig:
+        return module.model_copy(update={"pretrained": local(module.pretrained)})
+
+    tokens = {name: each if each is None else begun(each) for name, each in params.token_conditioners}
 
     encoders = tuple(
         moved(each).model_copy(update={"tokenizer": local(each.tokenizer)}) for each in params.text_config.encoders
@@ -125,7 +128,7 @@ def with_staged_models(params: ModelParams, models: str) -> ModelParams:
             "first_stage_config": moved(params.first_stage_config),
             "text_config": params.text_config.model_copy(update={"encoders": encoders}),
             "image_encoder_config": None if image is None else moved(image),
-            "adapters_config": {name: moved(each) for name, each in params.adapters_config.items()},
+            "adapters_config": {name: begun(each) for name, each in params.adapters_config.items()},
             "token_conditioners": params.token_conditioners.model_copy(update=tokens),
         }
     )

@@ -107,8 +107,8 @@ class EvaluationConfig(ConfigModel):
     """What every checkpoint is measured by, on samples that training does not read.
 
     A loss says little about what conditions do. Measured are the loss with all conditions, and for each condition the
-    share by which the loss grows without it; and, if pictures are drawn, whether they show the label that they were
-    drawn for, and how like the sample's own image they are.
+    share by which the loss grows without it; and, if pictures are drawn, whether they show the labels and numbers that they
+    were drawn for, whether they have their references' colours, and how like the sample's own image they are.
     """
 
     pairs_file_path: PathText

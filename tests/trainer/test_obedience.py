@@ -11,7 +11,7 @@ from torch import Tensor
 
 from adapter_trainer.judge import Features
 from adapter_trainer.obedience import Obedience, colour_distance, colours_of, correlation
-from adapter_trainer.table import Row
+from adapter_trainer.table import Row, Value
 
 SIDE = 16
 
@@ -33,7 +33,7 @@ def rows_and_images(tmp_path: Path) -> tuple[list[Row], Tensor]:
         reference = tmp_path / f"{number}.png"
         pixels = picture(hue, height).flip(-1).permute(1, 2, 0)  # the same colours elsewhere
         Image.fromarray(np.rint(pixels.rot90(1, (0, 1)).numpy() * 255).astype(np.uint8)).save(reference)
-        values = {"size": number % 4, "height": (height / SIDE, 1.0), "look": reference}
+        values: dict[str, Value] = {"size": number % 4, "height": (height / SIDE, 1.0), "look": reference}
         rows.append(Row(number + 1, reference, "", values))
         images.append(picture(hue, height))
     return rows, torch.stack(images)
