@@ -121,7 +121,7 @@ def demonstrate(base: AdapterTrainingJob, job: AdapterTrainingJob, folder: Outpu
         pictures = emoji.pictures(emoji.STYLES, emoji.HELD_OUT_STYLES, emoji.SEED)
         found = judged(drawn(sampler, pictures, data), pictures, data)
         emoji_picture.draw(sampler, data).save(folder.path / PICTURE)
-    summary = {
+    summary: dict[str, Any] = {
         **figures(found),
         "imagesJudged": len(pictures),
         "steps": newest.step,

@@ -84,8 +84,6 @@ def sample_command(
         raise refusal(f"--out {out}: a .png file, or a folder for single pictures, in a folder that exists is needed")
     with at_hand(checkpoint, endpoint_url, region, with_models=True) as (folder, staged):
         try:
-            import torch
-
             from adapter_trainer import (  # brings torch, which takes seconds that no other command should wait
                 grids,
                 pictures,
@@ -100,13 +98,9 @@ def sample_command(
             for number, row in enumerate(rows_of(config, label or (), condition or (), prompt))
             for weight in scale or (None,)
         ]
-        drawn = []
-        for row in rows:
-            with pictures.weighted(sampler.model, row.adapter_scale):
-                drawn.append(
-                    sampler.draw_at(row.cells, row.places, steps=steps, guidance_scale=guidance_scale, seed=seed)
-                )
-        images = torch.cat(drawn) if size is None else grids.resized(torch.cat(drawn), size)
+        images = pictures.drawn(sampler, rows, steps=steps, guidance_scale=guidance_scale, seed=seed)
+        if size is not None:
+            images = grids.resized(images, size)
         if is_grid:
             titles = [row.title for row in rows]
             beside = pictures.references_of(config, rows)

@@ -7,9 +7,10 @@ README.md                                           what to write into a configu
 """
 
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from adapter_trainer import card, export, registry, weights
 from adapter_trainer.first_stage import Autoencoder
@@ -60,8 +61,8 @@ def _suffix(number: int) -> str:
     return _SUFFIXES[number] if number < len(_SUFFIXES) else f"_{number + 1}"
 
 
-def _networks(model: AdapterModel) -> dict[str, nn.Module]:
-    found: dict[str, nn.Module] = {"unet": model.unet}
+def _networks(model: AdapterModel) -> dict[str, Any]:
+    found: dict[str, Any] = {"unet": model.unet}
     if isinstance(model.first_stage, Autoencoder):
         found["vae"] = model.first_stage.vae
     for number, encoder in enumerate(model.text_encoders.encoders if model.text_encoders is not None else ()):
@@ -107,7 +108,7 @@ def _parts(model: AdapterModel) -> dict[str, dict[str, Tensor]]:
 
 def _readme(
     sampler: Sampler,
-    networks: dict[str, nn.Module],
+    networks: dict[str, Any],
     parts: dict[str, dict[str, Tensor]],
     name: str,
     *,

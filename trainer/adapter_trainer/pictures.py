@@ -107,6 +107,17 @@ def references_of(config: TrainingConfig, rows: Sequence[GridRow]) -> dict[str, 
     }
 
 
+def drawn(
+    sampler: Sampler, rows: Sequence[GridRow], *, steps: int | None, guidance_scale: float | None, seed: int | None
+) -> Tensor:
+    """Every picture of the rows, row by row, [N, C, H, W] in 0..1; what is not given comes from config.sampling."""
+    found = []
+    for row in rows:
+        with weighted(sampler.model, row.adapter_scale):
+            found.append(sampler.draw_at(row.cells, row.places, steps=steps, guidance_scale=guidance_scale, seed=seed))
+    return torch.cat(found)
+
+
 @dataclass
 class Gallery:
     """Draws a run's grids into samples/step-<step>.png."""
