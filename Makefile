@@ -61,7 +61,7 @@ test-all: $(INSTALLED) compiled ## Run every test but those of `make e2e`
 compiled: $(INSTALLED) ## Compile what `make test-cluster` needs, with Go; ten minutes, once
 	@$(BIN)/python -m tests.cluster build --for tests
 
-demo: $(INSTALLED) ## Train digits on two nodes against an embedded object store; ends with pictures and figures
+demo: $(INSTALLED) ## Train adapters on a small frozen base, on two nodes; ends with one picture, one table, what to try next
 	$(BIN)/python -m demo
 
 demo-openmoji: $(INSTALLED) ## Train emoji from caption, group, line art and features; shows what each adds; about an hour

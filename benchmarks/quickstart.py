@@ -1,4 +1,4 @@
-"""The quickstart's job on data that is there already: what several sections measure with."""
+"""The job on digits, with data that is there already: what several sections measure with."""
 
 import json
 import tempfile
@@ -16,8 +16,8 @@ ROOT = Path(__file__).parent.parent
 
 @contextmanager
 def local_job() -> Iterator[dict[str, Any]]:
-    """configs/quickstart.yaml with its data in a local folder, which lasts as long as the context."""
-    job = read(ROOT / "configs" / "quickstart.yaml").data
+    """configs/digits.yaml with its data in a local folder, which lasts as long as the context."""
+    job = read(ROOT / "configs" / "digits.yaml").data
     AdapterTrainingJob.model_validate(job)
     job = json.loads(json.dumps(job))
     with tempfile.TemporaryDirectory() as folder:

@@ -76,7 +76,7 @@ def measure() -> str:
     ]
     table = "\n".join(rows)
     return f"""\
-From starting `atj run configs/quickstart.yaml` (data in a local folder, no download) to the first reported step: the
+From starting `atj run configs/digits.yaml` (data in a local folder, no download) to the first reported step: the
 embedded store, claim and restore, torchrun, imports, checking the data, building the model, one step. The same with the
 build of commit {COMMIT}, the two in turn: medians of {RUNS} runs, and of {COMMANDS} of the commands. CPU-seconds are user and
 system time. Memory is the peak of what is resident, of one process without its children, on two nodes; the operator's is

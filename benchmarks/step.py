@@ -39,7 +39,7 @@ def measure() -> str:
         step = compare(config)
         ours, bare = (_peak_memory_of(config, which) for which in ("ours", "bare"))
     return f"""\
-The model, batch size and data of `configs/quickstart.yaml` ({config.optimization.train_batch_size} samples a step), one
+The model, batch size and data of `configs/digits.yaml` ({config.optimization.train_batch_size} samples a step), one
 process, one thread. Our loop is everything that training does between two reports: reading samples, noise, gradient
 accumulation, mixed-precision hooks, clipping, learning-rate schedule, average of the weights where configured, the stop
 request. The bare loop is forward, backward, clip and AdamW on one batch that is already in memory. They take

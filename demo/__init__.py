@@ -1,1 +1,1 @@
-"""The demonstration: digits from their labels, trained on two nodes, judged by a classifier that saw other digits."""
+"""The demonstrations: four adapters on a small frozen base; and emoji from four conditions at once, trained from nothing."""

@@ -147,8 +147,14 @@ def _pixels(svg: str) -> NDArray[np.uint8]:
         return np.asarray(image.convert("RGB")).copy()
 
 
-def write_tokenizer(folder: Path, captions: list[str]) -> None:
-    """A CLIP tokenizer whose tokens are the words of these captions and, for other words, their parts."""
+def write_tokenizer(folder: Path, captions: list[str], tokens: int = CAPTION_TOKENS) -> None:
+    """A CLIP tokenizer whose tokens are the words of these captions and, for other words, their parts.
+
+    Args:
+        folder: where to.
+        captions: training's.
+        tokens: that a caption may have, its begin and end among them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
     pairs = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
@@ -163,5 +169,5 @@ def write_tokenizer(folder: Path, captions: list[str]) -> None:
     merges = "".join(f"{' '.join(merge)}\n" for merge in learned["merges"])
     (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
     (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}", encoding="utf-8")
-    tokenizer = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=CAPTION_TOKENS)
+    tokenizer = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=tokens)
     tokenizer.save_pretrained(folder)

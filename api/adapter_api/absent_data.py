@@ -4,7 +4,7 @@ from pathlib import PurePath
 
 from adapter_api.data import DataParams
 
-EXAMPLES = {"data/digits": "make example-data"}
+EXAMPLES = {"data/digits": "make example-data", "demo-output/data": "make demo"}
 """Folders that configs/ train on -> what writes them, in the folder of this project's source."""
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from adapter_api.base import ConfigModel, Flag, Fraction, Name, PathText, PositiveCount, Real
+from adapter_api.base import ConfigModel, Flag, Fraction, ModelName, Name, PathText, PositiveCount, Real
 from adapter_api.networks import TextEncoderConfig, Trainable
 
 Null = Literal["learned", "zeros", "encoded"]
@@ -67,6 +67,9 @@ class Conditioned(Trainable):
     """Share of the samples whose condition is replaced by the null, drawn for each condition by itself."""
     null_condition: Null = "learned"
     """What a dropped condition becomes, in training and in guidance."""
+    pretrained: ModelName | None = None
+    """Weights to begin with: a checkpoint folder, what `atj export` has written, or an IP-Adapter's .safetensors file; a local
+    path, or s3://bucket/prefix of such an export. By default training begins from new ones."""
 
 
 class TokenConditionerConfig(Conditioned):

@@ -39,8 +39,15 @@ def _columns(config: TrainingConfig) -> Iterator[Fault]:
         if column.name in seen:
             yield (*at, "name"), f"{column.name!r} is already a column; give each a name of its own"
         seen.add(column.name)
-        if column.width is not None and column.kind == "reference":
+        if column.names is not None and column.kind != "label":
+            yield (*at, "names"), f"a {column.kind} has no classes; remove it"
+        elif column.width is not None and column.kind == "reference":
             yield (*at, "width"), "a reference image has no width; remove it"
+        elif column.names is not None and column.width != len(column.names):
+            yield (
+                (*at, "width"),
+                f"is {column.width}, but there are {len(column.names)} names; remove it, or mend the names",
+            )
     if config.data.params.columns is None:
         yield from _implied_columns(config)
 
@@ -295,16 +302,19 @@ def _text(config: TrainingConfig) -> Iterator[Fault]:
 def _sampling(config: TrainingConfig) -> Iterator[Fault]:
     known = {*BUILT_IN, *(column.name for column in columns_of(config))}
     kinds = {column.name: column for column in columns_of(config)}
-    for index, row in enumerate(config.sampling.rows):
-        for name, value in row.items():
-            at = ("sampling", "rows", index, name)
+    given = [("rows", index, row) for index, row in enumerate(config.sampling.rows)]
+    given += [("columns", index, column) for index, column in enumerate(config.sampling.columns)]
+    for part, index, values in given:
+        for name, value in values.items():
+            at = ("sampling", part, index, name)
             if name not in known:
                 yield at, f"there is no data column {name!r}; the columns are: {', '.join(sorted(known))}"
             elif name in kinds and kinds[name].kind == "label":
-                width = kinds[name].width
-                if not isinstance(value, int):
-                    yield at, f"column {name!r} is a label; give its index"
-                elif width is not None and value >= width:
+                width, names = kinds[name].width, kinds[name].names
+                if (label := kinds[name].class_of(value)) is None:
+                    them = "" if names is None else f" or name: {', '.join(names[:12])}"
+                    yield at, f"column {name!r} is a label; give its index{them}"
+                elif width is not None and label >= width:
                     yield at, f"label {value} is outside 0..{width - 1}"
             elif name in kinds and isinstance(value, tuple) and kinds[name].width not in (None, len(value)):
                 yield at, f"column {name!r} has {kinds[name].width} numbers, not {len(value)}"

@@ -1,10 +1,11 @@
 """The data: the pairs file and its columns, how images are read, and what is kept of their encodings."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
-from adapter_api.base import S3URI, ConfigModel, Count, Flag, Name, PathText, PositiveCount, PositiveReal
+from adapter_api.base import S3URI, ConfigModel, Count, Flag, Name, PathText, PositiveCount, PositiveReal, Text
 
 MAX_COLUMNS = 64
 """Data columns besides image and caption."""
@@ -21,6 +22,33 @@ class Column(ConfigModel):
     reference: an image file."""
     width: PositiveCount | None = None
     """Number of classes, or length of the vector; by default read off the data."""
+    names: Annotated[tuple[Text, ...], Field(min_length=1, max_length=10_000)] | None = None
+    """What the classes of a label are called, from class 0 on: as good as their numbers in sampling.rows and for `atj sample`,
+    and shown beside pictures. By default `width` is as many."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _width_of_names(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("width") is None and isinstance(given.get("names"), list | tuple):
+            return {**given, "width": len(given["names"])}
+        return given
+
+    @field_validator("names")
+    @classmethod
+    def _told_apart(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for index, name in enumerate(names or ()):
+            if not name.strip() or name.isdecimal():
+                raise ValueError(f"{name!r} is no name: numbers are classes themselves; give class {index} a word")
+        if names is not None and len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"{twice!r} is the name of two classes; give each one of its own")
+        return names
+
+    def class_of(self, value: object) -> int | None:
+        """The class of a label that a number or name means; None if it means none."""
+        if isinstance(value, str) and self.names is not None and value in self.names:
+            return self.names.index(value)
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 class CacheConfig(ConfigModel):

@@ -25,6 +25,8 @@ that follows.
 RENDEZVOUS_TIMEOUT_SECONDS = 3600
 """How long nodes wait for each other. Long: one of them may still be fetching a model and data when the first is done."""
 
+JOB_VARIABLE = "ADAPTER_TRAINING_JOB"
+"""Environment variable that holds the job's name."""
 INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
 """Environment variable that holds the node's index, as Kubernetes calls it in the pods of an Indexed Job."""
 BEGIN_VARIABLE = "ADAPTER_TRAINING_BEGIN_FILE"
@@ -92,7 +94,7 @@ class NodeLaunch:
 def launch(job: "AdapterTrainingJob", run_id: str, attempt: int, place: NodePlace) -> NodeLaunch:
     """The commands of node `place.index` in attempt `attempt` (from 1) of the run `run_id` (a job's UID in a cluster)."""
     env = {
-        "ADAPTER_TRAINING_JOB": job.metadata.name,
+        JOB_VARIABLE: job.metadata.name,
         "ADAPTER_TRAINING_RUN_ID": run_id,
         "ADAPTER_TRAINING_ATTEMPT": str(attempt),
     }

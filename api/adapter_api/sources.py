@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from typing import Any, Literal, TypeVar
 
 from adapter_api.base import S3_SCHEME, S3URI, ResourceModel
-from adapter_api.conditions import TextConfig
-from adapter_api.model import ModelParams
+from adapter_api.conditions import Conditioned, TextConfig
+from adapter_api.model import ModelConfig, ModelParams
 from adapter_api.networks import FirstStageConfig, Source, TextEncoderConfig
 
 MODELS_FOLDER = "models"
@@ -26,6 +26,7 @@ SDXL_TOKENIZERS = "stabilityai/stable-diffusion-xl-base-1.0"
 """A single file holds no tokenizers; those of all SDXL's are the same."""
 
 SourceConfig = TypeVar("SourceConfig", bound=Source)
+ConditionedConfig = TypeVar("ConditionedConfig", bound=Conditioned)
 
 
 def with_pipeline_sources(params: ModelParams) -> ModelParams:
@@ -71,8 +72,8 @@ class StoredModel(ResourceModel):
     uri: S3URI
     field: str
     """Of the training configuration, that names it."""
-    holds: Literal["weights", "tokenizer", "scheduler"] = "weights"
-    """A scheduler may be absent."""
+    holds: Literal["weights", "tokenizer", "scheduler", "parts"] = "weights"
+    """A scheduler may be absent. parts: of conditions, as `atj export` writes them."""
     folder: str = ""
     """Inside the address."""
     variant: str | None = None
@@ -105,6 +106,9 @@ def _stored(params: ModelParams) -> Iterator[StoredModel]:
         if isinstance(part, TextEncoderConfig) and name is not None and is_stored(name) and not is_single_file(name):
             field = PIPELINE_FIELD if name == pipeline else f"model.params.{path}.tokenizer"
             yield StoredModel(uri=name, field=field, holds="tokenizer", folder=part.tokenizer_subfolder or "")
+    for path, module in ModelConfig(params=params).conditioned.items():
+        if module.pretrained is not None and is_stored(module.pretrained):
+            yield StoredModel(uri=module.pretrained, field=f"model.params.{path}.pretrained", holds="parts")
 
 
 def scheduler_folder(subfolder: str | None) -> str | None:
@@ -141,6 +145,11 @@ def with_staged_models(params: ModelParams, models: str) -> ModelParams:
     def moved(part: SourceConfig) -> SourceConfig:
         return part.model_copy(update={"pretrained": local(part.pretrained)})
 
+    def begun(module: ConditionedConfig) -> ConditionedConfig:
+        return module.model_copy(update={"pretrained": local(module.pretrained)})
+
+    tokens = {name: each if each is None else begun(each) for name, each in params.token_conditioners}
+
     encoders = tuple(
         moved(each).model_copy(update={"tokenizer": local(each.tokenizer)}) for each in params.text_config.encoders
     )
@@ -152,5 +161,7 @@ def with_staged_models(params: ModelParams, models: str) -> ModelParams:
             "first_stage_config": moved(params.first_stage_config),
             "text_config": params.text_config.model_copy(update={"encoders": encoders}),
             "image_encoder_config": None if image is None else moved(image),
+            "adapters_config": {name: begun(each) for name, each in params.adapters_config.items()},
+            "token_conditioners": params.token_conditioners.model_copy(update=tokens),
         }
     )

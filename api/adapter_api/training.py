@@ -89,9 +89,13 @@ class SamplingConfig(ConfigModel):
     rows: Annotated[
         tuple[Annotated[dict[Name, ConditionValue], Field(max_length=MAX_COLUMNS + 2)], ...], Field(max_length=MAX_ROWS)
     ] = ()
-    """One row of the closing picture grid each: values by data column, `caption` for text; none, no grid."""
+    """One row of the closing picture grid each: values by data column, `caption` for text; none, no grid. Files are relative
+    to data.params.data_root_path, or, where it has none of that name, to the working directory."""
     images_per_row: Annotated[PositiveCount, Field(le=64)] = 8
-    """Pictures in a row of the grid."""
+    """Pictures in a row of the grid, each from other noise."""
+    columns: Annotated[tuple[dict[Name, ConditionValue], ...], Field(max_length=64)] = ()
+    """In place of images_per_row, one column of the grid each: values that a picture there has besides its row's, and in place
+    of them. The pictures of a row then begin with the same noise, so the difference is the column's doing."""
     at: Literal["checkpoints", "end"] = "checkpoints"
     """When the grid is drawn: with every checkpoint, or once at the end."""
     without_conditions: Flag = False
@@ -106,8 +110,8 @@ class EvaluationConfig(ConfigModel):
     """What every checkpoint is measured by, on samples that training does not read.
 
     A loss says little about what conditions do. Measured are the loss with all conditions, and for each condition the
-    share by which the loss grows without it; and, if pictures are drawn, whether they show the label that they were
-    drawn for, and how like the sample's own image they are.
+    share by which the loss grows without it; and, if pictures are drawn, whether they show the labels and numbers that they
+    were drawn for, whether they have their references' colours, and how like the sample's own image they are.
     """
 
     pairs_file_path: PathText

@@ -42,7 +42,7 @@ _WITHOUT = frozenset(
         "learning_rate", "lr_power", "lr_end", "dropout", "rank", "alpha", "scaling_factor", "scale", "beta_start", "beta_end",
         "max_ratio", "betas", "weight_decay", "eps", "d_coef", "clip_threshold", "max_grad_norm", "min_snr_gamma",
         "offset_noise", "decay", "guidance_scale", "adapter_scales", "seed", "rows", "columns", "generation",
-        "observedGeneration", "attempt", "loss", "metrics", "node", "exitCode",
+        "observedGeneration", "attempt", "loss", "metrics", "node", "exitCode", "weight",
     }
 )  # fmt: skip
 """Numbers that count nothing: rates, shares, weights, ordinals."""

@@ -162,7 +162,7 @@ class Ours:
         self._running: subprocess.Popen[bytes] | None = None
         self._environment: dict[str, str] = {}
         self._log = Path(os.devnull)
-        self._job = json.loads(json.dumps(read(ROOT / "configs" / "quickstart.yaml").data))
+        self._job = json.loads(json.dumps(read(ROOT / "configs" / "digits.yaml").data))
         self._job["spec"] |= {"nodes": NODES, "resources": {"requests": REQUESTS}}
 
     def install(self, plane: ControlPlane) -> None:
@@ -209,7 +209,7 @@ class Ours:
             self._running.wait(30)
 
     def manifest(self, name: str) -> Plain:
-        """The quickstart on NODES nodes."""
+        """The job on digits, on NODES nodes."""
         return {**self._job, "metadata": {"name": name}}
 
     def is_running(self, job: Plain) -> bool:

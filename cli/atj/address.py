@@ -28,7 +28,7 @@ CheckpointPlace = Annotated[
     typer.Argument(
         metavar="CHECKPOINT",
         help="A checkpoint folder, s3://…/checkpoint-STEP, or for the newest: an output address s3://…, or the "
-        "output folder of an `atj run`.",
+        "output folder of an `atj run` or of the trainer.",
         show_default=False,
     ),
 ]

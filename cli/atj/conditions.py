@@ -1,6 +1,7 @@
 """PURE: what users ask for on the command line -> the rows of condition values that a sampler draws."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from adapter_api.base import MAX_INT
 from adapter_api.columns import BUILT_IN, column_of, columns_of, read_by_model
@@ -13,7 +14,7 @@ Row = dict[str, Value]
 
 
 def rows_of(
-    config: TrainingConfig, labels: Sequence[int] = (), conditions: Sequence[str] = (), prompt: str | None = None
+    config: TrainingConfig, labels: Sequence[str] = (), conditions: Sequence[str] = (), prompt: str | None = None
 ) -> list[Row]:
     """One row for each label, each with all other conditions too.
 
@@ -21,7 +22,7 @@ def rows_of(
 
     Args:
         config: The checkpoint's, with widths resolved.
-        labels: Values of the column that feeds label_to_token.
+        labels: Values of the column that feeds label_to_token, as numbers or by name.
         conditions: name=value, by data column.
         prompt: The caption.
 
@@ -60,7 +61,9 @@ def _condition(config: TrainingConfig, text: str) -> tuple[str, Value]:
         raise refusal(f"--condition {text!r}: there is no data column {name!r}; {_what_it_reads(config)}")
     if name not in read_by_model(config):
         raise refusal(f"--condition {text!r}: no part of this model reads {name!r}; {_what_it_reads(config)}")
-    return name, value if name in BUILT_IN else _value(columns[name], value)
+    if name in BUILT_IN:
+        return name, _file(value) if name == "image" else value
+    return name, _value(columns[name], value)
 
 
 def _what_it_reads(config: TrainingConfig) -> str:
@@ -69,11 +72,9 @@ def _what_it_reads(config: TrainingConfig) -> str:
 
 def _value(column: Column, text: str) -> Value:
     if column.kind == "label":
-        if not text.isdecimal() or int(text) > MAX_INT:
-            raise refusal(f"--condition {column.name}={text}: a class index is needed")
-        return _label(column, int(text))
+        return _label(column, text)
     if column.kind == "reference":
-        return text
+        return _file(text)
     try:
         numbers = tuple(float(part) for part in text.replace(",", " ").split())
         if column.width not in (None, len(numbers)):
@@ -81,11 +82,21 @@ def _value(column: Column, text: str) -> Value:
         return numbers
     except ValueError:
         if column.kind == "embedding":
-            return text  # a .npy or .safetensors file
+            return _file(text)  # .npy or .safetensors
         raise refusal(f"--condition {column.name}={text}: numbers separated by commas are needed") from None
 
 
-def _label(column: Column, label: int) -> int:
+def _label(column: Column, text: str) -> int:
+    label = int(text) if text.isdecimal() and int(text) <= MAX_INT else column.class_of(text)
+    if label is None:
+        known = "" if column.names is None else f", or one of {', '.join(column.names)}"
+        raise refusal(f"{column.name}={text}: a class index is needed{known}")
     if column.width is not None and not 0 <= label < column.width:
         raise refusal(f"label {label} is outside 0..{column.width - 1}")
     return label
+
+
+def _file(text: str) -> str:
+    """From the working directory, where there is such a file; else the sampler looks among the data."""
+    path = Path(text)
+    return str(path.resolve()) if path.is_file() else text

@@ -1,16 +1,17 @@
-"""`atj export`: copies what diffusers and ComfyUI load out of a checkpoint."""
+"""`atj export`: copies what diffusers and ComfyUI load out of a checkpoint, or writes its whole model as a base."""
 
 import json
 import shutil
 import stat
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from adapter_api.launch import TRAINING_FILE
 from atj.address import CheckpointPlace, EndpointURL, Region
 from atj.errors import refusal
+from atj.extras import require
 from atj.sample import at_hand
 from atj.terminal import results, say
 
@@ -20,12 +21,28 @@ RECORD, CARD = "export.json", "README.md"
 def export_command(
     checkpoint: CheckpointPlace,
     to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Folder to write; it must be empty or not exist.")],
+    what: Annotated[
+        Literal["adapters", "base"],
+        typer.Option(
+            help="adapters: the files for diffusers and ComfyUI. base: the whole model, in diffusers' layout, for "
+            "`pretrained` in a configuration."
+        ),
+    ] = "adapters",
     endpoint_url: EndpointURL = None,
     region: Region = None,
 ) -> None:
-    """Copy the files for others out of a checkpoint: adapters, low-rank weights, token conditioners, model card."""
+    """Copy the files for others out of a checkpoint: adapters, low-rank weights, token conditioners, model card.
+
+    With --what base: write the whole model, as others begin with it: every network, frozen ones too, and what conditions have
+    learnt; low-rank weights are merged into the UNet.
+    """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise refusal(f"--to {to}: is there already; name an empty folder, or one that does not exist")
+    if what == "base":
+        with at_hand(checkpoint, endpoint_url, region, with_models=True) as (folder, models):
+            written = write_base(folder, models, to)
+        say(results(), f"{to}: {', '.join(written)}; {CARD} says what to write into a configuration")
+        return
     with at_hand(checkpoint, endpoint_url, region, with_models=False) as (folder, _):
         files = _files(folder, checkpoint)
         to.mkdir(parents=True, exist_ok=True)
@@ -41,6 +58,32 @@ def _is_plain(file: Path) -> bool:
         return stat.S_ISREG(file.lstat().st_mode)
     except OSError:
         return False
+
+
+def write_base(folder: Path, models: Path | None, to: Path) -> list[str]:
+    """Writes the model of a checkpoint folder; what has been written, by name.
+
+    Args:
+        folder: of the checkpoint.
+        models: what the models that it names in object storage have been fetched to.
+        to: becomes the base, whole or not at all.
+    """
+    require("local")
+    from adapter_trainer import base_folder, sample  # brings torch, as `atj sample` does
+
+    sampler = sample.load(folder, "cpu", models)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    aside = to.with_name(f".{to.name}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        written = base_folder.write(sampler, aside, str(to))
+        if to.is_dir():
+            to.rmdir()
+        aside.rename(to)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return written
 
 
 def _files(folder: Path, checkpoint: str) -> list[str]:

@@ -11,7 +11,7 @@ import typer
 
 from adapter_agent import models
 from adapter_agent.store import Store
-from adapter_api.checkpoint import folder_name
+from adapter_api.checkpoint import folder_name, step_of
 from adapter_api.document import InvalidDocument, read, validate
 from adapter_api.launch import TRAINING_FILE
 from adapter_api.sources import MODELS_FOLDER, stored_models
@@ -28,13 +28,14 @@ from atj.terminal import results, say
 def sample_command(
     checkpoint: CheckpointPlace,
     label: Annotated[
-        list[int] | None, typer.Option(help="Class for label_to_token; once for each row.", show_default=False)
+        list[str] | None,
+        typer.Option(help="Class for label_to_token, by number or name; once for each row.", show_default=False),
     ] = None,
     condition: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
-            help="Any other condition by data column: a class index, numbers with commas, or a file.",
+            help="Any other condition by data column: a class, numbers with commas, or a file.",
             show_default=False,
         ),
     ] = None,
@@ -53,28 +54,64 @@ def sample_command(
         int | None,
         typer.Option(min=0, help="Same seed, same pictures; by default the checkpoint's.", show_default=False),
     ] = None,
-    out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("grid.png"),
+    scale: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="Weight of all adapters in place of their own, 0 being without them; once for each row.",
+            show_default=False,
+        ),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=8,
+            max=4096,
+            help="Pixels a side that pictures are shown with; by default their own, or 64 if that is more.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="PNG file for one grid; a folder, which ends in /, for a file of each picture.")
+    ] = Path("grid.png"),
     endpoint_url: EndpointURL = None,
     region: Region = None,
 ) -> None:
-    """Draw pictures from a checkpoint into one grid.
+    """Draw pictures from a checkpoint into one grid, or each into a file of its own.
 
     Without any condition: a row for each class that the model knows.
     """
-    if out.suffix.lower() != ".png" or not out.parent.is_dir():
-        raise refusal(f"--out {out}: a .png file in a folder that exists is needed")
+    is_grid = out.suffix.lower() == ".png"
+    if not out.parent.is_dir() or (out.suffix and not is_grid) or (not is_grid and out.is_file()):
+        raise refusal(f"--out {out}: a .png file, or a folder for single pictures, in a folder that exists is needed")
     require("local")
     with at_hand(checkpoint, endpoint_url, region, with_models=True) as (folder, staged):
         from adapter_trainer import (  # brings torch, which takes seconds that no other command should wait
             grids,
+            pictures,
             sample,
         )
 
         sampler = sample.load(folder, models=staged)
-        rows = rows_of(sampler.config, label or (), condition or (), prompt)
-        images = sampler.draw(rows, count, steps=steps, guidance_scale=guidance_scale, seed=seed)
-        grids.grid(images, count).save(out)
-    say(results(), f"{out}: {len(rows)} row{'s' * (len(rows) > 1)} of {count}")
+        config = sampler.config
+        rows = [
+            pictures.GridRow(pictures.row_title(config, row, weight), (row,) * count, number, adapter_scale=weight)
+            for number, row in enumerate(rows_of(config, label or (), condition or (), prompt))
+            for weight in scale or (None,)
+        ]
+        images = pictures.drawn(sampler, rows, steps=steps, guidance_scale=guidance_scale, seed=seed)
+        if size is not None:
+            images = grids.resized(images, size)
+        if is_grid:
+            titles = [row.title for row in rows]
+            beside = pictures.references_of(config, rows)
+            grids.titled_grid(images, count, titles, None if size is None else 1, references=beside).save(out)
+        else:
+            out.mkdir(exist_ok=True)
+            for number, image in enumerate(images):
+                name = f"row-{number // count + 1}-{number % count + 1}.png"
+                grids.grid(image[None], 1, 1).save(out / name)
+    what = "" if is_grid else f", as {count * len(rows)} files"
+    say(results(), f"{out}: {len(rows)} row{'s' * (len(rows) > 1)} of {count}{what}")
 
 
 @contextmanager
@@ -87,6 +124,7 @@ def at_hand(
     """
     path = Path(text)
     if path.is_dir() and not (path / "run.json").exists():
+        path = newest_in(path) or path
         found = None
         if with_models:
             found = _models(path, _cached_models(), lambda uri: Store.connect(uri, endpoint_url, region))
@@ -100,6 +138,14 @@ def at_hand(
             fetch(committed, entry, folder)
             found = _models(folder, kept, committed.beside) if with_models else None
         yield folder, found
+
+
+def newest_in(output: Path) -> Path | None:
+    """The checkpoint of the highest step in an output folder of the trainer; None where there is none, or it is one itself."""
+    if (output / TRAINING_FILE).exists():
+        return None
+    steps = {step: path for path in output.glob("checkpoint-*") if (step := step_of(path.name)) is not None}
+    return steps[max(steps)] if steps else None
 
 
 def _models(checkpoint: Path, folder: Path, connect: Callable[[str], Store]) -> Path | None:

@@ -9,7 +9,7 @@ from adapter_agent import models, ranges, staging
 from adapter_agent.errors import BucketMissing, CredentialsRefused, Damaged, EndpointUnreachable, NothingThere
 from adapter_agent.store import ObjectFacts, Store
 from adapter_api.model import ModelParams
-from adapter_api.sources import StoredModel, staged_name, stored_models
+from adapter_api.sources import StoredModel, staged_name, stored_models, with_staged_models
 from tests.agent.support.faulty_proxy import Proxy
 from tests.agent.support.node import safetensors
 
@@ -51,6 +51,29 @@ def needed(there: list[str], wanted: tuple[StoredModel, ...]) -> set[str]:
 
 def test_of_a_published_pipeline_only_what_training_loads_is_needed() -> None:
     assert needed(SDXL, pipeline()) == NEEDED
+
+
+def test_what_conditions_begin_with_is_staged_whole_and_named_by_its_field() -> None:
+    params = ModelParams.model_validate({
+        "adapters_config": {"style": {"pretrained": "s3://bucket/base"}},
+        "token_conditioners": {"label_to_token": {"pretrained": "s3://bucket/base"}, "embed_to_token": {"pretrained": "here"}},
+    })  # fmt: skip
+    stored = stored_models(params)
+    assert {each.field for each in stored} == {
+        "model.params.adapters_config.style.pretrained",
+        "model.params.token_conditioners.label_to_token.pretrained",
+    }
+    there = ["ip_adapter.safetensors", "label_to_token.safetensors", "README.md", "unet/config.json"]
+    assert needed(there, stored) == {"ip_adapter.safetensors", "label_to_token.safetensors"}
+    with pytest.raises(
+        NothingThere, match=r"holds no \.safetensors file in its topmost folder; upload what `atj export`"
+    ):
+        needed(["README.md"], stored)
+    local = with_staged_models(params, "/models")
+    folder = f"/models/{staged_name('s3://bucket/base')}"
+    assert local.adapters_config["style"].pretrained == folder
+    tokens = local.token_conditioners
+    assert [each and each.pretrained for each in (tokens.label_to_token, tokens.embed_to_token)] == [folder, "here"]
 
 
 def test_a_variant_takes_the_place_of_the_usual_weights_in_its_part_alone() -> None:

@@ -254,6 +254,54 @@ def test_pictures_are_asked_for_by_columns_that_exist(row: dict[str, Any], fault
     assert faults({"token_conditioners": LABEL}, data, sampling={"rows": [row]}) == ([fault] if fault else [])
 
 
+NAMED = {"columns": [{"name": "label", "kind": "label", "names": ["cat", "dog"]}]}
+
+
+@pytest.mark.parametrize(
+    ("sampling", "fault"),
+    [
+        ({"rows": [{"label": "dog"}], "columns": [{"label": 0}, {"label": "cat"}]}, None),
+        (
+            {"rows": [{"label": "cow"}]},
+            "sampling.rows[0].label: column 'label' is a label; give its index or name: cat, dog",
+        ),
+        ({"rows": [{}], "columns": [{"label": 2}]}, "sampling.columns[0].label: label 2 is outside 0..1"),
+        (
+            {"columns": [{"size": 2}]},
+            "sampling.columns[0].size: there is no data column 'size'; the columns are: caption, image, label",
+        ),
+    ],
+    ids=["names and numbers", "no such name", "no such class", "no such column"],
+)
+def test_labels_may_be_called_by_name_in_rows_and_columns(sampling: dict[str, Any], fault: str | None) -> None:
+    assert faults({"token_conditioners": LABEL}, NAMED, sampling=sampling) == ([fault] if fault else [])
+
+
+@pytest.mark.parametrize(
+    ("column", "fault"),
+    [
+        ({"kind": "label", "names": ["cat", "cat"]}, "data.params.columns[0].names: 'cat' is the name of two classes"),
+        ({"kind": "label", "names": ["cat", "1"]}, "data.params.columns[0].names: '1' is no name: numbers are classes"),
+        ({"kind": "label", "names": ["cat", " "]}, "data.params.columns[0].names: ' ' is no name"),
+        ({"kind": "label", "names": ["cat"], "width": 2}, "data.params.columns[0].width: is 2, but there are 1 names"),
+        ({"kind": "vector", "names": ["cat"]}, "data.params.columns[0].names: a vector has no classes; remove it"),
+    ],
+    ids=["twice", "a number", "blank", "another width", "no label"],
+)
+def test_names_are_of_the_classes_of_labels_each_another(column: dict[str, Any], fault: str) -> None:
+    found = faults({"token_conditioners": {"label_to_token": {}}}, {"columns": [{"name": "label", **column}]})
+    assert any(each.startswith(fault) for each in found), found
+
+
+def test_a_label_with_names_has_as_many_classes() -> None:
+    config = TrainingConfig.model_validate(
+        {"model": {"params": {"token_conditioners": LABEL}}, "data": {"params": NAMED}}
+    )
+    (column,) = config.data.params.columns or ()
+    assert column.width == 2
+    assert [column.class_of(value) for value in ("dog", 0, "cow", True)] == [1, 0, None, None]
+
+
 @pytest.mark.parametrize(
     "params",
     [

@@ -1,16 +1,18 @@
 """The CRD on a real API server: accepts what the models accept, refuses early what it can, explains itself."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from adapter_api.crd import FILES
+from adapter_api.document import read
 from adapter_api.job import AdapterTrainingJob
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.errors import ClusterError
 from tests.support.jobs import quickstart
-from tests.support.repository import QUICKSTART, REPOSITORY
+from tests.support.repository import DIGITS, QUICKSTART, REPOSITORY
 
 pytestmark = pytest.mark.cluster
 
@@ -30,12 +32,14 @@ def apply(plane: ControlPlane, job: Plain) -> str:
     return plane.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=json.dumps(job))
 
 
-def test_the_quickstart_is_accepted_as_it_stands_in_its_file(plane: ControlPlane) -> None:
-    plane.kubectl("apply", "-n", NAMESPACE, "-f", str(QUICKSTART))
-    stored = json.loads(plane.kubectl("get", "atj", "digits", "-n", NAMESPACE, "-o", "json"))
+@pytest.mark.parametrize("file", [QUICKSTART, DIGITS], ids=["the demonstration's", "digits"])
+def test_a_job_is_accepted_as_it_stands_in_its_file(plane: ControlPlane, file: Path) -> None:
+    written = AdapterTrainingJob.model_validate(read(file).data)
+    plane.kubectl("apply", "-n", NAMESPACE, "-f", str(file))
+    stored = json.loads(plane.kubectl("get", "atj", written.metadata.name, "-n", NAMESPACE, "-o", "json"))
     assert stored["spec"]["restart"]["hangSeconds"] == 1800, "defaults are filled in"
     job = AdapterTrainingJob.model_validate(stored)
-    assert job.spec.training == AdapterTrainingJob.model_validate(quickstart("digits")).spec.training
+    assert job.spec.training == written.spec.training
 
 
 def test_a_schema_without_faults_is_established(plane: ControlPlane) -> None:

@@ -22,25 +22,46 @@ def test_without_a_condition_every_class_has_a_row() -> None:
 
 
 def test_label_sets_the_column_that_feeds_label_to_token() -> None:
-    assert rows_of(CONFIG, labels=[2, 0]) == [{"digit": 2}, {"digit": 0}]
+    assert rows_of(CONFIG, labels=["2", "0"]) == [{"digit": 2}, {"digit": 0}]
+
+
+def test_a_label_may_be_called_by_its_name() -> None:
+    columns = [{"name": "digit", "kind": "label", "names": ["none", "one", "two"]}, tiny.VECTOR_COLUMN]
+    named = tiny.configuration(tiny.settings(changes={"data": {"params": {"columns": columns}}}))
+    assert rows_of(named, labels=["two", "0"]) == [{"digit": 2}, {"digit": 0}]
+    assert rows_of(named, conditions=["digit=one"]) == [{"digit": 1}]
+    with pytest.raises(CommandError, match="digit=three: a class index is needed, or one of none, one, two"):
+        rows_of(named, labels=["three"])
+
+
+def test_files_are_taken_from_the_working_directory_where_they_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapters = {"style": {"column": "image"}}
+    changes = {"model": {"params": {"image_encoder_config": tiny.IMAGE_ENCODER, "adapters_config": adapters}}}
+    config = tiny.configuration(tiny.settings(changes=changes))
+    (tmp_path / "mine.png").touch()
+    monkeypatch.chdir(tmp_path)
+    assert rows_of(config, conditions=["image=mine.png"]) == [{"image": str(tmp_path / "mine.png")}]
+    assert rows_of(config, conditions=["image=images/3.png"]) == [{"image": "images/3.png"}]
 
 
 def test_other_conditions_stand_in_every_row() -> None:
-    rows = rows_of(WITH_TEXT, labels=[1, 2], prompt="a picture")
+    rows = rows_of(WITH_TEXT, labels=["1", "2"], prompt="a picture")
     assert rows == [{"digit": 1, "caption": "a picture"}, {"digit": 2, "caption": "a picture"}]
 
 
 @pytest.mark.parametrize(
     ("conditions", "labels", "message"),
     [
-        pytest.param([], [3], r"label 3 is outside 0\.\.2", id="label outside the classes"),
+        pytest.param([], ["3"], r"label 3 is outside 0\.\.2", id="label outside the classes"),
         pytest.param(["digit=three"], [], "a class index is needed", id="label that is no number"),
         pytest.param(["size=3"], [], "there is no data column 'size'", id="unknown column"),
         pytest.param(["digit"], [], "write name=value", id="no value"),
     ],
 )
 def test_condition_that_does_not_fit_is_the_users_to_change(
-    conditions: list[str], labels: list[int], message: str
+    conditions: list[str], labels: list[str], message: str
 ) -> None:
     with pytest.raises(CommandError, match=message) as caught:
         rows_of(CONFIG, labels, conditions)

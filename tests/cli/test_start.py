@@ -41,7 +41,7 @@ def imported(*arguments: str) -> set[str]:
         ("--version",),
         ("checkpoints", "--help"),
         ("validate", str(REPOSITORY / "configs" / "example.yaml")),
-        ("validate", str(REPOSITORY / "configs" / "quickstart.yaml")),
+        ("validate", str(REPOSITORY / "configs" / "digits.yaml")),
         ("explain", "spec.training.sampling"),
         ("schema",),
     ],

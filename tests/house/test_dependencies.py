@@ -146,7 +146,7 @@ def test_every_module_of_the_command_is_imported_without_extras(light: Path) -> 
     ("arguments", "code"),
     [
         (("--version",), 0),
-        (("validate", "configs/quickstart.yaml"), 0),
+        (("validate", "configs/digits.yaml"), 0),
         (("checkpoints", "list", "s3://bucket/run", "--endpoint-url", "http://127.0.0.1:9"), 1),
         (("list", "--kubeconfig", "no-such-file"), 2),
     ],
@@ -161,7 +161,7 @@ def test_what_trains_nothing_works_without_extras(light: Path, arguments: tuple[
 @pytest.mark.parametrize("verb", ["plan", "run", "sample"])
 def test_what_trains_or_draws_names_the_extra_that_it_lacks_in_one_line(light: Path, tmp_path: Path, verb: str) -> None:
     job = tmp_path / "job.yaml"
-    job.write_text((REPOSITORY / "configs" / "quickstart.yaml").read_text().replace("data/digits", str(tmp_path)))
+    job.write_text((REPOSITORY / "configs" / "digits.yaml").read_text().replace("data/digits", str(tmp_path)))
     done = command(light, "-m", "atj", verb, str(tmp_path if verb == "sample" else job))
     assert done.returncode == 2
     (told,) = done.stderr.splitlines()

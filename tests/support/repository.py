@@ -6,6 +6,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[2]
 CONFIGS = REPOSITORY / "configs"
 QUICKSTART = CONFIGS / "quickstart.yaml"
+DIGITS = CONFIGS / "digits.yaml"
 CRD = REPOSITORY / "crds" / "adaptertrainingjobs.yaml"
 CHART = REPOSITORY / "charts" / "adapter-training-operator"
 CHART_IMAGES = (

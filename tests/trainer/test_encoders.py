@@ -97,6 +97,14 @@ def test_a_new_encoder_tells_patches_of_one_colour_apart() -> None:
     assert float(apart.mean()) < 0.9
 
 
+def test_a_new_text_encoder_is_as_loud_as_tokens_of_labels_and_tells_captions_apart(tokenizer: Path) -> None:
+    encoders, texts = built(tiny.text_encoder(tokenizer))
+    states = encoders(texts(["a cat", "z 9"]))[0].detach()
+    assert 0.5 < float(states.std()) < 2  # a LayerNorm ends what makes tokens of labels: 1
+    apart = (states[0] - states[1])[1:4].norm() / states[0, 1:4].norm()
+    assert float(apart) > 0.5
+
+
 def test_a_frozen_encoder_keeps_no_graph(tokenizer: Path) -> None:
     encoders, texts = built(tiny.text_encoder(tokenizer))
     encoders.requires_grad_(requires_grad=False)

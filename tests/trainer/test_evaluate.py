@@ -41,10 +41,37 @@ def test_an_evaluation_measures_loss_gain_of_each_condition_and_pictures(data: P
     figures = run.evaluation.measure()
     assert set(figures) == {
         "validation_loss", "gain.label_to_token", "label_accuracy", "judge_accuracy", "image_similarity",
-        "image_similarity_by_chance",
+        "image_similarity_by_chance", "vector_correlation.shape", "judge_correlation.shape",
     }  # fmt: skip
     assert figures["judge_accuracy"] == 1.0  # it has learnt from these very images
+    assert figures["judge_correlation.shape"] > 0.99
     assert figures == run.evaluation.measure()
+
+
+@pytest.mark.process
+def test_pictures_are_compared_with_their_references_and_judged_by_no_encoder_that_the_run_trains(
+    data: Path, tmp_path: Path
+) -> None:
+    encoder, adapters = {**tiny.IMAGE_ENCODER, "train": True}, {"style": {"column": "look"}}
+    lines = (data / "train.txt").read_text(encoding="utf-8").splitlines()
+    for name in ("train.txt", HELD_OUT):
+        some = lines if name == "train.txt" else lines[:5]
+        text = "".join(f"{line}\t{(number + 1) % 11}.png\n" for number, line in enumerate(some))
+        (data / f"looks-{name}").write_text(text, encoding="utf-8")
+    columns = [tiny.LABEL_COLUMN, tiny.VECTOR_COLUMN, {"name": "look", "kind": "reference"}]
+    given = tiny.merged(
+        settings(data, pictures=5, pairs_file_path=f"looks-{HELD_OUT}"),
+        {
+            "model": {"params": {"image_encoder_config": encoder, "adapters_config": adapters}},
+            "data": {"params": {"columns": columns, "pairs_file_path": "looks-train.txt"}},
+        },
+    )
+    run = setup.prepare(tiny.configuration(given), setup.RunOptions(tmp_path, show=lambda _: None))
+    assert run.evaluation is not None
+    figures = run.evaluation.measure()
+    assert {"reference_colour_error.look", "reference_colour_error_by_chance.look"} <= set(figures)
+    assert run.evaluation._seeing() is None
+    assert figures["judge_accuracy"] == 1.0
 
 
 @pytest.mark.process

@@ -5,33 +5,29 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
 from torch import Tensor
 from typer.testing import CliRunner
 
 from adapter_api.conditions import ProjectorParams
 from adapter_api.networks import UNetParams
-from adapter_trainer import export, order, registry, sample, setup, weights
+from adapter_trainer import export, registry, sample, setup, weights
 from adapter_trainer.adapters import Adapter
+from adapter_trainer.card import ExportRecord, card_of
 from adapter_trainer.conditioners import load
 from adapter_trainer.errors import InvalidData
 from adapter_trainer.images import reference_image
-from adapter_trainer.order import Place
 from adapter_trainer.projectors import ConditionTokens, PerceiverResampler
 from adapter_trainer.sample import Sampler
 from adapter_trainer.verify import open_image
 from atj.main import app
 from tests.trainer.support import runs, tiny
+from tests.trainer.support.pipelines import drawn_by, pipeline_of, pipeline_settings
 from tests.trainer.support.tiny import Settings
 
-SIDE = 16
-"""Pixels of a picture; the first stage halves it."""
-VAE = {"block_out_channels": [8, 8], "layers_per_block": 1, "norm_num_groups": 4}
-ENCODER = {"params": {**tiny.IMAGE_ENCODER["params"], "hidden_size": 64, "projection_dim": 12}}
 LAYOUTS: dict[str, Settings] = {
     "base": {"projector": {"target": "Linear"}},
     "Plus": {"projector": {"target": "PerceiverResampler", "params": {"num_tokens": 5, "hidden_dim": 128}}},
@@ -42,68 +38,6 @@ LAYOUTS: dict[str, Settings] = {
         "null_condition": "encoded",
     },
 }
-
-
-def pipeline_settings(data: Path, tokenizer: Path, adapters: Settings, changes: Settings | None = None) -> Settings:
-    """SDXL in small: two text encoders, a first stage, adapters on a UNet that is not trained."""
-    params = {
-        "unet_config": {
-            "train": False,
-            "params": {"in_channels": 4, "out_channels": 4, "cross_attention_dim": 32,
-                       "projection_class_embeddings_input_dim": 48 + 16},
-        },
-        "first_stage_config": {"target": "AutoencoderKL", "params": VAE},
-        "text_config": {"encoders": [tiny.text_encoder(tokenizer),
-                                     tiny.text_encoder(tokenizer, target="CLIPTextModelWithProjection")]},
-        "image_encoder_config": ENCODER,
-        "adapters_config": adapters,
-    }  # fmt: skip
-    base = {
-        "model": {"params": params},
-        "data": {"params": {"resolution": SIDE, "image_mode": "RGB"}},
-        "optimization": {"learning_rate": 0.05, "max_train_steps": 2},
-        "sampling": {"steps": 3, "guidance_scale": 2.0},
-    }
-    settings = tiny.merged(tiny.settings(data, base), changes or {})
-    settings["model"]["params"].setdefault("token_conditioners", {})
-    if not (changes or {}).get("model"):
-        del settings["model"]["params"]["token_conditioners"]
-    return settings
-
-
-def pipeline_of(sampler: Sampler) -> StableDiffusionXLPipeline:
-    """A pipeline of the same weights, without what a checkpoint adds to them; the UNet is another object."""
-    model = sampler.model
-    assert model.text_encoders is not None
-    assert model.tokenizers is not None
-    unet = UNet2DConditionModel.from_config(model.unet.config)
-    unet.load_state_dict({name.replace(".base_layer", ""): value
-                          for name, value in model.unet.state_dict().items() if ".lora_" not in name})  # fmt: skip
-    vae = model.first_stage.vae
-    assert isinstance(vae, AutoencoderKL)
-    pipeline = StableDiffusionXLPipeline(
-        vae=vae,
-        text_encoder=model.text_encoders.encoders[0],
-        text_encoder_2=model.text_encoders.encoders[1],
-        tokenizer=model.tokenizers.tokenizers[0],
-        tokenizer_2=model.tokenizers.tokenizers[1],
-        unet=unet,
-        scheduler=DDIMScheduler(**sample.scheduler_settings(sampler.config, "DDIMScheduler")),
-        add_watermarker=False,
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-def drawn_by(pipeline: StableDiffusionXLPipeline, sampler: Sampler, **inputs: Any) -> Tensor:
-    """One picture, from the noise that our sampler begins with."""
-    shape = sampler.model.latent_shape(SIDE)
-    noise = order.generator_at(0, Place(0, 0), "picture").standard_normal(shape, dtype=np.float32)
-    images: Tensor = pipeline(
-        **inputs, latents=torch.from_numpy(noise)[None], height=SIDE, width=SIDE, guidance_scale=2.0,
-        num_inference_steps=3, output_type="pt",
-    ).images  # fmt: skip
-    return images
 
 
 def features_of(sampler: Sampler, picture: Path, *, sequence: bool) -> Tensor:
@@ -359,6 +293,7 @@ def test_a_checkpoint_says_what_loads_it_and_where_it_comes_from(data: Path, tok
     assert record["data"]["sha256"] == hashlib.sha256((data / "train.txt").read_bytes()).hexdigest()
     assert record["data"]["samples"] == tiny.SAMPLES
     assert "torch" in record["versions"]
+    assert record["pipeline"] == "draws"
     text = (folder / "README.md").read_text(encoding="utf-8")
     assert 'weight_name="ip_adapter-look.safetensors"' in text
     assert "no file for pipelines" in text
@@ -366,3 +301,35 @@ def test_a_checkpoint_says_what_loads_it_and_where_it_comes_from(data: Path, tok
     assert "tags: [stable-diffusion-xl, ip-adapter, adapter-training-operator]" in text
     assert "base_model" not in text
     assert (folder / "model" / "adapter-odd.safetensors").is_file()
+
+
+@pytest.mark.process
+def test_a_model_without_a_pipeline_says_so_and_shows_no_recipe_for_one(data: Path, tmp_path: Path) -> None:
+    changes = {
+        "model": {"params": {"adapters_config": {"look": {"column": "shape", "projector": {"target": "Linear"}}}}}
+    }
+    assert runs.train_here(tiny.settings(data, changes), tmp_path / "output") == 0
+    folder = tmp_path / "output" / "checkpoint-3"
+    record = json.loads((folder / "export.json").read_text(encoding="utf-8"))
+    assert record["pipeline"] == "the model works on pixels, a pipeline on an autoencoder's latents"
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert f"No diffusers pipeline draws with this model: {record['pipeline']}. `atj sample` does." in text
+    assert "pipe" not in text.replace("pipeline", "")
+    assert "`ip_adapter.safetensors`" in text
+
+
+@pytest.mark.parametrize(
+    ("base", "shown"),
+    [
+        ("stabilityai/stable-diffusion-xl-base-1.0", True),
+        ("/models/sdxl", False),
+        ("s3://models/sdxl", False),
+        ("a/b/c", False),
+    ],
+)
+def test_a_card_names_a_base_that_hubs_can_know(base: str, *, shown: bool) -> None:
+    record = ExportRecord(
+        step=1, weights="last", base_model=base, prediction_type="epsilon", seed=0, data=None, versions={}, adapters=(),
+        token_conditioners=(), token_columns={}, lora=None, lora_kohya=None,
+    )  # fmt: skip
+    assert ("base_model: " in card_of(record)) == shown

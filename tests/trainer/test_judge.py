@@ -42,3 +42,13 @@ def test_noisy_copies_are_more_alike_than_wrong_pairs() -> None:
     right, wrong = similarity(theirs + 0.5 * torch.randn(50, 20, generator=generator), theirs)
     assert right > 0.8
     assert abs(wrong) < 0.1
+
+
+def test_what_never_varied_in_the_examples_does_not_keep_the_rest_from_being_read() -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = torch.eye(3).repeat_interleave(8, dim=1)
+    labels = torch.arange(90) % 3
+    known = torch.cat([shapes[labels] + 0.1 * torch.randn(90, 24, generator=generator), torch.zeros(90, 8)], dim=1)
+    drawn = known[:30].clone()
+    drawn[:, 24:] = 0.1  # a margin that is not quite empty
+    assert Judge(known, labels).accuracy(drawn, labels[:30]) == 1

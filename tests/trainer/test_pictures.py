@@ -1,17 +1,27 @@
 """Picture grids: which rows they have, and that variants of a row begin with the same noise."""
 
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from adapter_api.progress import ExitCode
-from adapter_api.training import SamplingConfig
 from adapter_trainer import sample
-from adapter_trainer.grids import GAP, grid, titled_grid
+from adapter_trainer.grids import (
+    GAP,
+    LINE_HEIGHT,
+    TITLE_LETTERS,
+    TITLE_MARGIN,
+    TITLE_SIZE,
+    grid,
+    resized,
+    titled_grid,
+)
 from adapter_trainer.order import Place
-from adapter_trainer.pictures import Gallery, grid_rows, weighted
+from adapter_trainer.pictures import Gallery, GridRow, column_titles, grid_rows, weighted
 from adapter_trainer.processes import Processes
 from tests.trainer.support import runs, tiny
 
@@ -24,24 +34,59 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.write_data(tmp_path_factory.mktemp("data"))
 
 
+def rows_of(sampling: tiny.Settings, **data_params: object) -> list[GridRow]:
+    given = tiny.merged(tiny.settings(changes=WITH_ADAPTER), {"sampling": sampling, "data": {"params": data_params}})
+    return grid_rows(tiny.configuration(given))
+
+
 def test_rows_are_drawn_as_they_are_and_without_each_of_their_conditions() -> None:
-    sampling = SamplingConfig.model_validate({"rows": [{"digit": 1, "caption": "a one"}, {"digit": 2}],
-                                              "without_conditions": True})  # fmt: skip
-    found = [(row.title, dict(row.row), row.noise) for row in grid_rows(sampling)]
+    sampling = {
+        "rows": [{"digit": 1, "caption": "a one"}, {"digit": 2}],
+        "without_conditions": True,
+        "images_per_row": 1,
+    }
+    found = [(row.title, [dict(cell) for cell in row.cells], row.noise) for row in rows_of(sampling)]
     assert found == [
-        ("digit: 1, caption: a one", {"digit": 1, "caption": "a one"}, 0),
-        ("without digit", {"caption": "a one"}, 0),
-        ("without caption", {"digit": 1}, 0),
-        ("digit: 2", {"digit": 2}, 1),
+        ("digit: 1, caption: a one", [{"digit": 1, "caption": "a one"}], 0),
+        ("without digit", [{"caption": "a one"}], 0),
+        ("without caption", [{"digit": 1}], 0),
+        ("digit: 2", [{"digit": 2}], 1),
     ]
 
 
-def test_adapter_scales_make_a_row_of_each() -> None:
-    sampling = SamplingConfig.model_validate({"rows": [{"digit": 1}], "adapter_scales": [0, 1.5]})
-    assert [(row.title, row.adapter_scale) for row in grid_rows(sampling)] == [
-        ("digit: 1 (0 x adapters)", 0.0),
-        ("digit: 1 (1.5 x adapters)", 1.5),
+def test_adapter_scales_make_a_row_of_each_and_stand_first() -> None:
+    found = rows_of({"rows": [{"digit": 1}], "adapter_scales": [0, 1.5]})
+    assert [(row.title, row.adapter_scale) for row in found] == [
+        ("adapters x 0, digit: 1", 0.0),
+        ("adapters x 1.5, digit: 1", 1.5),
     ]
+
+
+def test_values_are_written_as_people_call_them() -> None:
+    named = [{"name": "digit", "kind": "label", "names": ["none", "one", "two"]}, tiny.VECTOR_COLUMN,
+             {"name": "look", "kind": "reference"}]  # fmt: skip
+    row = {"digit": "two", "shape": [0.5, 1, 2, 3, 4], "look": "/pictures/red/9.png", "caption": "a/b"}
+    changes = {
+        "sampling": {"rows": [row, {"digit": 1, "shape": [1e-3, 2, 0, 0, 0]}]},
+        "data": {"params": {"columns": named}},
+    }
+    config = tiny.configuration(tiny.merged(tiny.settings(), changes))
+    assert [row.title for row in grid_rows(config)] == [
+        "digit: two, shape: 0.5 1 2 3 … (5 numbers), look: 9.png, caption: a/b",
+        "digit: one, shape: 0.001 2 0 0 … (5 numbers)",
+    ]
+
+
+def test_columns_have_conditions_of_their_own_and_rows_one_noise() -> None:
+    sampling = {"rows": [{"caption": "a", "digit": 2}], "columns": [{"digit": 0}, {"digit": 1, "caption": "b"}]}
+    (row,) = rows_of(sampling)
+    assert row.cells == ({"caption": "a", "digit": 0}, {"caption": "b", "digit": 1})
+    assert row.title == "caption: a"  # the label is the columns' everywhere
+    assert row.places == [Place(0, 0), Place(0, 0)]
+    titles = column_titles(tiny.configuration(tiny.merged(tiny.settings(), {"sampling": sampling})))
+    assert titles == ["0", "1, b"]
+    without = rows_of({**sampling, "without_conditions": True})[2]
+    assert (without.title, without.cells) == ("without digit", ({"caption": "a"}, {"caption": "b"}))
 
 
 @pytest.mark.process
@@ -92,6 +137,58 @@ def test_titles_stand_to_the_left_of_their_rows() -> None:
     assert titled.crop((titled.width - plain.width, 0, titled.width, titled.height)).tobytes() == plain.tobytes()
 
 
+def test_a_long_title_is_whole_and_its_row_as_high_as_it_needs() -> None:
+    images, words = torch.rand(2, 1, 8, 8), "a condition with a long name: 0.25, "
+    short, long = titled_grid(images, 1, ["one", "two"], 2), titled_grid(images, 1, ["one", words * 8], 2)
+    assert long.height >= short.height + 8 * LINE_HEIGHT
+    dark = [
+        any(long.getpixel((x, y)) != (255, 255, 255) for x in range(TITLE_MARGIN, long.width - 16))
+        for y in range(long.height)
+    ]
+    lines = sum(now and not before for before, now in pairwise(dark))
+    assert lines >= 8  # none of them was cut off
+    assert long.width <= 2 * TITLE_MARGIN + TITLE_LETTERS * TITLE_SIZE + 16
+
+
+def test_references_stand_between_titles_and_rows_and_heads_above_columns() -> None:
+    red = Image.new("RGB", (20, 40), (255, 0, 0))
+    images = torch.zeros(4, 3, 16, 16)
+    found = titled_grid(images, 2, ["", ""], 1, heads=["one", "a head of words"], references={"ref": [red, None]})
+    pixels = torch.from_numpy(np.asarray(found).copy()).int()
+    body = found.height - (2 * 16 + GAP)
+    assert body >= 2 * LINE_HEIGHT  # the second head has several lines
+    left = 2 * TITLE_MARGIN
+    assert (pixels[body : body + 16, left : left + 16] == torch.tensor([255, 0, 0])).all()
+    assert (pixels[body + 16 + GAP :, left : left + 16] == 255).all()
+    start = found.width - 2 * 16 - GAP
+    assert (pixels[body : body + 16, start : start + 16] == 0).all()
+    for place in (left, start, start + 16 + GAP):
+        assert (pixels[:body, place : place + 16] < 128).any()
+
+
+def test_a_picture_is_shown_as_wide_as_asked_in_squares_where_that_fits() -> None:
+    image = torch.rand(1, 3, 8, 8)
+    assert torch.equal(resized(image, 24)[..., ::3, ::3], image)
+    assert resized(torch.rand(1, 1, 30, 40), 20).shape == (1, 1, 15, 20)
+
+
+@pytest.mark.process
+def test_a_runs_grid_shows_references_from_its_data_and_columns_by_name(data: Path, tmp_path: Path) -> None:
+    columns = [{"name": "digit", "kind": "label", "names": ["none", "one", "two"]}, tiny.VECTOR_COLUMN]
+    changes = {
+        "model": {"params": {"image_encoder_config": tiny.IMAGE_ENCODER,
+                             "adapters_config": {"style": {"column": "image"}}}},
+        "data": {"params": {"columns": columns}},
+        "sampling": {"rows": [{"image": "3.png"}], "columns": [{"digit": "one"}, {"digit": 2}], "steps": 1},
+    }  # fmt: skip
+    assert runs.train_here(tiny.settings(data, changes), tmp_path) == 0
+    with Image.open(tmp_path / "samples" / "step-3.png") as picture, Image.open(data / "3.png") as reference:
+        pixels = np.asarray(picture.convert("L")).astype(int)
+        shown = np.asarray(ImageOps.fit(reference, (64, 64)).convert("L")).astype(int)
+    start = picture.width - 2 * (64 + GAP) - TITLE_MARGIN - 64
+    assert np.abs(pixels[-64:, start : start + 64] - shown).max() <= 1
+
+
 @pytest.mark.process
 def test_a_stop_while_pictures_are_drawn_ends_the_run_and_the_next_one_draws_them(data: Path, tmp_path: Path) -> None:
     rows = [{"digit": number % 3} for number in range(400)]
@@ -116,7 +213,7 @@ class _Two(Processes):
     def gather(self, value: object) -> list[object]:  # type: ignore[override]
         if self.rank or self.other is None:
             return [value]
-        return [value, self.other._my_rows(grid_rows(self.other.config.sampling))]
+        return [value, self.other._my_rows(grid_rows(self.other.config))]
 
 
 @pytest.mark.process

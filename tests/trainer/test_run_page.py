@@ -63,6 +63,34 @@ def test_a_page_holds_curves_pictures_figures_and_configuration_and_fetches_noth
     assert not re.search(r"https?://(?!(www\.w3\.org|matplotlib\.org|purl\.org|creativecommons\.org))", page)
 
 
+def test_a_page_is_called_by_its_job_and_says_how_long_it_took_on_what(output: Path) -> None:
+    again: list[Line] = [
+        {"step": 40, "start": {**HISTORY[0]["start"], "processes": 4, "device": "<GPU>", "job": "emoji"}},
+        {"step": 50, "loss": 0.4, "learning_rate": 1e-3, "images_per_second": 7.0, "seconds": {"forward": 360.0}},
+    ]
+    lines = [*HISTORY, *again]
+    (output / METRICS_FILE).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    for step in (40, 100, 50):
+        (output / f"checkpoint-{step}").mkdir()
+    (output / "checkpoint-50" / "README.md").touch()
+    page = run_page.render(output)
+    assert "<title>emoji: training report</title>" in page
+    assert "<h1>emoji</h1>" in page
+    figures = run_page.figures(lines)
+    assert figures["time in steps and pauses"] == "1 h 0 min"  # 28 s of the first part, 3600 s of the second
+    assert figures["computed on"] == "4 x <GPU>"
+    assert figures["cost"] == "4.02 GPU-hours"  # 2 x 28 s + 4 x 3600 s
+    links = [link for link in Links(page).found if link.startswith("..")]
+    assert links == ["../checkpoint-100/", "../checkpoint-50/README.md", "../checkpoint-40/"]
+
+
+def test_what_processors_did_is_no_cost_of_gpus() -> None:
+    start = {"at": "", "processes": 2, "device": "cpu, 1 of 8 cores", "precision": "no", "versions": {}}
+    assert run_page.cost([{"step": 0, "start": start}, {"step": 2, "loss": 1.0, "seconds": {"forward": 900.0}}]) == (
+        "1 process-hours"
+    )
+
+
 def test_times_are_means_over_steps_and_pauses_are_summed() -> None:
     assert run_page.mean_parts(HISTORY) == pytest.approx({"data": 0.25, "forward": 0.3})
     assert run_page.total_pauses(HISTORY) == {"saving": (2, 5.0), "sampling": (1, 1.0)}

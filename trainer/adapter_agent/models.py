@@ -82,15 +82,8 @@ def needed_files(there: Sequence[ObjectFacts], models: Iterable[StoredModel], pl
                 "save_pretrained has written, or name each part's own source"
             )
         beside = [facts for facts in there if str(PurePosixPath(facts.key).parent) == (model.folder.strip("/") or ".")]
-        chosen = _needed(beside, model, place)
-        needed |= {facts.key: facts for facts in chosen}
+        needed |= {facts.key: facts for facts in _CHOICES[model.holds](beside, model, place)}
     return list(needed.values())
-
-
-def _needed(beside: list[ObjectFacts], model: StoredModel, place: str) -> list[ObjectFacts]:
-    if model.holds == "scheduler":
-        return _texts(beside)
-    return _tokenizer(beside, model, place) if model.holds == "tokenizer" else _weights(beside, model, place)
 
 
 def _tokenizer(beside: list[ObjectFacts], model: StoredModel, place: str) -> list[ObjectFacts]:
@@ -120,9 +113,27 @@ def _weights(beside: list[ObjectFacts], model: StoredModel, place: str) -> list[
     return [*_texts(beside), *weights]
 
 
+def _parts(beside: list[ObjectFacts], model: StoredModel, place: str) -> list[ObjectFacts]:
+    parts = [facts for facts in beside if PurePosixPath(facts.key).suffix == ".safetensors"]
+    if not parts:
+        raise NothingThere(
+            f"{place} holds no .safetensors file in {_folder(model)}; upload what `atj export` writes there, or correct "
+            "the address"
+        )
+    return parts
+
+
 def _texts(beside: list[ObjectFacts]) -> list[ObjectFacts]:
     """Configurations, vocabularies and lists of shards: small, so that all of them are taken."""
     return [facts for facts in beside if PurePosixPath(facts.key).suffix in {".json", ".txt"}]
+
+
+def _scheduler(beside: list[ObjectFacts], _model: StoredModel, _place: str) -> list[ObjectFacts]:
+    """Its settings, where the pipeline has them."""
+    return _texts(beside)
+
+
+_CHOICES = {"tokenizer": _tokenizer, "weights": _weights, "parts": _parts, "scheduler": _scheduler}
 
 
 def _name(facts: ObjectFacts) -> str:

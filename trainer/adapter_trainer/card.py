@@ -4,14 +4,17 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from adapter_api.sources import PIPELINE_ENCODERS
 from adapter_api.training import TrainingConfig
 from adapter_trainer import export, sharding, weights
+from adapter_trainer.first_stage import Autoencoder
 from adapter_trainer.model import AdapterModel
 from adapter_trainer.tensor_files import SUFFIX
 
 CARD_FILE = "README.md"
 RECORD_FILE = "export.json"
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+"""Hubs refuse cards that name a folder of somebody's machine as their base."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ class ExportRecord:
     """File of the UNet's low-rank weights, for diffusers."""
     lora_kohya: str | None
     """The same under kohya's names, for ComfyUI and others."""
+    pipeline: str = "draws"
+    """`draws`, or why no diffusers pipeline can draw with this model, whatever loads its parts."""
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in export.json."""
@@ -120,7 +125,20 @@ def record_of(
         token_columns={name: model.columns[f"token_conditioners.{name}"].name for name in model.token_conditioners},
         lora=f"{weights.LORA_PART}{SUFFIX}" if has_lora else None,
         lora_kohya=f"{weights.KOHYA_PART}{SUFFIX}" if has_lora else None,
+        pipeline=pipeline_obstacle(model) or "draws",
     )
+
+
+def pipeline_obstacle(model: AdapterModel) -> str | None:
+    """Why StableDiffusionXLPipeline cannot draw with a model of these parts; None where it can."""
+    if not isinstance(model.first_stage, Autoencoder):
+        return "the model works on pixels, a pipeline on an autoencoder's latents"
+    if model.unet.config.addition_embed_type != "text_time":
+        return "the UNet takes no pooled text, a pipeline gives it"
+    encoders = 0 if model.text_encoders is None else len(model.text_encoders.encoders)
+    if encoders != len(PIPELINE_ENCODERS):
+        return f"the model has {encoders} text encoders, a pipeline {len(PIPELINE_ENCODERS)}"
+    return None
 
 
 def _loads(scale: float, how: str) -> str:
@@ -135,27 +153,33 @@ def card_of(record: ExportRecord) -> str:
         f"The files below hold the {record.weights} weights. `training.yaml` is the whole configuration, `versions.json` "
         "what it ran on, `export.json` this page for programs."
     )
+    draws = record.pipeline == "draws"
+    if not draws:
+        lines += ["", f"No diffusers pipeline draws with this model: {record.pipeline}. `atj sample` does."]
     for adapter in record.adapters:
-        lines += ["", f"## Adapter `{adapter.name}`", "", *_adapter_lines(adapter)]
-    lines += _together(record.adapters)
+        lines += ["", f"## Adapter `{adapter.name}`", "", *_adapter_lines(adapter, draws=draws)]
+    lines += _together(record.adapters) if draws else []
     if record.lora:
+        how = (
+            _code(f'pipe.load_lora_weights(".", weight_name="{record.lora}")') if draws else [f"- file `{record.lora}`"]
+        )
         lines += [
             "", "## LoRA of the UNet", "",
             (f"`{record.lora_kohya}` is the same under kohya's names, for ComfyUI and other programs; its alpha is its rank, so "
-            "that it is as strong in those that know no alpha."), "",
-            *_code(f'pipe.load_lora_weights(".", weight_name="{record.lora}")'),
+            "that it is as strong in those that know no alpha."), "", *how,
         ]  # fmt: skip
     if record.token_columns:
         values = ", ".join(f'"{column}": {column}' for column in record.token_columns.values())
         lines += [
             "", "## Token conditioners", "",
             (f"{', '.join(record.token_columns)}: tokens behind the text's, made by the package adapter-training-operator. Values "
-            "are tensors [prompts, width], labels one-hot."), "",
+            "are tensors [prompts, width], labels one-hot."),
         ]  # fmt: skip
-        lines += _code(
+        code = _code(
             "from adapter_trainer.conditioners import load", "",
             f'inputs = load(".").prompt_embeds(pipe, ["a caption"], {{{values}}})', "pipe(**inputs)",
         )  # fmt: skip
+        lines += ["", *code] if draws else []
     lines += ["", "## Where it comes from", "", f"- seed {record.seed}, predicts {record.prediction_type}"]
     if record.data is not None:
         lines += [f"- {record.data.samples} samples of `{record.data.table}`, SHA-256 `{record.data.sha256}`"]
@@ -195,13 +219,15 @@ def _together(adapters: tuple[AdapterRecord, ...]) -> list[str]:
     return lines
 
 
-def _adapter_lines(adapter: AdapterRecord) -> list[str]:
+def _adapter_lines(adapter: AdapterRecord, *, draws: bool) -> list[str]:
     lines = [
         f"- layout {adapter.layout}, {adapter.tokens} tokens, {adapter.layers} layers, driven by `{adapter.column}`"
     ]
     lines += [f"- diffusers: {adapter.diffusers}", f"- ComfyUI_IPAdapter_plus: {adapter.comfyui}"]
     if adapter.file is None:
         return [*lines, "- no file for pipelines; `atj sample` draws with it"]
+    if not draws:
+        return [*lines, f"- file `{adapter.file}`, which a UNet of this shape loads"]
     if adapter.null_condition != "encoded":
         lines.append(
             f"- its null is {adapter.null_condition}, which no pipeline can be given: pictures without guidance are the "

@@ -1,6 +1,6 @@
 """What a checkpoint is worth, on samples that training does not read: loss without each condition, pictures judged."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,11 +11,13 @@ from adapter_api.columns import columns_of
 from adapter_api.training import EvaluationConfig, TrainingConfig
 from adapter_trainer.control import Interrupted
 from adapter_trainer.data import Batch, Collate, Samples
+from adapter_trainer.encoders import ImageEncoder
 from adapter_trainer.errors import InvalidData
 from adapter_trainer.first_stage import latents_of
 from adapter_trainer.images import place_image
-from adapter_trainer.judge import MAX_EXAMPLES, Features, Judge, similarity
+from adapter_trainer.judge import Features
 from adapter_trainer.model import AdapterModel, Conditions
+from adapter_trainer.obedience import Obedience, colours_of
 from adapter_trainer.objective import NoiseSchedule
 from adapter_trainer.order import Place
 from adapter_trainer.processes import Processes
@@ -48,14 +50,13 @@ class Evaluation:
     device: torch.device
     is_stopping: Callable[[], bool] = lambda: False
     """Whether to give up; asked between batches, by all processes at the same time."""
-    _judge: Judge | None = None
+    _obedience: Obedience | None = None
 
     def measure(self) -> dict[str, float]:
         """Figures by name; collective: every process measures its share of the samples.
 
         `validation_loss`; `gain.<condition>`, the share by which the loss grows where that condition is its null; with
-        pictures `label_accuracy` beside `judge_accuracy`, the judge's own on the held-out images, and
-        `image_similarity` beside `image_similarity_by_chance`, that of pictures with other samples' images.
+        pictures the figures of `Obedience`.
 
         Raises:
             Interrupted: see `is_stopping`.
@@ -120,41 +121,36 @@ class Evaluation:
         rows = self.samples.rows[: self.settings.pictures]
         if not rows:
             return {}
-        features = Features(self.model.image_encoder, self.device)
+        obedience = self._judging()
         sampler = Sampler(self.model, self.config, self.device)
-        drawn: dict[int, Tensor] = {}
+        drawn: dict[int, tuple[Tensor, Tensor]] = {}
         for places, counted in self._shares(len(rows), 0):
             chosen = [rows[place.position] for place in places]
             images = sampler.draw_at([picture_row(row) for row in chosen], places, seed=SEED)
-            for place, image, is_mine in zip(places, features.of(images), counted, strict=True):
-                if is_mine:
-                    drawn[place.position] = image
-        everyone = {number: image for part in self.processes.gather(drawn) for number, image in part.items()}
-        ours = torch.stack([everyone[number] for number in range(len(rows))])
-        theirs = features.of(self._images(rows))
-        right, wrong = similarity(ours, theirs)
-        return {
-            "image_similarity": right,
-            "image_similarity_by_chance": wrong,
-            **self._label_accuracy(features, rows, ours, theirs),
-        }
+            seen, colours = obedience.features.of(images), colours_of(images.cpu())
+            for number, place in enumerate(places):
+                if counted[number]:
+                    drawn[place.position] = seen[number], colours[number]
+        everyone = {number: found for part in self.processes.gather(drawn) for number, found in part.items()}
+        in_order = [everyone[number] for number in range(len(rows))]
+        return obedience.figures(
+            rows, torch.stack([seen for seen, _ in in_order]), torch.stack([of for _, of in in_order])
+        )
 
-    def _label_accuracy(self, features: Features, rows: list[Row], ours: Tensor, theirs: Tensor) -> dict[str, float]:
-        column = next((name for name, value in rows[0].values.items() if isinstance(value, int)), None)
-        if column is None:
-            return {}
-        if self._judge is None:
-            step = -(-len(self.training_rows) // MAX_EXAMPLES)
-            examples = self.training_rows[::step]
-            labels = torch.tensor([row.values[column] for row in examples])
-            self._judge = Judge(features.of(self._images(examples)), labels)
-        labels = torch.tensor([row.values[column] for row in rows])
-        return {
-            "label_accuracy": self._judge.accuracy(ours, labels),
-            "judge_accuracy": self._judge.accuracy(theirs, labels),
-        }
+    def _judging(self) -> Obedience:
+        if self._obedience is None:
+            references = [column.name for column in columns_of(self.config) if column.kind == "reference"]
+            features = Features(self._seeing(), self.device)
+            self._obedience = Obedience(features, self.training_rows, references, self._images)
+        return self._obedience
 
-    def _images(self, rows: list[Row]) -> Tensor:
+    def _seeing(self) -> ImageEncoder | None:
+        """The image encoder, if its weights were learnt elsewhere."""
+        settings = self.model.params.image_encoder_config
+        is_published = settings is not None and settings.pretrained is not None and not settings.train
+        return self.model.image_encoder if is_published else None
+
+    def _images(self, rows: Sequence[Row]) -> Tensor:
         """The rows' own images as they are trained on, [N, C, H, W] in 0..1."""
         params = self.config.data.params
         pixels = [torch.from_numpy(place_image(self.samples.pixels(row.image), params, None)[0].copy()) for row in rows]

@@ -1,4 +1,4 @@
-"""A judge of pictures that knows the training data only: which label a picture shows, and how alike two pictures are."""
+"""A judge of pictures that knows the training data only: which label or numbers a picture shows, how alike two pictures are."""
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own convention
@@ -11,11 +11,13 @@ MAX_EXAMPLES = 2000
 SMALL_SIDE = 16
 """Height and width in pixels of what is compared where there is no image encoder."""
 _RIDGE = 1e-2
+_LEAST_DEVIATION = 0.3
+"""Of the mean one: a feature that varies less counts as if it varied so much."""
 _BATCH = 64
 
 
 class Features:
-    """Pictures as vectors: the run's own image encoder's embeddings, or small pictures where there is none."""
+    """Pictures as vectors: an image encoder's embeddings, or small pictures where there is none."""
 
     def __init__(self, encoder: ImageEncoder | None, device: torch.device) -> None:
         self._encoder = encoder
@@ -40,26 +42,24 @@ class Features:
         return embeddings.float()
 
 
-class Judge:
-    """Reads labels: kernel ridge regression on one-hot labels with a Gaussian kernel, solved in one step."""
+class Reader:
+    """Reads numbers off pictures: kernel ridge regression with a Gaussian kernel, solved in one step."""
 
-    def __init__(self, features: Tensor, labels: Tensor) -> None:
-        """Learns from features [N, D] and labels [N] of int64."""
-        self._mean, self._deviation = features.mean(0), features.std(0, correction=0).clamp_min(1e-6)
+    def __init__(self, features: Tensor, numbers: Tensor) -> None:
+        """Learns from features [N, D] and numbers [N, K]."""
+        self._mean, deviation = features.mean(0), features.std(0, correction=0)
+        # Where examples hardly differ, a drawn picture is soon far from all of them, and nothing would be read off the rest.
+        self._deviation = deviation.clamp_min(max(1e-6, _LEAST_DEVIATION * float(deviation.mean())))
         self._known = self._normalized(features)
-        targets = F.one_hot(labels).double()
+        self._offset = numbers.double().mean(0)
         kernel = self._kernel(self._known).double()
         kernel.diagonal().add_(_RIDGE)
-        self._weights = torch.linalg.solve(kernel, targets)
+        self._weights = torch.linalg.solve(kernel, numbers.double() - self._offset)
 
     def read(self, features: Tensor) -> Tensor:
-        """The label that each of [N, D] shows: [N] of int64."""
-        scores: Tensor = self._kernel(self._normalized(features)).double() @ self._weights
-        return scores.argmax(1)
-
-    def accuracy(self, features: Tensor, labels: Tensor) -> float:
-        """Share of [N, D] that is read as its label [N]."""
-        return float((self.read(features) == labels).double().mean())
+        """The numbers that each of [N, D] shows: [N, K] of float64."""
+        numbers: Tensor = self._kernel(self._normalized(features)).double() @ self._weights + self._offset
+        return numbers
 
     def _normalized(self, features: Tensor) -> Tensor:
         return (features - self._mean) / self._deviation
@@ -68,6 +68,22 @@ class Judge:
         # The width is that of scikit-learn's gamma="scale", on features of unit variance.
         kernel: Tensor = torch.exp(-(torch.cdist(features, self._known) ** 2) / features.shape[1])
         return kernel
+
+
+class Judge:
+    """Reads labels: of the numbers that are read off a picture, one for each label, the largest."""
+
+    def __init__(self, features: Tensor, labels: Tensor) -> None:
+        """Learns from features [N, D] and labels [N] of int64."""
+        self._reader = Reader(features, F.one_hot(labels))
+
+    def read(self, features: Tensor) -> Tensor:
+        """The label that each of [N, D] shows: [N] of int64."""
+        return self._reader.read(features).argmax(1)
+
+    def accuracy(self, features: Tensor, labels: Tensor) -> float:
+        """Share of [N, D] that is read as its label [N]."""
+        return float((self.read(features) == labels).double().mean())
 
 
 def similarity(ours: Tensor, theirs: Tensor) -> tuple[float, float]:

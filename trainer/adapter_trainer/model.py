@@ -13,7 +13,7 @@ from adapter_api.model import ModelParams
 from adapter_api.networks import Trainable
 from adapter_api.sources import with_pipeline_sources
 from adapter_api.training import TrainingConfig
-from adapter_trainer import fit, registry, sources
+from adapter_trainer import fit, part_weights, registry, sources
 from adapter_trainer.adapters import Adapter, AdapterLayer, attach, cross_attention_layers, matching_layers
 from adapter_trainer.encoders import ImageEncoder, TextEncoders, Tokenizers, image_encoder, text_encoders, tokenizers
 from adapter_trainer.errors import InvalidConfig
@@ -97,7 +97,7 @@ class AdapterModel(nn.Module):
         name = path.split(".")[1]
         settings = getattr(config.model.params.token_conditioners, name)
         projector, width = settings.projector, self.columns[path].width
-        return sources.build(
+        built = sources.build(
             name,
             config.seed,
             lambda: TOKEN_CONDITIONERS[name](
@@ -107,6 +107,9 @@ class AdapterModel(nn.Module):
             ),
             f"model.params.{path}",
         )
+        if module.pretrained is not None:
+            part_weights.begin_conditioner(built, name, module.pretrained, f"model.params.{path}")
+        return built
 
     def _adapter(self, config: TrainingConfig, name: str) -> Adapter:
         settings = config.model.params.adapters_config[name]
@@ -131,7 +134,10 @@ class AdapterModel(nn.Module):
             ),
             f"{field}.projector",
         )
-        return Adapter(tokens, {layer: AdapterLayer(available[layer]) for layer in chosen}, settings.scale)
+        adapter = Adapter(tokens, {layer: AdapterLayer(available[layer]) for layer in chosen}, settings.scale)
+        if settings.pretrained is not None:
+            part_weights.begin_adapter(adapter, name, self.unet, settings.pretrained, field)
+        return adapter
 
     def _low_rank(self, config: TrainingConfig) -> LoraWeights | None:
         settings = self.params.unet_config.lora
@@ -185,7 +191,8 @@ class AdapterModel(nn.Module):
         parts = {
             name: module
             for name, module, settings in self.trainable_parts()
-            if settings.train or getattr(settings, "pretrained", None) is None
+            # What conditions begin with is small, and may be a checkpoint that is gone tomorrow: it is always kept.
+            if settings.train or isinstance(settings, Conditioned) or getattr(settings, "pretrained", None) is None
         }
         if "unet" in parts:
             parts.pop("unet_lora", None)  # they are in it

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from PIL import Image
 
 from adapter_api.document import dump
+from adapter_api.launch import JOB_VARIABLE
 from adapter_api.progress import MAX_NOTICE, PROGRESS_FILE, Progress
 from adapter_api.training import TrainingConfig
 from adapter_trainer.circumstances import versions
@@ -212,6 +213,7 @@ class Report:
         device = self.accelerator.device
         return {
             "at": _now().isoformat(timespec="seconds"),
+            "job": os.environ.get(JOB_VARIABLE),
             "processes": self.processes.world_size,
             "device": torch.cuda.get_device_name(device)
             if device.type == "cuda"

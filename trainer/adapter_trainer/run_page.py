@@ -19,6 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+from adapter_api.checkpoint import step_of
 from adapter_api.progress import PROGRESS_FILE
 from adapter_trainer import charts
 from adapter_trainer.charts import Curve
@@ -59,7 +60,7 @@ def render(output: Path) -> str:
     loader = FileSystemLoader(Path(__file__).parent / "templates")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     return environment.get_template("report.html").render(
-        title=output.resolve().name,
+        title=title_of(output, history),
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         progress=_json(output / PROGRESS_FILE),
         figures=figures(history),
@@ -69,6 +70,7 @@ def render(output: Path) -> str:
         pauses=total_pauses(history),
         evaluation=next((line["evaluation"] for line in reversed(history) if "evaluation" in line), {}),
         pictures=pictures(output / "samples"),
+        checkpoints=checkpoints(output),
         configuration=_text(output / CONFIGURATION),
     )
 
@@ -83,6 +85,9 @@ def figures(history: list[Line]) -> dict[str, str]:
         return {}
     tail = reports[-max(1, len(reports) // 10) :]
     found = {
+        "time in steps and pauses": duration(sum(seconds for _, seconds in stretches(history))),
+        "computed on": device_of(history),
+        "cost": cost(history),
         "loss, mean of the last tenth": f"{sum(line['loss'] for line in tail) / len(tail):.4g}",
         "images a second, median": f"{_median([line['images_per_second'] for line in reports]):.4g}",
     }
@@ -92,6 +97,52 @@ def figures(history: list[Line]) -> dict[str, str]:
     if waits:
         found["waiting for data"] = f"{waits.get('data', 0.0) / (sum(waits.values()) or 1):.1%} of a step"
     return found
+
+
+def title_of(output: Path, history: list[Line]) -> str:
+    """The job's name; of a run without one, its folder's."""
+    names = [line["start"].get("job") for line in history if "start" in line]
+    return next((str(name) for name in reversed(names) if name), output.resolve().name)
+
+
+def stretches(history: list[Line]) -> list[tuple[dict[str, Any], float]]:
+    """PURE: every part of the run from one start to the next: what it was computed with, and its seconds."""
+    found: list[tuple[dict[str, Any], float]] = []
+    last = 0
+    for line in history:
+        if "start" in line:
+            found.append((line["start"], 0.0))
+            last = line["step"]
+        elif found:
+            start, seconds = found[-1]
+            if "seconds" in line:
+                seconds += sum(line["seconds"].values()) * max(1, line["step"] - last)
+                last = line["step"]
+            found[-1] = start, seconds + sum(line.get("pauses", {}).values())
+    return found
+
+
+def device_of(history: list[Line]) -> str:
+    """PURE: of the newest start."""
+    starts = [line["start"] for line in history if "start" in line]
+    return f"{starts[-1]['processes']} x {starts[-1]['device']}" if starts else "not told"
+
+
+def cost(history: list[Line]) -> str:
+    """PURE: hours of all processes together."""
+    parts = stretches(history)
+    hours = sum(start["processes"] * seconds for start, seconds in parts) / 3600
+    is_cpu = any(" cores" in start["device"] for start, _ in parts)
+    return f"{hours:.3g} {'process-hours' if is_cpu else 'GPU-hours'}"
+
+
+def duration(seconds: float) -> str:
+    """PURE: as people say it."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def mean_parts(history: list[Line]) -> dict[str, float]:
@@ -173,6 +224,15 @@ def pictures(folder: Path) -> list[Picture]:
     steps = sorted(found, reverse=True)
     chosen = steps[:: max(1, -(-len(steps) // MAX_PICTURES))]
     return [Picture(step, _data_address(found[step])) for step in chosen]
+
+
+def checkpoints(output: Path) -> list[tuple[str, str]]:
+    """The checkpoints in the output folder, newest first: name, and link from the page to its card."""
+    steps = {step: path for path in output.glob("checkpoint-*") if (step := step_of(path.name)) is not None}
+    return [
+        (steps[step].name, f"../{steps[step].name}/{'README.md' if (steps[step] / 'README.md').is_file() else ''}")
+        for step in sorted(steps, reverse=True)
+    ]
 
 
 def _data_address(path: Path) -> str:

@@ -134,17 +134,29 @@ class Sampler:
             size = self.model.image_encoder.image_size if self.model.image_encoder is not None else 224
             if value is None:
                 return torch.zeros(3, size, size)
-            return torch.from_numpy(reference_image(open_image(Path(value)), size))
+            return torch.from_numpy(reference_image(open_image(file_of(self.config, str(value))), size))
         if value is None:
             return torch.zeros(width)
-        if isinstance(value, int):
+        if (label := self._label(name, value)) is not None:
+            value = label
             if not 0 <= value < width:
                 raise InvalidData(f"{name}: label {value} is outside 0..{width - 1}")
             return torch.nn.functional.one_hot(torch.tensor(value), width).float()
-        vector = torch.from_numpy(read_embedding(Path(value))) if isinstance(value, str) else torch.tensor(value)
+        is_file = isinstance(value, str)
+        vector = torch.from_numpy(read_embedding(file_of(self.config, value))) if is_file else torch.tensor(value)
         if len(vector) != width:
             raise InvalidData(f"{name}: has {len(vector)} numbers, not {width}")
         return vector.float()
+
+    def _label(self, name: str, value: Any) -> int | None:
+        column = next((column for column in columns_of(self.config) if column.name == name), None)
+        return None if column is None else column.class_of(value)
+
+
+def file_of(config: TrainingConfig, name: str) -> Path:
+    """The file that a condition names: of the data, as pairs files name theirs, or else from the working directory."""
+    inside = Path(config.data.params.data_root_path) / name
+    return inside if inside.is_file() else Path(name)
 
 
 def load(folder: Path, device: str | None = None, models: Path | None = None) -> Sampler:
@@ -167,7 +179,8 @@ def load(folder: Path, device: str | None = None, models: Path | None = None) ->
         raise DamagedCheckpoint(f"{folder}: {error}") from None
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     config = _computable(config, chosen)
-    model = AdapterModel(sources.with_local_models(config, models))
+    # What conditions began with does not matter any more: the checkpoint has them.
+    model = AdapterModel(sources.without_beginnings(sources.with_local_models(config, models)))
     cast_frozen(model, registry.WEIGHT_TYPES[config.optimization.mixed_precision])
     try:
         parts, averages = weights.weights_in(model, stored(folder).part)

@@ -16,6 +16,7 @@ from adapter_api.columns import columns_of
 from adapter_api.retention import Policy
 from adapter_api.training import TrainingConfig
 from adapter_trainer import (
+    announcement,
     base_schedule,
     building,
     checkpoint,
@@ -113,6 +114,11 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
     batch = global_batch_of(config, processes.world_size)
     report = resuming.begin(state, folder, layout.order.length, batch, processes, options.clock, show)
     total_steps = report.total_steps
+    for line in announcement.beginning(
+        model, accelerator.device, processes=processes.world_size, precision=optimization.mixed_precision,
+        samples=layout.order.length, steps=total_steps, batch=batch, output=options.output,
+    ):  # fmt: skip
+        show(line)
     encodings = Cache(config, model, accelerator, processes, options.output, show).encodings(
         rows, contents, layout, state.seen + (total_steps - state.step) * batch, stop, report
     )

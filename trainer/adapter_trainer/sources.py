@@ -51,6 +51,23 @@ def with_local_models(config: TrainingConfig, models: Path | None) -> TrainingCo
     return config.model_copy(update={"model": local})
 
 
+def without_beginnings(config: TrainingConfig) -> TrainingConfig:
+    """The configuration whose adapters and token conditioners load no weights to begin with."""
+    params = config.model.params
+    tokens = {
+        name: each if each is None else each.model_copy(update={"pretrained": None})
+        for name, each in params.token_conditioners
+    }
+    update = {
+        "adapters_config": {
+            name: each.model_copy(update={"pretrained": None}) for name, each in params.adapters_config.items()
+        },
+        "token_conditioners": params.token_conditioners.model_copy(update=tokens),
+    }
+    model = config.model.model_copy(update={"params": params.model_copy(update=update)})
+    return config.model_copy(update={"model": model})
+
+
 def load(loader: Any, source: Source, field: str, dtype: torch.dtype) -> Any:
     """A module of a diffusers or transformers class, out of a folder, the hub or a single file.
 

@@ -139,7 +139,7 @@ def _train(config: TrainingConfig, arguments: argparse.Namespace, rank: int) -> 
     beginning.import_libraries()  # slow: faults of the configuration are told before it
     import torch
 
-    from adapter_trainer import checkpoint, loop, setup
+    from adapter_trainer import announcement, checkpoint, loop, setup
     from adapter_trainer.errors import TrainingError
 
     output, run = arguments.output_dir, None
@@ -150,6 +150,8 @@ def _train(config: TrainingConfig, arguments: argparse.Namespace, rank: int) -> 
         run.report.phase("ended", run.state.step)
         if complete:  # a stop has no time for it
             run.report.page.finish()
+            for line in announcement.end(output, run.state.step):
+                run.report.show(line)
         run.state.accelerator.end_training()
     except TrainingError as error:
         return _end(output, error.exit_code, error.reason, str(error), rank=rank, step=_step(run))

@@ -20,7 +20,7 @@ from tests.cluster import images
 from tests.cluster.errors import ClusterError
 from tests.cluster.kubelet_cluster import KubeletCluster
 from tests.cluster.namespaces import NODE_ADDRESS
-from tests.support.repository import CHART, QUICKSTART
+from tests.support.repository import CHART, DIGITS
 from tests.support.waiting import wait_until
 
 SYSTEM, NAMESPACE, RELEASE = "ato-system", "e2e", "ato"
@@ -125,8 +125,8 @@ class World:
         return done.stdout
 
     def job(self, name: str, steps: int = 40, save_steps: int = 10, **spec: Any) -> Plain:
-        """The quickstart, small enough to end in a minute, with data and output in the cluster's S3 server."""
-        job: Plain = json.loads(json.dumps(read(QUICKSTART).data))
+        """The job on digits, small enough to end in a minute, with data and output in the cluster's S3 server."""
+        job: Plain = json.loads(json.dumps(read(DIGITS).data))
         job["metadata"]["name"] = name
         training = job["spec"]["training"]
         training["optimization"] |= {"max_train_steps": steps, "train_batch_size": 8}
