@@ -47,7 +47,7 @@ def refusal(text: str) -> str:
 
 def test_a_mistyped_field_is_said_with_path_and_line_at_every_depth() -> None:
     told = refusal("podAffinity: {}\nnodeAffinty: {}\n")
-    assert told == "job.yaml:2: nodeAffinty: is not a field here; check its spelling and its indentation"
+    assert told == "job.yaml:2: nodeAffinty: is not a field here; did you mean nodeAffinity?"
     deep = "nodeAffinity:\n  requiredDuringSchedulingIgnoredDuringExecution:\n    nodeSelectorTerms:\n    - matchExpresions: []\n"
     assert refusal(deep).startswith(
         "job.yaml:4: nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpresions: "
