@@ -1,4 +1,4 @@
-"""PURE: what users ask for on the command line -> the rows of condition values that a sampler draws."""
+"""What users ask for on the command line -> the rows of condition values that a sampler draws."""
 
 from collections.abc import Sequence
 
@@ -35,7 +35,9 @@ def rows_of(
     if not labels and not shared:
         if column is not None and column.kind == "label" and column.width is not None:
             return [{column.name: label} for label in range(column.width)]
-        return [dict(row) for row in config.sampling.rows] or [{}]
+        from adapter_trainer.rows_to_draw import rows_to_draw  # brings torch
+
+        return [dict(row) for row in rows_to_draw(config)] or [{}]
     if not labels:
         return [shared]
     if column is None or column.kind != "label":

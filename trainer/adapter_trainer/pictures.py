@@ -15,6 +15,7 @@ from adapter_trainer.grids import titled_grid
 from adapter_trainer.model import AdapterModel
 from adapter_trainer.order import Place
 from adapter_trainer.processes import Processes
+from adapter_trainer.rows_to_draw import rows_to_draw
 from adapter_trainer.sample import Row, Sampler
 
 LONGEST_CAPTION = 24
@@ -78,7 +79,8 @@ class Gallery:
         Raises:
             Interrupted: see `is_stopping`.
         """
-        rows = grid_rows(self.config.sampling)
+        found = tuple(rows_to_draw(self.config))
+        rows = grid_rows(self.config.sampling.model_copy(update={"rows": found}))
         everyone = self.processes.gather(self._my_rows(rows))
         if not self.processes.is_main:
             return None
