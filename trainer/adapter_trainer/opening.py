@@ -29,10 +29,10 @@ Image.MAX_IMAGE_PIXELS = None  # ours is checked instead, and Pillow would only 
 
 TAKEN = frozenset({
     "AVIF", "BLP", "BMP", "CUR", "DCX", "DDS", "DIB", "FLI", "FTEX", "GBR", "GIF", "ICO", "IM", "JPEG", "JPEG2000",
-    "MPO", "MSP", "PCX", "PIXAR", "PNG", "PPM", "PSD", "QOI", "SGI", "SUN", "TGA", "TIFF", "WEBP", "XBM", "XPM",
+    "MPO", "MSP", "PCX", "PIXAR", "PNG", "PPM", "PSD", "QOI", "SGI", "SUN", "TGA", "TIFF", "WEBP", "XPM",
 })  # fmt: skip
 """Formats by Pillow's names. Others are drawn by other programs (EPS, WMF), are measurements without a white (FITS, SPIDER,
-GRIB, HDF5, BUFR, MCIDAS), parts of films (MPEG), sets of icons that are decoded otherwise than they say (ICNS), or rare and not shown to be read right
+GRIB, HDF5, BUFR, MCIDAS), parts of films (MPEG), sets of icons that are decoded otherwise than they say (ICNS), what Pillow shows in negative (XBM), or rare and not shown to be read right
 (PCD, IPTC, IMT, XV thumbnails)."""
 
 _WIDE = {"PNG": 65535, "JPEG2000": 65535, "PPM": 65535}

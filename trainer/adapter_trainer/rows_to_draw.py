@@ -52,10 +52,14 @@ def _check(column: Column, value: int | str | tuple[float, ...]) -> None:
         if column.width is not None and value >= column.width:
             raise InvalidData(f"label {value} is outside 0..{column.width - 1}")
     else:
-        is_numbers = isinstance(value, tuple)
-        length = len(value) if isinstance(value, tuple) else len(read_embedding(_file(value)))
+        name, length = ("", len(value)) if isinstance(value, tuple) else _embedding(value)
         if column.width not in {None, length}:
-            raise InvalidData(f"{'' if is_numbers else f'{value} '}has {length} numbers, not {column.width}")
+            raise InvalidData(f"{name}has {length} numbers, not {column.width}")
+
+
+def _embedding(value: int | str) -> tuple[str, int]:
+    path = _file(value)
+    return f"{path.name} ", len(read_embedding(path))
 
 
 def _file(value: int | str | tuple[float, ...]) -> Path:
