@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from adapter_api.columns import columns_of
 from adapter_api.document import Document, read, validate
 from adapter_api.job import AdapterTrainingJob
 from adapter_api.training import TrainingConfig
@@ -78,18 +79,14 @@ def _parsed(document: Document) -> tuple[TrainingConfig, int]:
 
 def _steps(config: TrainingConfig, samples: int | None, world_size: int) -> int | None:
     """Optimizer steps of the whole run, if they can be known."""
-    from adapter_trainer.picture_folder import pictures
+    from adapter_trainer.errors import InvalidData
     from adapter_trainer.setup import total_steps_of
+    from adapter_trainer.table import read_table
 
     if samples is None and config.optimization.max_train_steps is None:
-        params = config.data.params
-        table = Path(params.data_root_path) / params.pairs_file_path
-        if table.is_dir():
-            samples = len(pictures(table))
-        elif table.is_file():
-            with table.open("rb") as lines:
-                samples = sum(1 for line in lines if line.strip())
-        else:
+        try:
+            samples = len(read_table(config.data.params, columns_of(config)))
+        except InvalidData:  # not here, or not yet as it has to be
             return None
     return total_steps_of(config, samples or 1, world_size)
 

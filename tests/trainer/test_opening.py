@@ -26,6 +26,10 @@ BLACK_AND_WHITE = np.where(GREY > 127, 255, 0)
 """Of the blocks of one colour; in the others, Pillow scatters black and white."""
 
 
+SAVING: dict[str, dict[str, Any]] = {".jpg": {"quality": 100, "subsampling": 0}, ".webp": {"lossless": True}}
+"""Options that keep colours, by ending."""
+
+
 def seen(path: Path, **more: Any) -> NDArray[np.uint8]:
     """The colour in the middle of each block, [6, 3] or [6]."""
     image = open_picture(path, **more)
@@ -304,7 +308,7 @@ def test_pictures_are_turned_upright_and_so_is_their_size(tmp_path: Path, ending
     lying = picture("RGB") if method is None else picture("RGB").transpose(method)
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
-    options: dict[str, Any] = {".jpg": {"quality": 100, "subsampling": 0}, ".webp": {"lossless": True}}.get(ending, {})
+    options = SAVING.get(ending, {})
     if ending == ".mpo":
         options = {"save_all": True, "append_images": [Image.new("RGB", (8, 8))], "quality": 100, "subsampling": 0}
     lying.save(path, exif=exif, **options)
@@ -358,7 +362,7 @@ def soft() -> Image.Image:
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.webp"])
 def test_colours_of_a_profile_become_srgb(tmp_path: Path, name: str) -> None:
     profile = picture_files.profile(b"RGB ", 2.19921875, picture_files.ADOBE)
-    options: dict[str, Any] = {"a.jpg": {"quality": 100, "subsampling": 0}, "a.webp": {"lossless": True}}.get(name, {})
+    options = SAVING.get(Path(name).suffix, {})
     soft().save(tmp_path / name, icc_profile=profile, **options)
     expected = in_srgb((SOFT / 255) ** 2.19921875 @ TO_SRGB.T)
     assert np.abs(seen(tmp_path / name) - expected).max() <= 3

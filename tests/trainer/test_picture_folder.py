@@ -76,7 +76,7 @@ def test_a_caption_that_is_not_text_is_named(tmp_path: Path) -> None:
 
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
     folder = filled(tmp_path / "photos", {"notes.md": None})
-    assert refused(tmp_path).startswith(f"{folder}: holds no picture (.avif, .bmp, ")
+    assert refused(tmp_path).startswith(f"{folder}: holds no picture (.apng, .avif, .bmp, ")
 
 
 def test_a_name_that_would_break_a_line_is_refused(tmp_path: Path) -> None:

@@ -32,8 +32,9 @@ def account(params: DataParams, table: Table, animated: set[Path]) -> list[str]:
             f"{_counted(table.several_lines, 'caption')} of several lines, {MEANINGS[params.caption_lines]} "
             f"(data.params.caption_lines: {params.caption_lines})"
         )
-    if lists := sum(bool(row.other_captions) for row in rows):
-        lines.append(f"{_counted(lists, 'sample')} with several captions, of which each reading draws one")
+    drawn = params.caption_lines == "any" and table.several_lines
+    if not drawn and (lists := len({row.line for row in rows if row.other_captions})):
+        lines.append(f"{_counted(lists, 'picture')} with several captions, of which each reading draws one")
     if animated:
         lines.append(
             f"{_counted(len(animated), 'picture')} of several frames or pages, of which the first is read; one is "

@@ -103,8 +103,7 @@ def part(image: Image.Image, whole: Size, resample: Image.Resampling, corner: Si
     strips = []
     for at in range(0, columns, step):
         strip = image.crop((at, 0, min(at + step, columns), image.height))
-        pixels = _crop(np.asarray(strip.resize((strip.width, height), resample)), (top, 0), (rows, strip.width))
-        strips.append(pixels if step >= columns else pixels.copy())
+        strips.append(np.asarray(strip.resize((strip.width, height), resample).crop((0, top, strip.width, top + rows))))
     return strips[0] if len(strips) == 1 else np.concatenate(strips, axis=1)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, TiffImagePlugin
+from PIL import ExifTags, GifImagePlugin, Image, TiffImagePlugin
 
 from adapter_trainer.colour import in_srgb
 from adapter_trainer.errors import InvalidData
@@ -152,14 +152,13 @@ def _of_bytes(path: Path, image: Image.Image) -> Image.Image:
         found = _narrowed(image)
     elif kind == "PNG" and "transparency" in info and image.mode in {"L", "RGB"}:
         found = _with_one_transparent(path, image)
-    elif image.mode in {"1", "L", "LA", "La"}:
-        found = image.convert("LA" if transparent else "L")
-    elif image.mode == "CMYK":
-        found = image
     elif kind == "TGA" and image.mode == "RGBA" and not _bytes_of(path, 17)[0] & 15:
         found = image.convert("RGB")  # the header says that the fourth channel is no alpha
+    elif image.mode == "CMYK":
+        found = image
     else:
-        found = image.convert("RGBA" if transparent else "RGB")
+        mode = ("L" if image.mode in {"1", "L", "LA", "La"} else "RGB") + ("A" if transparent else "")
+        found = image if image.mode == mode else image.convert(mode)
     found.info, found.format = info, kind
     return found
 
@@ -220,7 +219,7 @@ def _opaque(image: Image.Image, background: Colour) -> Image.Image:
 
 def _outside_of_frame(image: Image.Image) -> list[Box]:
     """Parts of a GIF that its first frame leaves out; viewers show nothing there."""
-    if image.format != "GIF" or not image.tile:
+    if not isinstance(image, GifImagePlugin.GifImageFile) or not image.tile:
         return []
     left, top, right, bottom = image.tile[0][1] or (0, 0, *image.size)
     boxes = [

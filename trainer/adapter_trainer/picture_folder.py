@@ -12,10 +12,12 @@ from adapter_trainer.errors import InvalidData
 
 ENDINGS = frozenset({
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".avif", ".jp2", ".j2k",
-    ".jpx", ".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".qoi",
+    ".jpx", ".apng", ".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".qoi",
 })  # fmt: skip
+CAPTION = ".txt"
+"""The ending that is proposed where a caption is missing."""
 UNREAD = frozenset({
-    ".heic", ".heif", ".hif", ".jxl", ".apng", ".psd", ".psb", ".xcf", ".kra", ".svg", ".eps", ".pdf", ".ai", ".exr", ".hdr",
+    ".heic", ".heif", ".hif", ".jxl", ".psd", ".psb", ".xcf", ".kra", ".svg", ".eps", ".pdf", ".ai", ".exr", ".hdr",
     ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".ico", ".dds",
     ".mp4", ".mov", ".webm", ".avi", ".mkv", ".m4v",
 })  # fmt: skip
@@ -91,7 +93,7 @@ def read_folder(folder: Path, columns: tuple[Column, ...], *, repeats: bool = Tr
     elif without:
         raise InvalidData(
             f"{folder}: {len(without)} of {len(found)} pictures have no caption, the first is {without[0]}; write "
-            f"{without[0].with_suffix('.txt').name} beside it, empty where there is to be none"
+            f"{without[0].with_suffix(CAPTION).name} beside it, empty where there is to be none"
         )
     for path, caption in captions.items():
         times, concept = concepts.get(_top(path, folder), (1, ""))
@@ -260,6 +262,7 @@ def _tell_concepts(
         named = sum(caption is None for caption in own)
         if own and times:
             also = f", {named} of them with the caption {concept!r}" if named else ""
+            plural = "s" * (len(own) > 1)
             contents.notes.append(
-                f"{name}: an epoch reads its {len(own)} pictures {times} times{also} (data.params.folder_repeats)"
+                f"{name}: an epoch reads its {len(own)} picture{plural} {times} times{also} (data.params.folder_repeats)"
             )

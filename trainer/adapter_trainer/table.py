@@ -115,7 +115,7 @@ def read_samples(params: DataParams, columns: tuple[Column, ...]) -> Table:
     faults.raise_if_any()
     if not table.rows:
         raise InvalidData(f"{path}: holds no sample")
-    table.several_lines += reader.several_lines
+    table.several_lines = len(reader.several_lines)
     return table
 
 
@@ -147,7 +147,7 @@ class _Row:
         self.faults = faults
         self.lines = lines
         self.is_folder = is_folder
-        self.several_lines = 0
+        self.several_lines = set[int]()
 
     def read(self, line: int, fields: Fields) -> Row | None:
         before = self.faults.count
@@ -165,7 +165,8 @@ class _Row:
         ):
             self.faults.add(line, f"caption: {given!r} is not text")
             return ("",)
-        self.several_lines += isinstance(given, str) and caption_files.has_lines(given)
+        if isinstance(given, str) and caption_files.has_lines(given):
+            self.several_lines.add(line)
         found = caption_files.alternatives(given, self.lines)
         return tuple(" ".join(caption.split()) for caption in found) if self.is_folder else found
 
