@@ -9,6 +9,9 @@ from adapter_api.base import S3URI, ConfigModel, Count, Flag, Name, PathText, Po
 
 MAX_COLUMNS = 64
 """Data columns besides image and caption."""
+Level = Annotated[Count, Field(le=255)]
+"""Of one colour of a pixel."""
+
 ColumnKind = Literal["label", "vector", "embedding", "reference"]
 
 
@@ -85,14 +88,22 @@ class DataParams(ConfigModel):
     data_root_path: PathText = "/data"
     """Folder that every path in the pairs file is relative to and must stay inside."""
     pairs_file_path: PathText = "train.txt"
-    """Relative to data_root_path, or absolute. A folder stands for its pictures, with captions in .txt files beside them."""
-    format: Literal["auto", "pairs", "csv", "jsonl"] = "auto"
+    """Relative to data_root_path, or absolute. A folder stands for its pictures, with captions in files beside them: a.txt,
+    a.caption or a.json of a.png, or a.png.txt."""
+    format: Literal["auto", "pairs", "csv", "jsonl", "json"] = "auto"
     """pairs: image, tab, caption, tab, further columns. csv, jsonl: named fields, file_name and text as good as image and
-    caption. auto: by the file's ending; pairs unless .csv or .jsonl."""
+    caption. json: a list of such objects, or captions by picture. auto: by the file's ending; pairs unless .csv, .jsonl or
+    .json."""
+    caption_lines: Literal["join", "first", "any"] = "join"
+    """What a caption of several lines is. join: one text. first: its first line. any: alternatives; each reading draws one."""
+    folder_repeats: Flag = True
+    """Whether an epoch reads what is in a sub-folder such as 10_cat ten times, and takes cat for captions that are missing."""
     columns: Annotated[tuple[Column, ...], Field(max_length=MAX_COLUMNS)] | None = None
     """By default a label for label_to_token, then an embedding for embed_to_token."""
     image_mode: Literal["RGB", "L"] = "RGB"
     """Colour mode that images are converted to."""
+    background: Annotated[tuple[Level, ...], Field(min_length=3, max_length=3)] = (255, 255, 255)
+    """Red, green and blue from 0 to 255: what shows through transparent parts of images, reference images among them."""
     random_crop: Flag = False
     """Crop at a random place rather than at the centre; the UNet is told where."""
     random_flip: Flag = False

@@ -96,9 +96,10 @@ def row_faults(config: TrainingConfig, opened: Opened | None, document: Document
         for name, value in row.items():
             place = (*at, "sampling", "rows", index, name)
             if kinds.get(name) in {"reference", "embedding"} and isinstance(value, str) and opened is not None:
-                if not Path(value).is_file():
+                if not (Path(config.data.params.data_root_path) / value).is_file() and not Path(value).is_file():
                     yield document.fault(
-                        place, f"{value[:200]} is no file here; paths are relative to where the command runs"
+                        place,
+                        f"{value[:200]} is no file, neither in data.params.data_root_path nor from where the command runs",
                     )
             elif kinds.get(name) == "label" and isinstance(value, int) and opened is not None:
                 width = opened.widths.get(name)

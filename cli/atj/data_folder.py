@@ -12,7 +12,7 @@ from typing import Any
 
 from adapter_api.data import ColumnKind
 from adapter_trainer.picture_folder import CAPTION, ENDINGS, pictures
-from adapter_trainer.table import ALSO
+from adapter_trainer.table_formats import ALSO
 from atj.errors import refusal
 
 TABLES = ("train.txt", "train.csv", "train.jsonl", "metadata.jsonl", "metadata.csv", "pairs.txt")
@@ -192,7 +192,7 @@ def _jsonl(text: str) -> list[Record]:
 
 
 def _as_ours(names: list[str]) -> list[str]:
-    ours = {other: name for name, other in ALSO.items() if name not in names}
+    ours = {other: name for name, others in ALSO.items() if name not in names for other in others}
     return [ours.get(name, name) for name in names]
 
 

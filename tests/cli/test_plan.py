@@ -35,6 +35,22 @@ def test_steps_of_epochs_follow_from_the_data(configuration: Path, capsys: pytes
     assert "for 200 steps of 4 images" in capsys.readouterr().out
 
 
+def test_a_folder_counts_as_often_as_its_name_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = tmp_path / "data" / "photos" / "4_cat"
+    photos.mkdir(parents=True)
+    for number in range(3):
+        (photos / f"{number}.png").touch()
+    params = {"token_conditioners": {"label_to_token": None}, "adapters_config": {}}
+    given = tiny.settings(
+        tmp_path / "data",
+        {"data": {"params": {"pairs_file_path": "photos", "columns": []}}, "model": {"params": params}},
+    )
+    given["model"]["params"]["text_config"] = {"encoders": [tiny.text_encoder(tmp_path / "tokenizer")]}
+    given["optimization"] = {"train_batch_size": 4, "num_train_epochs": 2}
+    plan_command(tiny.write_settings(tmp_path / "t.yaml", given), device="l4", efficiency=0.4, samples=None)
+    assert "for 6 steps of 4 images" in capsys.readouterr().out
+
+
 def test_an_unknown_device_is_refused_with_those_that_are_known(configuration: Path) -> None:
     known = ", ".join(KNOWN)
     with pytest.raises(CommandError, match=f"--device abacus: not known; choose this or one of {known}"):

@@ -1,5 +1,6 @@
 """A place in the order gives the same tensors anywhere, and what the UNet is told of a crop is true."""
 
+import dataclasses
 import multiprocessing
 from itertools import islice
 from pathlib import Path
@@ -17,6 +18,7 @@ from adapter_api.columns import columns_of
 from adapter_api.data import DataParams
 from adapter_trainer import data as module
 from adapter_trainer.data import Batch, Collate, Samples, SampleShape
+from adapter_trainer.errors import InvalidData
 from adapter_trainer.images import place_image, reference_image, scaled
 from adapter_trainer.order import Place, generator_at
 from adapter_trainer.table import read_table
@@ -175,3 +177,44 @@ def test_batch_read_ahead_is_the_one_that_would_have_been_read(data: Path) -> No
         batches.read_ahead()
         batches.read_ahead()  # asked twice, read once
     assert [numbers(batch) for batch in ahead] == [numbers(batch) for batch in read(data)]
+
+
+def test_a_sample_that_cannot_be_read_names_its_line_and_file(tmp_path: Path) -> None:
+    tiny.write_data(tmp_path, samples=4)
+    (tmp_path / "2.png").write_bytes((tmp_path / "2.png").read_bytes()[:60])
+    source = samples(tmp_path, verify="none")
+    with pytest.raises(InvalidData, match=r"^line 3: 2\.png cannot be decoded: .*; replace or remove it$"):
+        [source[Place(0, position)] for position in range(4)]
+
+
+@pytest.mark.process
+def test_a_sample_that_a_data_worker_cannot_read_is_told_in_one_line(tmp_path: Path) -> None:
+    tiny.write_data(tmp_path, samples=4)
+    (tmp_path / "2.png").write_bytes(b"")
+    with pytest.raises(InvalidData, match=r"^line 3: 2\.png cannot be decoded: [^\n]*$"):
+        read(tmp_path, num_workers=1, verify="none")
+
+
+def test_what_a_phone_stores_lying_down_is_read_upright_also_unverified(tmp_path: Path) -> None:
+    tiny.write_data(tmp_path, samples=1)
+    lying = np.zeros((8, 12), np.uint8)
+    lying[:, :2] = 255  # orientation 6: the left edge of what is stored is the top of what is shown
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(lying).save(tmp_path / "0.png", exif=exif)
+    sample = samples(tmp_path, verify="none", random_crop=False, random_flip=False)[Place(0, 0)]
+    assert sample.time_ids[:2] == (12, 8)
+    assert sample.pixels is not None
+    assert (sample.pixels[-1] == 0).all()
+
+
+def test_one_of_several_captions_is_drawn_for_each_reading_and_changes_nothing_else(tmp_path: Path) -> None:
+    tiny.write_data(tmp_path, samples=1)
+    plain = samples(tmp_path)
+    several = samples(tmp_path)
+    several.rows = [dataclasses.replace(several.rows[0], caption="one", other_captions=("two", "three"))]
+    drawn = [several[Place(epoch, 0)] for epoch in range(60)]
+    assert {sample.caption for sample in drawn} == {"one", "two", "three"}
+    assert [several[Place(epoch, 0)].caption for epoch in range(60)] == [sample.caption for sample in drawn]
+    assert np.array_equal(drawn[7].noise, plain[Place(7, 0)].noise)
+    assert drawn[7].timestep == plain[Place(7, 0)].timestep

@@ -20,9 +20,9 @@ from adapter_trainer.card import ExportRecord, card_of
 from adapter_trainer.conditioners import load
 from adapter_trainer.errors import InvalidData
 from adapter_trainer.images import reference_image
+from adapter_trainer.opening import open_picture
 from adapter_trainer.projectors import ConditionTokens, PerceiverResampler
 from adapter_trainer.sample import Sampler
-from adapter_trainer.verify import open_image
 from atj.main import app
 from tests.trainer.support import runs, tiny
 from tests.trainer.support.pipelines import drawn_by, pipeline_of, pipeline_settings
@@ -44,7 +44,7 @@ def features_of(sampler: Sampler, picture: Path, *, sequence: bool) -> Tensor:
     """What pipelines encode of a reference and of none: negative and positive, [2, 1, ...]."""
     encoder = sampler.model.image_encoder
     assert encoder is not None
-    pixels = torch.from_numpy(reference_image(open_image(picture), encoder.image_size))[None]
+    pixels = torch.from_numpy(reference_image(open_picture(picture), encoder.image_size))[None]
     with torch.no_grad():
         positive = encoder(pixels, sequence=sequence)
         negative = encoder(torch.zeros_like(pixels), sequence=True) if sequence else torch.zeros_like(positive)

@@ -1,6 +1,7 @@
 """A folder of pictures with captions beside them trains as the pairs file that it stands for."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,8 +10,9 @@ from PIL import Image
 
 from adapter_api.data import Column, DataParams
 from adapter_trainer import picture_folder
+from adapter_trainer.data_account import account
 from adapter_trainer.errors import InvalidData
-from adapter_trainer.table import Row, read_table
+from adapter_trainer.table import Row, read_samples, read_table
 from tests.trainer.support import runs, tiny
 
 
@@ -74,7 +76,7 @@ def test_a_caption_that_is_not_text_is_named(tmp_path: Path) -> None:
 
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
     folder = filled(tmp_path / "photos", {"notes.md": None})
-    assert refused(tmp_path).startswith(f"{folder}: holds no picture (.avif, .bmp, ")
+    assert refused(tmp_path).startswith(f"{folder}: holds no picture (.apng, .avif, .bmp, ")
 
 
 def test_a_name_that_would_break_a_line_is_refused(tmp_path: Path) -> None:
@@ -86,6 +88,181 @@ def test_other_columns_need_a_table(tmp_path: Path) -> None:
     filled(tmp_path / "photos", {"a.png": "a cat"})
     message = refused(tmp_path, (Column(name="digit", kind="label"),))
     assert message.endswith("which gives pictures and captions; write a pairs file that has digit as well")
+
+
+# --- forms of captions ---
+
+
+def write(folder: Path, **files: str) -> Path:
+    """Files by name; pictures are empty."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    return folder
+
+
+def captions(root: Path, **params: Any) -> list[tuple[str, ...]]:
+    table = read_samples(DataParams(data_root_path=str(root), pairs_file_path="photos", **params), ())
+    return [row.captions for row in table.rows]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.txt", "a cat"),
+        ("a.TXT", "\ufeffa cat\r\n"),
+        ("a.caption", "a cat\n"),
+        ("a.json", '{"caption": "a cat", "caption_short": "cat"}'),
+        ("a.png.txt", "a cat"),
+        ("a.png.caption", "a cat"),
+    ],
+)
+def test_captions_are_read_in_every_form_that_trainers_write(tmp_path: Path, name: str, content: str) -> None:
+    write(tmp_path / "photos", **{"a.png": "", name: content})
+    assert captions(tmp_path) == [("a cat",)]
+
+
+def test_of_several_caption_files_the_first_form_is_read_and_the_others_are_told(tmp_path: Path) -> None:
+    write(tmp_path / "photos", **{"a.png": "", "a.caption": "second", "a.txt": "first", "a.png.txt": "third"})
+    table = read_samples(DataParams(data_root_path=str(tmp_path), pairs_file_path="photos"), ())
+    assert table.rows[0].captions == ("first",)
+    assert table.unused == ["caption files of pictures that have another: 2, the first is a.caption"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected", "rows"),
+    [
+        ("join", [("a cat a kitten", ), ("a dog",)], 1),
+        ("first", [("a cat",), ("a dog",)], 1),
+        ("any", [("a cat", "a kitten"), ("a dog",)], 1),
+    ],
+)  # fmt: skip
+def test_a_field_says_what_several_lines_are(
+    tmp_path: Path, lines: str, expected: list[tuple[str, ...]], rows: int
+) -> None:
+    write(tmp_path / "photos", **{"a.png": "", "a.txt": "\na  cat \n\n a kitten\n", "b.png": "", "b.txt": "a dog\n\n"})
+    assert captions(tmp_path, caption_lines=lines) == expected
+    params = DataParams(data_root_path=str(tmp_path), pairs_file_path="photos", caption_lines=lines)
+    table = read_samples(params, ())
+    assert table.several_lines == rows
+    said = account(params, table, set())[1]
+    assert said.startswith("photos: 1 caption of several lines, ")
+    assert said.endswith(f" (data.params.caption_lines: {lines})")
+
+
+def test_a_list_of_captions_holds_alternatives(tmp_path: Path) -> None:
+    write(tmp_path / "photos", **{"a.png": "", "a.json": '{"caption": ["a cat", "a kitten"]}'})
+    assert captions(tmp_path) == [("a cat", "a kitten")]
+    assert captions(tmp_path, caption_lines="first") == [("a cat",)]
+
+
+@pytest.mark.parametrize("content", ["{", '{"tags": "cat"}', "[1]", '{"caption": 3}', "[" * 100_000])
+def test_a_json_file_without_a_caption_is_no_caption(tmp_path: Path, content: str) -> None:
+    write(tmp_path / "photos", **{"a.png": "", "a.json": content})
+    if content in {"{", "[" * 100_000}:
+        assert "a.json: is not JSON" in refused(tmp_path)
+    else:
+        table = read_samples(DataParams(data_root_path=str(tmp_path), pairs_file_path="photos"), ())
+        assert table.unused == [".json files beside pictures without a `caption`: 1, the first is a.json"]
+
+
+# --- folders that say how often they are read ---
+
+
+def test_sub_folders_say_how_often_an_epoch_reads_them(tmp_path: Path) -> None:
+    write(
+        tmp_path / "photos",
+        **{"3_red cat/a.png": "", "3_red cat/b.png": "", "3_red cat/b.caption": "b", "0_off/c.png": ""},
+    )
+    params = DataParams(data_root_path=str(tmp_path), pairs_file_path="photos")
+    table = read_samples(params, ())
+    assert [(row.image.name, row.caption) for row in table.rows] == [("a.png", "red cat")] * 3 + [("b.png", "b")] * 3
+    assert [row.line for row in table.rows] == [1, 1, 1, 2, 2, 2]
+    assert account(params, table, set()) == [
+        "photos: 6 samples of 2 pictures, 2 different captions",
+        "photos: not used: pictures in folders of 0 repeats: 1, the first is 0_off/c.png",
+        "photos: 3_red cat: an epoch reads its 2 pictures 3 times, 1 of them with the caption 'red cat' (data.params.folder_repeats)",
+    ]
+
+
+def test_a_year_is_no_number_of_repeats_and_a_field_turns_them_off(tmp_path: Path) -> None:
+    write(tmp_path / "photos", **{"2024_summer/a.png": "", "20240701_b/b.png": ""})
+    table = read_samples(DataParams(data_root_path=str(tmp_path), pairs_file_path="photos"), ())
+    assert [row.captions for row in table.rows] == [("",), ("",)]
+    assert "2024_summer: an epoch reads its pictures once; 2024 is more than 500 repeats" in table.notes
+    write(tmp_path / "photos", **{"2_front/c.png": ""})
+    assert captions(tmp_path, folder_repeats=False) == [("",)] * 3
+
+
+# --- what is not used is told ---
+
+
+def test_whatever_looks_like_a_sample_and_is_none_is_counted_and_named(tmp_path: Path) -> None:
+    folder = write(
+        tmp_path / "photos",
+        **dict.fromkeys(
+            [
+                "a.png",
+                "a-masklabel.png",
+                "a.npz",
+                "a.tags",
+                "lone-masklabel.png",
+                "b.heic",
+                "c.HEIC",
+                "d.jxl",
+                "film.mp4",
+                "orphan.txt",
+                "readme.txt",
+                "metadata.parquet",
+                "shard.tar",
+                "rows.csv",
+                "notes.md",
+                ".hidden.heic",
+            ],
+            "",
+        ),
+        **{"a.txt": "a cat", "lone-masklabel.txt": "a mask"},
+    )
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "link").symlink_to(tmp_path / "elsewhere")
+    params = DataParams(data_root_path=str(tmp_path), pairs_file_path="photos")
+    table = read_samples(params, ())
+    assert [row.image.name for row in table.rows] == ["a.png", "lone-masklabel.png"]
+    assert sorted(table.unused) == [
+        ".heic files, which are not read here (save them as PNG or JPEG): 2, the first is b.heic",
+        ".jxl files, which are not read here (save them as PNG or JPEG): 1, the first is d.jxl",
+        ".mp4 files, which are not read here (save them as PNG or JPEG): 1, the first is film.mp4",
+        ".parquet files (a Parquet table), which are not read yet: 1, the first is metadata.parquet",
+        ".tar files (a webdataset archive), which are not read yet: 1, the first is shard.tar",
+        "caption files without a picture: 1, the first is orphan.txt",
+        "files beside pictures of a kind that is not read: 1, the first is a.tags",
+        "links to folders, which are not entered: 1, the first is link",
+        "masks of pictures: 1, the first is a-masklabel.png",
+        "tables, which are read where data.params.pairs_file_path names them: 1, the first is rows.csv",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ("metadata.jsonl", "there is metadata.jsonl; name that in data.params.pairs_file_path, or remove it"),
+        ("sub/data.json", "there is sub/data.json; name that in"),
+        ("a.tags", "there is a.tags; captions are read from .txt, .caption, .json files beside their pictures"),
+        ("captions/a.txt", "there is captions/a.txt; captions are read from"),
+    ],
+)
+def test_captions_of_another_layout_are_not_taken_for_none(tmp_path: Path, other: str, said: str) -> None:
+    write(tmp_path / "photos", **{"a.png": "", other: ""})
+    assert said in refused(tmp_path)
+
+
+def test_a_folder_of_what_is_not_read_says_what_it_holds(tmp_path: Path) -> None:
+    write(tmp_path / "photos", **{"0.tar": "", "1.tar": "", "b.heic": ""})
+    said = refused(tmp_path)
+    assert "holds no picture (" in said
+    assert ".tar files (a webdataset archive), which are not read yet: 2, the first is 0.tar" in said
+    assert ".heic files, which are not read here (save them as PNG or JPEG): 1, the first is b.heic" in said
 
 
 @given(st.dictionaries(st.text("abc/", min_size=1, max_size=5).filter(lambda name: "/" not in (name[0], name[-1]) and "//" not in name), st.text(max_size=20), min_size=1, max_size=6))  # fmt: skip
@@ -107,7 +284,8 @@ def test_a_run_on_a_folder_learns_what_one_on_the_same_pairs_learns(tmp_path: Pa
     for number in range(5):
         Image.new("L", (8, 8), number * 50).save(photos / f"{number}.png")
         (photos / f"{number}.txt").write_text(f"number {number}", encoding="utf-8")
-    (data / "pairs.txt").write_text(picture_folder.pairs_of(photos, data, ()), encoding="utf-8")
+    pairs = [(picture, f"number {picture.stem}") for picture in picture_folder.pictures(photos)]
+    (data / "pairs.txt").write_text(picture_folder.text_of(pairs, data), encoding="utf-8")
     tokenizer = tiny.write_tokenizer(tmp_path / "tokenizer")
     losses, digests = [], []
     for name in ("photos", "pairs.txt"):

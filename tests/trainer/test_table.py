@@ -1,6 +1,8 @@
 """Every fault of the pairs file is told with file and line, in each of its formats."""
 
 import json
+import re
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from adapter_api.data import Column, DataParams
 from adapter_trainer.errors import InvalidData
-from adapter_trainer.table import MAX_FAULTS, Row, read_table
+from adapter_trainer.table import MAX_FAULTS, Row, read_samples, read_table
 
 LABEL = Column(name="digit", kind="label", width=10)
 VECTOR = Column(name="shape", kind="vector")
@@ -176,7 +178,7 @@ def test_a_fault_of_a_vector_in_jsonl_names_its_line(root: Path, given: str) -> 
 
 
 def test_all_faults_are_told_at_once_up_to_a_bound(root: Path) -> None:
-    assert len(faults(root, "gone.png\tcat\t1\na.png\tcat\t99\n\n", LABEL)) == 3
+    assert len(faults(root, "gone.png\tcat\t1\n\na.png\tcat\t99\n", LABEL)) == 3
     many = faults(root, "gone.png\tcat\t1\n" * (MAX_FAULTS + 5), LABEL)
     assert len(many) == MAX_FAULTS + 1
     assert many[-1] == "… and 5 faults more"
@@ -225,7 +227,169 @@ def test_a_link_inside_the_root_is_followed(root: Path) -> None:
     assert read(root, "link.png\tcat\n")[0].image == root / "link.png"
 
 
-@given(st.text(max_size=200), st.sampled_from(["a.txt", "a.csv", "a.jsonl"]))
+# --- tables of others ---
+
+
+def test_a_list_of_objects_is_read_as_ip_adapters_are(root: Path) -> None:
+    text = (
+        '[\n  {"image_file": "a.png", "text": "a cat"},\n  {"image_file": "inside/b.png", "text": "dog", "id": 7}\n]\n'
+    )
+    (root / "data.json").write_text(text, encoding="utf-8")
+    table = read_samples(DataParams(data_root_path=str(root), pairs_file_path="data.json"), ())
+    assert [(row.line, row.image, row.caption) for row in table.rows] == [
+        (2, root / "a.png", "a cat"),
+        (3, root / "inside/b.png", "dog"),
+    ]
+    assert table.unused == ["id: a column that nothing reads"]
+
+
+def test_captions_by_picture_are_read_as_kohyas_are(root: Path) -> None:
+    (root / "inside" / "c.d.webp").touch()
+    text = json.dumps(
+        {
+            "a": {"caption": "a cat", "tags": "grey, small", "train_resolution": [512, 512]},
+            "inside/b.png": {"tags": "dog"},
+            "inside/c.d": {"caption": "a cow"},
+            "inside\\b": {},
+        },
+        indent=1,
+    )
+    rows = read(root, text, name="meta_cap.json")
+    assert [row.caption for row in rows] == ["a cat, grey, small", "dog", "a cow", ""]
+    assert [row.image.name for row in rows] == ["a.png", "b.png", "c.d.webp", "b.png"]
+    rows = read(root, json.dumps({"b": {"caption": "a dog"}}), name="inside/meta_cap.json")
+    assert rows[0].image == root / "inside/b.png"  # beside the file, as kohya's image_dir
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        pytest.param("[", "1: is not JSON: ", id="cut short"),
+        pytest.param("7", "1: is neither a list of objects nor captions by picture", id="a number"),
+        pytest.param('{"images": [], "annotations": []}', "1: is neither a list of objects with image", id="COCO's"),
+        pytest.param('[{"image": "a.png", "caption": ""},\n7]', "2: is not a JSON object", id="not an object"),
+        pytest.param('[\n{"image": "a.png"}]', "2: has no caption", id="no caption"),
+        pytest.param('{\n"a": {"caption": "x"},\n"a": {"caption": "y"}}', "3: has a several times", id="a key twice"),
+        pytest.param('[\n\n{"image": "a.png", "image": "b", "caption": ""}]', "3: has image several times", id="a name twice"),
+        pytest.param('{"gone": {"caption": "x"}}', "1: image: gone does not exist in ", id="no such picture"),
+        pytest.param("[" * 100_000, "1: is not JSON: ", id="an abyss"),
+    ],
+)  # fmt: skip
+def test_a_fault_of_json_names_its_line(root: Path, text: str, fault: str) -> None:
+    assert faults(root, text, name="a.json")[0].startswith(fault)
+
+
+def test_one_object_a_line_is_read_under_the_ending_json_too(root: Path) -> None:
+    line = '{"image": "a.png", "caption": "a cat"}'
+    assert len(read(root, f"{line}\n{line}\n", name="a.json")) == 2
+    assert len(read(root, line, name="a.json")) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("metadata.csv", "file_name,text\nb.png,a cat\n"),
+        ("metadata.jsonl", '{"file_name": "b.png", "text": "a cat"}\n'),
+    ],
+)
+def test_names_in_a_metadata_file_begin_at_its_own_folder(root: Path, name: str, text: str) -> None:
+    assert read(root, text, name=f"inside/{name}")[0].image == root / "inside/b.png"
+    assert faults(root, text, name=f"inside/other-{name}")[0].endswith(f"does not exist in {root}")
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "fault"),
+    [
+        (
+            "image,caption,caption\na.png,cat,dog\n",
+            "a.csv",
+            "1: the header has several columns caption; keep one of each",
+        ),
+        ("Image,image ,caption\na.png,a.png,cat\n", "a.csv", None),
+        (
+            "image,image,caption\na.png,a.png,cat\n",
+            "a.csv",
+            "1: the header has several columns image; keep one of each",
+        ),
+        ('{"image": "a.png", "caption": "cat", "caption": "dog"}', "a.jsonl", "1: has caption several times; keep one"),
+    ],
+)
+def test_several_columns_of_one_name_are_refused(root: Path, text: str, name: str, fault: str | None) -> None:
+    if fault is None:
+        assert read(root, text, name=name)[0].caption == "cat"
+    else:
+        assert faults(root, text, name=name) == [fault]
+
+
+AS_PROGRAMS_LEAVE_THEM = {
+    "semicolons (Excel, LibreOffice in most of Europe)": "image;caption;digit\na.png;a cat, grey;3\n",
+    "Excel's own word": "sep=;\r\nimage;caption;digit\r\na.png;a cat, grey;3\r\n",
+    "tabs": "image\tcaption\tdigit\na.png\ta cat, grey\t3\n",
+    "bars": "image|caption|digit\na.png|a cat, grey|3\n",
+    "old line ends (Excel for Macintosh)": 'image,caption,digit\ra.png,"a cat, grey",3\r',
+    "empty rows and columns at the end": "image;caption;digit;;\na.png;a cat, grey;3;;\n;;;;\n;;;;\n\n",
+    "case and blanks in the header": 'Image , Caption,DIGIT\na.png,"a cat, grey",3\n',
+    "quotes around everything": '"image","caption","digit"\n"a.png","a cat, grey","3"\n',
+    "slashes of Windows": 'image,caption,digit\ninside\\b.png,"a cat, grey",3\n',
+}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("text", AS_PROGRAMS_LEAVE_THEM.values(), ids=AS_PROGRAMS_LEAVE_THEM)
+def test_csv_is_read_as_spreadsheets_leave_it(root: Path, text: str, encoding: str) -> None:
+    (root / "a.csv").write_bytes(text.encode(encoding))
+    (row,) = read_table(DataParams(data_root_path=str(root), pairs_file_path="a.csv"), (LABEL,))
+    assert (row.caption, row.values) == ("a cat, grey", {"digit": 3})
+
+
+def test_a_line_behind_excels_own_word_has_its_own_number(root: Path) -> None:
+    assert faults(root, "sep=;\nimage;caption\na.png;cat\ngone.png;dog\n", name="a.csv")[0].startswith(
+        "4: image: gone.png"
+    )
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.txt"])
+def test_tabs_below_a_header_are_a_table_with_a_header(root: Path, name: str) -> None:
+    (row,) = read(root, "caption\timage\na cat\ta.png\n", name=name)
+    assert (row.line, row.caption) == (2, "a cat")
+    assert read(root, "a.png\ta cat\n", name=name)[0].line == 1
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.jsonl"])
+def test_empty_lines_at_the_end_are_none(root: Path, name: str) -> None:
+    text = {
+        "a.txt": "a.png\tcat\n",
+        "a.csv": "image,caption\na.png,cat\n",
+        "a.jsonl": '{"image": "a.png", "caption": "cat"}\n',
+    }
+    assert len(read(root, text[name] + "\n \n\n", name=name)) == 1
+
+
+def test_columns_that_nothing_reads_are_told(root: Path) -> None:
+    (root / "a.csv").write_text("image,caption,text,url\na.png,cat,dog,x\n", encoding="utf-8")
+    table = read_samples(DataParams(data_root_path=str(root), pairs_file_path="a.csv"), ())
+    assert table.unused == ["text, url: columns that nothing reads"]
+
+
+def test_letters_may_be_composed_or_not(root: Path) -> None:
+    (root / unicodedata.normalize("NFD", "café.png")).touch()
+    assert read(root, f"{unicodedata.normalize('NFC', 'café.png')}\tcat\n")[0].caption == "cat"
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("shard-000.tar", "a webdataset archive, which is not read yet; unpack it with `tar xf`, and name the folder"),
+        ("train-00000.parquet", "a Parquet table, which is not read yet; write its rows as JSONL"),
+        ("captions.xlsx", "a spreadsheet, which is not read yet; save it as CSV with UTF-8"),
+    ],
+)
+def test_what_holds_samples_in_another_form_is_named_as_what_it_is(root: Path, name: str, what: str) -> None:
+    with pytest.raises(InvalidData, match=rf"^data\.params\.pairs_file_path: .*{re.escape(name)} is {re.escape(what)}"):
+        read(root, "x", name=name)
+
+
+@given(st.text(max_size=200), st.sampled_from(["a.txt", "a.csv", "a.jsonl", "a.json"]))
 def test_any_text_gives_rows_or_named_faults(tmp_path_factory: pytest.TempPathFactory, text: str, name: str) -> None:
     root: Any = tmp_path_factory.getbasetemp() / "any"
     root.mkdir(exist_ok=True)

@@ -117,10 +117,11 @@ def _tell_cut(
     if model.tokenizers is None or config.data.params.verify == "none":
         return
     mine = rows[processes.rank :: processes.world_size]
-    cut = [mine[index].line for index in model.tokenizers.cut([row.caption for row in mine])]
-    if lines := sorted(line for found in processes.gather(cut) for line in found):
+    captions = [(caption, row.line) for row in mine for caption in row.captions]
+    cut = {captions[index][1] for index in model.tokenizers.cut([caption for caption, _ in captions])}
+    if lines := sorted({line for found in processes.gather(cut) for line in found}):
         limit = min(tokenizer.model_max_length for tokenizer in model.tokenizers.tokenizers)
         show(
-            f"{config.data.params.pairs_file_path}: {len(lines)} of {len(rows)} captions are longer than the {limit} "
+            f"{config.data.params.pairs_file_path}: {len(lines)} of {len({row.line for row in rows})} captions are longer than the {limit} "
             f"tokens that the text encoder reads, and are cut there; the first is on line {lines[0]}"
         )

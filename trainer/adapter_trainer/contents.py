@@ -7,10 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
 from adapter_trainer.errors import InvalidData
 from adapter_trainer.images import Size
+from adapter_trainer.opening import read_header
 from adapter_trainer.processes import Processes
 from adapter_trainer.table import Row
 
@@ -24,6 +23,7 @@ class Content:
     digest: str
     """BLAKE2b of the file's bytes, 32 hexadecimal digits: the same picture under another name is the same content."""
     size: Size
+    """Of the picture as viewers show it, upright."""
 
 
 def contents_of(rows: list[Row], references: Iterable[str], processes: Processes) -> dict[Path, Content]:
@@ -62,8 +62,7 @@ def _by_name(found: dict[Path, Content]) -> dict[str, Content]:
 def _content(path: Path) -> Content:
     try:
         data = path.read_bytes()
-        with Image.open(io.BytesIO(data)) as image:
-            size = (image.height, image.width)
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
-        raise InvalidData(f"{path} cannot be opened: {error}; replace or remove it") from None
+    except OSError as error:
+        raise InvalidData(f"{path} cannot be opened: {error.strerror}; replace or remove it") from None
+    size = read_header(str(path), io.BytesIO(data)).size
     return Content(hashlib.blake2b(data, digest_size=16).hexdigest(), size)

@@ -18,9 +18,10 @@ from adapter_trainer.encodings import Encodings
 from adapter_trainer.errors import InvalidData
 from adapter_trainer.images import Floats, Pixels, Size, cut, place, reference_image, stacked
 from adapter_trainer.objective import with_offset
+from adapter_trainer.opening import open_picture
 from adapter_trainer.order import Order, Place
 from adapter_trainer.table import Row
-from adapter_trainer.verify import open_image, read_embedding
+from adapter_trainer.verify import read_embedding
 
 SMALL_IMAGE_PIXELS = 64 * 64
 """Images up to this size are kept decoded: for them, opening the file costs more than everything else."""
@@ -140,8 +141,23 @@ class Samples(Dataset[_Sample]):
         return self.layout.order.length
 
     def __getitem__(self, at: Place) -> _Sample:
-        """The sample that stands at a place of the order."""
+        """The sample that stands at a place of the order.
+
+        Raises:
+            InvalidData: a file of it cannot be read; names it.
+        """
         index = self.layout.order.index_at(at)
+        row = self.rows[index]
+        try:
+            return self._sample(index, at)
+        except InvalidData as error:
+            raise InvalidData(f"line {row.line}: {error}") from None
+        except MemoryError:
+            raise InvalidData(f"line {row.line}: there is not enough memory for {row.image.name}; shrink it") from None
+        except (OSError, ValueError) as error:
+            raise InvalidData(f"line {row.line}: {row.image.name} cannot be read: {error}; replace it") from error
+
+    def _sample(self, index: int, at: Place) -> _Sample:
         row, size = self.rows[index], self.layout.sizes[index]
         random = order.generator_at(self.seed, at, "sample")
         channels, side, _ = self.shape.latents
@@ -156,15 +172,22 @@ class Samples(Dataset[_Sample]):
         dropped = {
             name: bool(draw < share) for (name, share), draw in zip(self.shape.dropouts.items(), draws, strict=True)
         }
-        pixels, time_ids, encoded = self._picture(row, size, random)
+        caption = self._caption(row, at)
+        pixels, time_ids, encoded = self._picture(row, size, caption, random)
         columns = {name: self._column(row, name) for name in row.values if name not in self.encoded_columns}
         if self.shape.reference_size is not None and "image" not in self.encoded_columns:
             columns["image"] = reference_image(Image.fromarray(self.pixels(row.image)), self.shape.reference_size)
         share = self.layout.order.share_at(at)
-        return _Sample(index, pixels, noise, timestep, time_ids, columns, dropped, row.caption, encoded, share)
+        return _Sample(index, pixels, noise, timestep, time_ids, columns, dropped, caption, encoded, share)
+
+    def _caption(self, row: Row, at: Place) -> str:
+        """The sample's caption, or one of its captions: drawn by itself, so that all else is as with a single one."""
+        if not row.other_captions:
+            return row.caption
+        return row.captions[int(order.generator_at(self.seed, at, "caption").integers(len(row.captions)))]
 
     def _picture(
-        self, row: Row, size: Size, random: np.random.Generator
+        self, row: Row, size: Size, caption: str, random: np.random.Generator
     ) -> tuple[Pixels | None, tuple[int, ...], dict[str, Tensor]]:
         """Pixels, or None where their latents were kept; the micro-condition; what was encoded before."""
         if self.encodings is None:
@@ -172,7 +195,7 @@ class Samples(Dataset[_Sample]):
             placement = place((source.shape[0], source.shape[1]), size, self.params, random)
             return cut(source, placement), placement.time_ids, {}
         placement = place(self.encodings.contents[row.image].size, size, self.params, random)
-        encoded = self.encodings.of_row(row, size, flip=placement.flip)
+        encoded = self.encodings.of_row(row, size, caption, flip=placement.flip)
         pixels = None if self.encodings.has_latents else cut(self.pixels(row.image), placement)
         return pixels, placement.time_ids, encoded
 
@@ -180,7 +203,7 @@ class Samples(Dataset[_Sample]):
         """An image as it is, in the configured mode; small ones are kept."""
         if (kept := self.decoded.get(path)) is not None:
             return kept
-        pixels = np.asarray(open_image(path).convert(self.params.image_mode))
+        pixels = np.asarray(open_picture(path, self.params.background).convert(self.params.image_mode))
         if pixels.shape[0] * pixels.shape[1] <= SMALL_IMAGE_PIXELS and len(self.decoded) < KEPT_IMAGES:
             self.decoded[path] = pixels
         return pixels
@@ -194,10 +217,10 @@ class Samples(Dataset[_Sample]):
         if isinstance(value, tuple):
             return np.array(value, np.float32)
         if width is None:
-            return reference_image(open_image(value), self.shape.reference_size or 224)
+            return reference_image(open_picture(value, self.params.background), self.shape.reference_size or 224)
         vector = read_embedding(value)
         if len(vector) != width:  # with data.params.verify: none, nobody has looked before
-            raise InvalidData(f"line {row.line}: {name}: {value.name} has {len(vector)} numbers, not {width}")
+            raise InvalidData(f"{name}: {value.name} has {len(vector)} numbers, not {width}")
         return vector
 
 
@@ -272,7 +295,11 @@ class Batches:
 
     def __next__(self) -> Batch:
         upcoming, self._upcoming = self._upcoming, None
-        return next(self._source) if upcoming is None else upcoming.result()
+        try:
+            return next(self._source) if upcoming is None else upcoming.result()
+        except InvalidData as error:
+            # What a data worker raises arrives with its traceback before it.
+            raise InvalidData(str(error).rpartition(f"{InvalidData.__module__}.InvalidData: ")[2].strip()) from None
 
     def read_ahead(self) -> None:
         """Starts to read the next batch in a thread.

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from adapter_api.training import TrainingConfig
@@ -22,11 +21,11 @@ from adapter_trainer.contents import Content
 from adapter_trainer.first_stage import Autoencoder
 from adapter_trainer.images import Size, cut, place, reference_image, stacked
 from adapter_trainer.model import AdapterModel, feature_name
+from adapter_trainer.opening import open_picture
 from adapter_trainer.shards import Item, Shards
 from adapter_trainer.table import Row
-from adapter_trainer.verify import open_image
 
-VERSION = 1
+VERSION = 2
 """Goes up when the same input would give other numbers."""
 
 LATENTS, TEXT = "latents", "text"
@@ -74,13 +73,13 @@ class Encodings:
         """Whether captions need not be tokenized."""
         return TEXT in self.by_name
 
-    def of_row(self, row: Row, size: Size, *, flip: bool) -> Item:
+    def of_row(self, row: Row, size: Size, caption: str, *, flip: bool) -> Item:
         """What one reading of a sample needs: `latents` [2, C, h, w]; `text.states`, `text.pooled`; image features."""
         item: Item = {}
         if self.has_latents:
             item[LATENTS] = self.by_name[LATENTS].read(latents_key(self.contents[row.image], size, flip=flip))[LATENTS]
         if self.has_text:
-            item |= {f"text.{part}": value for part, value in self.by_name[TEXT].read(text_key(row.caption)).items()}
+            item |= {f"text.{part}": value for part, value in self.by_name[TEXT].read(text_key(caption)).items()}
         for name, (column, kind) in self.features.items():
             path = row.image if column == "image" else row.values[column]
             if isinstance(path, Path):
@@ -180,7 +179,7 @@ class Plan:
 
         def load(source: tuple[Path, Size, bool]) -> Any:
             path, size, flip = source
-            pixels = np.asarray(open_image(path).convert(self.params.image_mode))
+            pixels = np.asarray(open_picture(path, self.params.background).convert(self.params.image_mode))
             original = (pixels.shape[0], pixels.shape[1])
             return cut(pixels, place(original, size, self.params, None)._replace(flip=flip))
 
@@ -188,7 +187,9 @@ class Plan:
             images = torch.from_numpy(stacked(pictures)).to(self.device)
             return self._stored({LATENTS: stage.posterior(images)})
 
-        shards = self._shards(LATENTS, stage.vae, _settings(stage.vae.config), self.params.image_mode)
+        shards = self._shards(
+            LATENTS, stage.vae, _settings(stage.vae.config), self.params.image_mode, self.params.background
+        )
         return Encoding(LATENTS, shards, sources, load, encode, group=lambda source: source[1])
 
     # --- text ---
@@ -197,7 +198,7 @@ class Plan:
         encoders, tokenizers = self.model.text_encoders, self.model.tokenizers
         if encoders is None or tokenizers is None:
             raise TypeError("there is no text encoder")
-        sources = {text_key(row.caption): row.caption for row in self.rows}
+        sources = {text_key(caption): caption for row in self.rows for caption in row.captions}
         made_by = [_tokenizer_text(tokenizer) for tokenizer in tokenizers.tokenizers]
         shards = self._shards(
             TEXT, encoders, [_settings(each.config) for each in encoders.encoders], made_by, self._mode()
@@ -234,12 +235,12 @@ class Plan:
 
         def load(source: tuple[Path, str]) -> Any:
             path, mode = source
-            return reference_image(Image.fromarray(np.asarray(open_image(path).convert(mode))), size)
+            return reference_image(open_picture(path, self.params.background).convert(mode), size)
 
         def encode(pictures: list[Any]) -> Item:
             return self._stored({"features": self._features(torch.from_numpy(np.stack(pictures)), sequence=sequence)})
 
-        made_by = (encoder, _settings(encoder.encoder.config), size, self._mode())
+        made_by = (encoder, _settings(encoder.encoder.config), size, self._mode(), self.params.background)
         return Encoding(
             f"image-{_kind(sequence)}", self._shards(f"image-{_kind(sequence)}", *made_by), sources, load, encode
         )

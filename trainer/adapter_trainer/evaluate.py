@@ -23,7 +23,7 @@ from adapter_trainer.order import Place
 from adapter_trainer.processes import Processes
 from adapter_trainer.sample import Row as PictureRow
 from adapter_trainer.sample import Sampler
-from adapter_trainer.table import Faults, Row, read_table
+from adapter_trainer.table import Faults, Row, Table, read_samples
 from adapter_trainer.verify import check_rows
 
 MAX_BATCH = 16
@@ -164,7 +164,7 @@ def picture_row(row: Row) -> PictureRow:
     return {"caption": row.caption, "image": str(row.image), **values}
 
 
-def read_held_out(settings: EvaluationConfig, config: TrainingConfig) -> list[Row]:
+def read_held_out(settings: EvaluationConfig, config: TrainingConfig) -> Table:
     """The held-out rows that are measured, checked as training's are.
 
     Raises:
@@ -172,14 +172,15 @@ def read_held_out(settings: EvaluationConfig, config: TrainingConfig) -> list[Ro
     """
     params = config.data.params.model_copy(update={"pairs_file_path": settings.pairs_file_path})
     columns = columns_of(config)
-    table = Path(params.data_root_path) / settings.pairs_file_path
+    path = Path(params.data_root_path) / settings.pairs_file_path
     try:
-        rows = read_table(params, columns)[: settings.samples]
+        table = read_samples(params, columns)
     except InvalidData as error:
         raise InvalidData(str(error).replace("data.params.pairs_file_path", "evaluation.pairs_file_path")) from None
+    table.rows = table.rows[: settings.samples]
     widths = {column.name: column.width for column in columns}
-    faults = Faults(table)
-    for row in rows:
+    faults = Faults(path)
+    for row in table.rows:
         for name, value in row.values.items():
             width = widths[name]
             if isinstance(value, int) and width is not None and value >= width:
@@ -187,8 +188,8 @@ def read_held_out(settings: EvaluationConfig, config: TrainingConfig) -> list[Ro
             elif isinstance(value, tuple) and len(value) != width:
                 faults.add(row.line, f"{name}: has {len(value)} numbers, not {width}")
     faults.raise_if_any()
-    check_rows(rows, columns, params.verify, table)
-    return rows
+    check_rows(table.rows, columns, params.verify, path)
+    return table
 
 
 def plain_samples(rows: list[Row], config: TrainingConfig, training: Samples) -> Samples:

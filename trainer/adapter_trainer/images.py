@@ -16,6 +16,9 @@ Floats = NDArray[np.float32]
 Size = tuple[int, int]
 """Height and width in pixels."""
 
+MOST_SCALED = 4
+"""Times the pixels that are kept: so many may be scaled at once."""
+
 _CLIP_MEAN = np.array(CLIP_MEAN, np.float32)[:, None, None]
 _CLIP_STD = np.array(CLIP_STD, np.float32)[:, None, None]
 
@@ -70,12 +73,42 @@ def _centred(original: Size, size: Size) -> Placement:
 
 def cut(source: Pixels, placement: Placement) -> Pixels:
     """The placement's part of a picture, of the placement's size."""
-    height, width = placement.scaled
-    if (height, width) != source.shape[:2]:
-        source = np.asarray(Image.fromarray(source).resize((width, height), Image.Resampling.LANCZOS))
-    rows, columns = placement.size
-    pixels = source[placement.top : placement.top + rows, placement.left : placement.left + columns]
+    corner = (placement.top, placement.left)
+    if placement.scaled == source.shape[:2]:
+        pixels = _crop(source, corner, placement.size)
+    else:
+        pixels = part(Image.fromarray(source), placement.scaled, Image.Resampling.LANCZOS, corner, placement.size)
     return pixels[:, ::-1] if placement.flip else pixels
+
+
+def part(image: Image.Image, whole: Size, resample: Image.Resampling, corner: Size, size: Size) -> Pixels:
+    """What a crop of the whole picture, scaled, would show, bit for bit, without keeping more than a few times as much.
+
+    Args:
+        image: L or RGB.
+        whole: height and width that all of the picture would be scaled to.
+        resample: the filter.
+        corner: top and left of the crop.
+        size: its height and width.
+    """
+    (height, width), (top, left), (rows, columns) = whole, corner, size
+    # Pillow scales rows first, then columns, each by itself: so the crop may come between.
+    if width != image.width:
+        image = image.resize((width, image.height), resample)
+    if (left, columns) != (0, width):
+        image = image.crop((left, 0, left + columns, image.height))
+    if height == image.height:
+        return _crop(np.asarray(image), (top, 0), size)
+    step = max(1, MOST_SCALED * rows * columns // height)
+    strips = []
+    for at in range(0, columns, step):
+        strip = image.crop((at, 0, min(at + step, columns), image.height))
+        strips.append(np.asarray(strip.resize((strip.width, height), resample).crop((0, top, strip.width, top + rows))))
+    return strips[0] if len(strips) == 1 else np.concatenate(strips, axis=1)
+
+
+def _crop(pixels: Pixels, corner: Size, size: Size) -> Pixels:
+    return pixels[corner[0] : corner[0] + size[0], corner[1] : corner[1] + size[1]]
 
 
 def place_image(
@@ -100,11 +133,10 @@ def stacked(pictures: list[Pixels]) -> Floats:
 
 def reference_image(image: Image.Image, size: int) -> Floats:
     """CLIP's preprocessing: shorter side to `size`, centre crop, its mean and deviation; [3, size, size]."""
-    image = image.convert("RGB")
-    scale = size / min(image.size)
-    width, height = max(round(image.width * scale), size), max(round(image.height * scale), size)
-    image = image.resize((width, height), Image.Resampling.BICUBIC)
-    top, left = (height - size) // 2, (width - size) // 2
-    pixels = scaled(np.asarray(image)[top : top + size, left : left + size])
+    shorter, longer = min(image.size), max(image.size)
+    other = int(size * longer / shorter)  # cut off, not rounded, as CLIP's own processor does
+    height, width = (size, other) if image.width >= image.height else (other, size)
+    corner = ((height - size) // 2, (width - size) // 2)
+    pixels = scaled(part(image.convert("RGB"), (height, width), Image.Resampling.BICUBIC, corner, (size, size)))
     normalized: Floats = (pixels / np.float32(2) + np.float32(0.5) - _CLIP_MEAN) / _CLIP_STD
     return normalized

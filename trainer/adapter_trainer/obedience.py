@@ -15,8 +15,8 @@ from torch import Tensor
 from adapter_trainer.encoders import CLIP_MEAN, CLIP_STD
 from adapter_trainer.images import reference_image
 from adapter_trainer.judge import MAX_EXAMPLES, Features, Judge, Reader, similarity
+from adapter_trainer.opening import open_picture
 from adapter_trainer.table import Row
-from adapter_trainer.verify import open_image
 
 COLOURS_SIDE = 16
 """Height and width in pixels of what colours are compared of."""
@@ -119,7 +119,7 @@ def reference_errors(rows: Sequence[Row], columns: Sequence[str], colours: Tenso
 
 def _reference(path: Path) -> Tensor:
     """The part of it that adapters see, [3, COLOURS_SIDE, COLOURS_SIDE] in 0..1."""
-    pixels = torch.from_numpy(reference_image(open_image(path), COLOURS_SIDE))
+    pixels = torch.from_numpy(reference_image(open_picture(path), COLOURS_SIDE))
     return (pixels * torch.tensor(CLIP_STD)[:, None, None] + torch.tensor(CLIP_MEAN)[:, None, None]).clamp(0, 1)
 
 

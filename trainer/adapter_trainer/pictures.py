@@ -15,10 +15,10 @@ from adapter_trainer.adapters import Adapter
 from adapter_trainer.control import Interrupted
 from adapter_trainer.grids import titled_grid
 from adapter_trainer.model import AdapterModel
+from adapter_trainer.opening import open_picture
 from adapter_trainer.order import Place
 from adapter_trainer.processes import Processes
 from adapter_trainer.sample import Row, Sampler, file_of
-from adapter_trainer.verify import open_image
 
 MOST_NUMBERS = 4
 """Of a vector that are written out."""
@@ -101,7 +101,10 @@ def references_of(config: TrainingConfig, rows: Sequence[GridRow]) -> dict[str, 
     names = ["image", *(column.name for column in columns_of(config) if column.kind == "reference")]
     given = {name: [row.shared.get(name) for row in rows] for name in names}
     return {
-        name: [None if value is None else open_image(file_of(config, str(value))) for value in values]
+        name: [
+            None if value is None else open_picture(file_of(config, str(value)), config.data.params.background)
+            for value in values
+        ]
         for name, values in given.items()
         if any(value is not None for value in values)
     }

@@ -17,9 +17,10 @@ from adapter_trainer.building import cast_frozen
 from adapter_trainer.errors import DamagedCheckpoint, IncompatibleCheckpoint, InvalidData
 from adapter_trainer.images import reference_image
 from adapter_trainer.model import AdapterModel, Conditions
+from adapter_trainer.opening import open_picture
 from adapter_trainer.order import Place
 from adapter_trainer.tensor_files import stored
-from adapter_trainer.verify import open_image, read_embedding
+from adapter_trainer.verify import read_embedding
 
 Row = Mapping[str, int | str | tuple[float, ...]]
 """Condition values by data column (`caption` for text); what is not given takes its null."""
@@ -134,7 +135,8 @@ class Sampler:
             size = self.model.image_encoder.image_size if self.model.image_encoder is not None else 224
             if value is None:
                 return torch.zeros(3, size, size)
-            return torch.from_numpy(reference_image(open_image(file_of(self.config, str(value))), size))
+            picture = open_picture(file_of(self.config, str(value)), self.config.data.params.background)
+            return torch.from_numpy(reference_image(picture, size))
         if value is None:
             return torch.zeros(width)
         if (label := self._label(name, value)) is not None:

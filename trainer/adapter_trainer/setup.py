@@ -32,6 +32,7 @@ from adapter_trainer.caching import Cache, layout_of, note_on_repeats, wants_con
 from adapter_trainer.contents import Content, contents_of
 from adapter_trainer.control import StopRequest
 from adapter_trainer.data import Batches, Collate, Layout, Samples, SampleShape, batches
+from adapter_trainer.data_account import account
 from adapter_trainer.encodings import Encodings
 from adapter_trainer.errors import InvalidConfig, InvalidData, TrainingError
 from adapter_trainer.evaluate import Evaluation, plain_samples, read_held_out
@@ -43,9 +44,10 @@ from adapter_trainer.objective import NoiseSchedule
 from adapter_trainer.pictures import Gallery
 from adapter_trainer.processes import Processes
 from adapter_trainer.resting import Resting
+from adapter_trainer.rows_to_draw import check_rows_to_draw
 from adapter_trainer.saving import Saver
 from adapter_trainer.state import TrainingState
-from adapter_trainer.table import Row, read_table
+from adapter_trainer.table import Row, Table, read_samples
 from adapter_trainer.utilization import Utilization
 from adapter_trainer.verify import check_rows, resolve_widths
 from adapter_trainer.watch import LossMean, Watch
@@ -86,8 +88,9 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
     stop = StopRequest(processes)
     show = options.show if processes.is_main else _silent
     config = base_schedule.resolved(config, options.models, show)
-    rows, config = _rows(config, processes)
-    held_out = _held_out(config, processes)
+    rows, config = _rows(config, processes, show)
+    held_out = _held_out(config, processes, show)
+    _check_sampling(config, processes)
     contents = _contents(config, rows, processes)
     layout = layout_of(config, rows, contents)
     for line in note_on_repeats(layout):
@@ -189,37 +192,55 @@ def _contents(config: TrainingConfig, rows: list[Row], processes: Processes) -> 
     return contents_of(rows, references, processes)
 
 
-def _rows(config: TrainingConfig, processes: Processes) -> tuple[list[Row], TrainingConfig]:
+def _rows(
+    config: TrainingConfig, processes: Processes, show: Callable[[str], None]
+) -> tuple[list[Row], TrainingConfig]:
     """The samples, after every rank has checked its share of the files, and the configuration with widths known."""
     params = config.data.params
     columns = columns_of(config)
-    table = Path(params.data_root_path) / params.pairs_file_path
+    path = Path(params.data_root_path) / params.pairs_file_path
     error: Exception | None = None
-    rows: list[Row] = []
+    table, animated = Table(), set[Path]()
     try:
-        rows = read_table(params, columns)
-        config = resolve_widths(config, rows, table)
-        check_rows(rows[processes.rank :: processes.world_size], columns_of(config), params.verify, table)
+        table = read_samples(params, columns)
+        config = resolve_widths(config, table.rows, path)
+        mine = table.rows[processes.rank :: processes.world_size]
+        animated = check_rows(mine, columns_of(config), params.verify, path)
     except InvalidData as found:
         error = found
     if (error := processes.first_error(error)) is not None:
         raise error
-    return rows, config
+    for line in account(params, table, set().union(*processes.gather(animated))):
+        show(line)
+    return table.rows, config
 
 
-def _held_out(config: TrainingConfig, processes: Processes) -> list[Row]:
+def _held_out(config: TrainingConfig, processes: Processes, show: Callable[[str], None]) -> list[Row]:
     """The samples of the evaluation; every rank checks all of them, since they are few."""
     if config.evaluation is None:
         return []
     error: Exception | None = None
-    rows: list[Row] = []
+    table = Table()
     try:
-        rows = read_held_out(config.evaluation, config)
+        table = read_held_out(config.evaluation, config)
     except InvalidData as found:
         error = found
     if (error := processes.first_error(error)) is not None:
         raise error
-    return rows
+    params = config.data.params.model_copy(update={"pairs_file_path": config.evaluation.pairs_file_path})
+    for line in account(params, table, set()):
+        show(line)
+    return table.rows
+
+
+def _check_sampling(config: TrainingConfig, processes: Processes) -> None:
+    error: Exception | None = None
+    try:
+        check_rows_to_draw(config)
+    except InvalidData as found:
+        error = found
+    if (error := processes.first_error(error)) is not None:
+        raise error
 
 
 def _agreed_base(model: AdapterModel, processes: Processes) -> dict[str, str]:

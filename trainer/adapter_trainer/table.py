@@ -1,17 +1,17 @@
-"""Reads the pairs file: one row a sample, every fault with file and line, nothing decoded yet."""
+"""Reads the samples: one row each, of a pairs file or a folder, every fault with file and line, nothing decoded yet."""
 
-import csv
-import io
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import os
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from adapter_api.absent_data import remedy_of
 from adapter_api.data import Column, DataParams
-from adapter_trainer import picture_folder
+from adapter_trainer import caption_files, picture_folder, table_kinds
 from adapter_trainer.errors import InvalidData
+from adapter_trainer.table_formats import Fields, Key, Lines, TableText, fields_of, read_text
 
 MAX_FAULTS = 20
 """Faults that are reported at once; one broken column would otherwise print a line a sample."""
@@ -19,8 +19,8 @@ MAX_FAULTS = 20
 LARGEST_NUMBER = 3.4e38
 """What a 32-bit float holds."""
 
-ALSO = {"image": "file_name", "caption": "text"}
-"""What data sets in Hugging Face's folder layout call them in their metadata.csv or metadata.jsonl."""
+OF_THEIR_OWN_FOLDER = frozenset({"metadata.csv", "metadata.jsonl"})
+"""Hugging Face's metadata files, whose paths begin at the folder that they are in."""
 
 Value = int | tuple[float, ...] | Path
 """A label, a vector, or the path of an embedding or reference image."""
@@ -36,6 +36,26 @@ class Row:
     caption: str
     values: dict[str, Value]
     """By column."""
+    other_captions: tuple[str, ...] = ()
+    """As good as `caption`: each reading draws one of them all."""
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """All of them, at least one."""
+        return (self.caption, *self.other_captions)
+
+
+@dataclass
+class Table:
+    """The samples, and what was there beside them."""
+
+    rows: list[Row] = field(default_factory=list)
+    several_lines: int = 0
+    """Captions that have text on more than one line."""
+    unused: list[str] = field(default_factory=list)
+    """What looks like a sample, a caption or a table, and is not read."""
+    notes: list[str] = field(default_factory=list)
+    """What else is worth to be known."""
 
 
 class Faults:
@@ -65,136 +85,92 @@ def read_table(params: DataParams, columns: tuple[Column, ...]) -> list[Row]:
     Raises:
         InvalidData: the file or a line of it cannot be used; names file and line.
     """
+    return read_samples(params, columns).rows
+
+
+def read_samples(params: DataParams, columns: tuple[Column, ...]) -> Table:
+    """Every row of the pairs file, or of the folder of pictures in its place, and what was left out.
+
+    Raises:
+        InvalidData: the file or a line of it cannot be used; names file and line.
+    """
     root = Path(params.data_root_path)
     if not root.is_dir():
         remedy = remedy_of(params, table_is_here=Path(params.pairs_file_path).exists())
         raise InvalidData(f"data.params.data_root_path: {root} is not a folder; {remedy}")
     path = root / params.pairs_file_path
+    table, faults = Table(), Faults(path)
     if path.is_dir():
-        text, kind = picture_folder.pairs_of(path, root, columns), "pairs"
+        base, lines = root, _of_folder(path, root, params, columns, table)
     else:
-        text, kind = _text_of(path), _format(params)
-    faults = Faults(path)
-    rows = []
-    reader = _Row(root.resolve(), columns, faults)
-    for line, fields in _READERS[kind](text, columns, faults):
+        if params.format == "auto" and (refusal := table_kinds.refusal(path)) is not None:
+            raise InvalidData(f"data.params.pairs_file_path: {refusal}")
+        names = tuple(column.name for column in columns)
+        base = path.parent if path.name in OF_THEIR_OWN_FOLDER else root
+        kind = table_kinds.kind_of(path.name) if params.format == "auto" else params.format
+        lines = fields_of(TableText(read_text(path), names, faults.add, table.unused.append), kind)
+    bases = [root.resolve() / os.path.relpath(each, root) for each in (base, path.parent)]
+    reader = _Row(root.resolve(), bases, columns, faults, params.caption_lines, is_folder=path.is_dir())
+    for line, fields in lines:
         if (row := reader.read(line, fields)) is not None:
-            rows.append(row)
+            table.rows.append(row)
     faults.raise_if_any()
-    if not rows:
+    if not table.rows:
         raise InvalidData(f"{path}: holds no sample")
-    return rows
+    table.several_lines = len(reader.several_lines)
+    return table
 
 
-def _text_of(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InvalidData(f"data.params.pairs_file_path: {path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise InvalidData(f"{path}:{line}: is not UTF-8 text; save the file as UTF-8") from None
-
-
-def _format(params: DataParams) -> str:
-    if params.format != "auto":
-        return params.format
-    ending = Path(params.pairs_file_path).suffix.lower()
-    return {".csv": "csv", ".jsonl": "jsonl"}.get(ending, "pairs")
-
-
-Fields = dict[str, Any]
-Lines = Iterator[tuple[int, Fields]]
-
-
-def _lines(text: str) -> list[str]:
-    """Lines as editors count them; str.splitlines would also end them at separators inside a caption."""
-    return text.removesuffix("\n").split("\n") if text else []
-
-
-def _pairs(text: str, columns: tuple[Column, ...], faults: Faults) -> Lines:
-    names = ("image", "caption", *(column.name for column in columns))
-    for line, content in enumerate(_lines(text), start=1):
-        fields = content.split("\t")
-        if not content.strip():
-            faults.add(line, "is empty; remove it")
-        elif len(fields) != len(names):
-            faults.add(line, f"has {len(fields)} tab-separated fields, not {len(names)} ({', '.join(names)})")
-        else:
-            yield line, dict(zip(names, fields, strict=True))
-
-
-def _csv(text: str, columns: tuple[Column, ...], faults: Faults) -> Lines:
-    reader = csv.reader(io.StringIO(text), strict=True)
-    wanted = ("image", "caption", *(column.name for column in columns))
-    try:
-        header = _as_ours(next(reader, []), wanted)
-        if missing := [name for name in wanted if name not in header]:
-            faults.add(1, f"the header has no column {', '.join(missing)}")
-            return
-        for fields in reader:
-            if not fields:
-                faults.add(reader.line_num, "is empty; remove it")
-            elif len(fields) != len(header):
-                faults.add(reader.line_num, f"has {len(fields)} fields, not the header's {len(header)}")
-            else:
-                row = dict(zip(header, fields, strict=True))
-                yield reader.line_num, {name: row[name] for name in wanted}
-    except csv.Error as error:
-        faults.add(reader.line_num, f"is not CSV: {error}")
-
-
-def _as_ours(names: list[str], wanted: tuple[str, ...]) -> list[str]:
-    ours = {other: name for name, other in ALSO.items() if name not in names and other not in wanted}
-    return [ours.get(name, name) for name in names]
-
-
-def _jsonl(text: str, columns: tuple[Column, ...], faults: Faults) -> Lines:
-    wanted = ("image", "caption", *(column.name for column in columns))
-    for line, content in enumerate(_lines(text), start=1):
-        if not content.strip():
-            faults.add(line, "is empty; remove it")
-            continue
-        try:
-            fields = json.loads(content)
-        except (ValueError, RecursionError) as error:
-            faults.add(line, f"is not JSON: {error}")
-            continue
-        if not isinstance(fields, dict):
-            faults.add(line, "is not a JSON object")
-            continue
-        fields = dict(zip(_as_ours(list(fields), wanted), fields.values(), strict=True))
-        if missing := [name for name in wanted if name not in fields]:
-            faults.add(line, f"has no {', '.join(missing)}")
-        else:
-            yield line, {name: fields[name] for name in wanted}
-
-
-_READERS: dict[str, Callable[[str, tuple[Column, ...], Faults], Lines]] = {
-    "pairs": _pairs,
-    "csv": _csv,
-    "jsonl": _jsonl,
-}
+def _of_folder(folder: Path, root: Path, params: DataParams, columns: tuple[Column, ...], table: Table) -> Lines:
+    contents = picture_folder.read_folder(folder, columns, repeats=params.folder_repeats)
+    table.unused, table.notes = picture_folder.told(contents.left_out, folder), contents.notes
+    for line, picture in enumerate(contents.pictures, start=1):
+        fields = {"image": picture_folder.name_of(picture.path, root), "caption": picture.caption}
+        yield from ((line, fields) for _ in range(picture.repeats))
 
 
 class _Row:
     """Turns the fields of one line into a row."""
 
-    def __init__(self, root: Path, columns: tuple[Column, ...], faults: Faults) -> None:
+    def __init__(
+        self,
+        root: Path,
+        bases: list[Path],
+        columns: tuple[Column, ...],
+        faults: Faults,
+        lines: caption_files.Lines,
+        *,
+        is_folder: bool,
+    ) -> None:
+        """`root` is what paths must stay inside; the first of `bases` is where they begin, kohya's also at the others."""
         self.root = root
+        self.bases = bases
         self.columns = columns
         self.faults = faults
+        self.lines = lines
+        self.is_folder = is_folder
+        self.several_lines = set[int]()
 
     def read(self, line: int, fields: Fields) -> Row | None:
         before = self.faults.count
         image = self._file(line, "image", fields["image"])
-        caption = fields["caption"]
-        if not isinstance(caption, str):
-            self.faults.add(line, f"caption: {caption!r} is not text")
+        captions = self._captions(line, fields["caption"])
         values = {column.name: self._value(line, column, fields[column.name]) for column in self.columns}
         if self.faults.count > before or image is None:
             return None
-        return Row(line, image, caption, {name: value for name, value in values.items() if value is not None})
+        given = {name: value for name, value in values.items() if value is not None}
+        return Row(line, image, captions[0], given, captions[1:])
+
+    def _captions(self, line: int, given: Any) -> tuple[str, ...]:
+        if not isinstance(given, str) and not (
+            isinstance(given, list) and all(isinstance(each, str) for each in given)
+        ):
+            self.faults.add(line, f"caption: {given!r} is not text")
+            return ("",)
+        if isinstance(given, str) and caption_files.has_lines(given):
+            self.several_lines.add(line)
+        found = caption_files.alternatives(given, self.lines)
+        return tuple(" ".join(caption.split()) for caption in found) if self.is_folder else found
 
     def _value(self, line: int, column: Column, given: Any) -> Value | None:
         if column.kind == "label":
@@ -232,8 +208,9 @@ class _Row:
         if not isinstance(given, str) or not given.strip() or "\0" in given:
             self.faults.add(line, f"{name}: {given!r} is not a path")
             return None
-        path = self.root / given.strip()
+        path = self.bases[0] / given.strip()
         try:
+            path = next(self._files(given), path)
             resolved, is_file = path.resolve(), path.is_file()
         except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
             self.faults.add(line, f"{name}: {given[:200]} cannot be used as a path: {error}")
@@ -242,6 +219,19 @@ class _Row:
             self.faults.add(line, f"{name}: {given} leaves data_root_path {self.root}; move the file inside it")
             return None
         if not is_file:
-            self.faults.add(line, f"{name}: {given} does not exist in {self.root}")
+            self.faults.add(line, f"{name}: {given} does not exist in {self.bases[0]}")
             return None
         return path
+
+    def _files(self, given: str) -> Iterator[Path]:
+        """The file, also as another system would have named it: with slashes, with letters composed, without its ending."""
+        plain = self.bases[0] / given.strip()
+        if plain.is_file():
+            yield plain
+        names = [given, given.strip(), given.strip().replace("\\", "/")]
+        names += [unicodedata.normalize(form, name) for name in names for form in ("NFC", "NFD")]
+        is_key = isinstance(given, Key)
+        if is_key:
+            names += [f"{name}{ending}" for name in names for ending in sorted(picture_folder.ENDINGS)]
+        for base in self.bases if is_key else self.bases[:1]:
+            yield from (base / name for name in names if (base / name).is_file())

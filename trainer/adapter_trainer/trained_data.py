@@ -40,7 +40,7 @@ def record_of(
     params = config.data.params
     root = Path(params.data_root_path)
     table = root / params.pairs_file_path
-    pairs = ((row.image, row.caption) for row in rows)
+    pairs = ((row.image, " ".join(row.captions)) for row in rows)
     content = table.read_bytes() if table.is_file() else picture_folder.text_of(pairs, root.resolve()).encode()
     kinds = {column.name: column.kind for column in columns_of(config)}
     embeddings = _files(rows, [name for name, kind in kinds.items() if kind == "embedding"])
@@ -111,7 +111,7 @@ def _rows(rows: list[Row], root: Path, processes: Processes) -> str:
     for index in range(processes.rank, len(rows), processes.world_size):
         row = rows[index]
         values = {name: _told(value, root) for name, value in sorted(row.values.items())}
-        text = repr((index, _told(row.image, root), row.caption, values))
+        text = repr((index, _told(row.image, root), row.captions, values))
         total += int.from_bytes(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest(), "big")
     return f"{sum(processes.gather(total)) % 2**128:032x}"
 

@@ -6,21 +6,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 from safetensors import SafetensorError, safe_open
 
 from adapter_api.columns import columns_of
 from adapter_api.data import Column
 from adapter_api.training import TrainingConfig
 from adapter_trainer.errors import InvalidData
+from adapter_trainer.opening import open_picture, read_header
 from adapter_trainer.table import Faults, Row
 
 THREADS = 8
 ROWS_AT_ONCE = 4096
-
-MAX_PIXELS = 2**28
-"""A picture that claims more is refused rather than decoded: 3 bytes a pixel would be 0.75 GiB."""
-Image.MAX_IMAGE_PIXELS = None  # ours is checked instead, and Pillow would only warn up to twice its own
 
 
 def read_embedding(path: Path) -> NDArray[np.float32]:
@@ -55,56 +51,24 @@ def read_embedding(path: Path) -> NDArray[np.float32]:
     return vector
 
 
-def open_image(path: Path) -> Image.Image:
-    """A decoded image.
-
-    Raises:
-        InvalidData: not an image, cut short, or too large to be one.
-    """
-    try:
-        with Image.open(path) as image:
-            _check_size(path, image)
-            image.load()
-            return image
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
-        raise InvalidData(f"{path.name} cannot be decoded: {_short(error)}; replace or remove it") from None
-
-
-def open_header(path: Path) -> None:
-    """Reads only as much of an image as says what it is.
-
-    Raises:
-        InvalidData: not an image, or too large to be one.
-    """
-    try:
-        with Image.open(path) as image:
-            _check_size(path, image)
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
-        raise InvalidData(f"{path.name} cannot be opened: {_short(error)}; replace or remove it") from None
-
-
-def _check_size(path: Path, image: Image.Image) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise InvalidData(
-            f"{path.name} claims {image.width} x {image.height} pixels, more than {MAX_PIXELS}; shrink it"
-        )
-
-
 def _short(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def check_rows(rows: list[Row], columns: tuple[Column, ...], level: str, table: Path) -> None:
+def check_rows(rows: list[Row], columns: tuple[Column, ...], level: str, table: Path) -> set[Path]:
     """Checks the files that rows point at; `level` is data.params.verify.
+
+    Returns:
+        The pictures that have further frames or pages.
 
     Raises:
         InvalidData: names every fault with its line.
     """
     if level == "none":
-        return
+        return set()
     faults = Faults(table)
     named = {column.name: column for column in columns}
-    check_image = open_image if level == "decode" else open_header
+    animated = set[Path]()
 
     def check(row: Row) -> list[str]:
         found = []
@@ -114,8 +78,8 @@ def check_rows(rows: list[Row], columns: tuple[Column, ...], level: str, table: 
             try:
                 if name in named and named[name].kind == "embedding":
                     _check_width(value, named[name].width)
-                else:
-                    check_image(value)
+                elif check_picture(value, level):
+                    animated.add(value)
             except InvalidData as error:
                 found.append(f"{name}: {error}")
         return found
@@ -127,6 +91,18 @@ def check_rows(rows: list[Row], columns: tuple[Column, ...], level: str, table: 
                 for message in found:
                     faults.add(row.line, message)
     faults.raise_if_any()
+    return animated
+
+
+def check_picture(path: Path, level: str) -> bool:
+    """Opens a picture, and decodes it where `level` is decode; returns whether it has further frames or pages.
+
+    Raises:
+        InvalidData: it cannot be read.
+    """
+    if level == "decode":
+        open_picture(path)
+    return read_header(path.name, path).has_frames
 
 
 def _check_width(path: Path, width: int | None) -> None:
