@@ -85,11 +85,16 @@ class Commands(DeferredGroup):
             ON_A_CLUSTER,
         ),
         Entry("delete", "atj.jobs:delete_command", "Delete jobs and their pods. What they stored stays.", ON_A_CLUSTER),
-        Entry("sample", "atj.sample:sample_command", "Draw pictures from a checkpoint into one grid.", RESULTS),
+        Entry(
+            "sample",
+            "atj.sample:sample_command",
+            "Draw pictures from a checkpoint into one grid, or each into a file of its own.",
+            RESULTS,
+        ),
         Entry(
             "export",
             "atj.export:export_command",
-            "Copy the files for diffusers and ComfyUI out of a checkpoint: adapters, low-rank weights, model card.",
+            "Copy the files for others out of a checkpoint: adapters, low-rank weights, token conditioners, model card.",
             RESULTS,
         ),
     )

@@ -153,7 +153,10 @@ def test_pictures_to_draw_from_must_be_there(tmp_path: Path) -> None:
         "sampling": {"rows": [{"image": str(data / "1.png")}, {"image": "gone.png"}]},
     }
     found = refused(training(tmp_path, data, changes))
-    assert "sampling.rows[1].image: gone.png is no file here" in found
+    assert (
+        "sampling.rows[1].image: gone.png is no file, neither in data.params.data_root_path nor from where the command runs"
+        in found
+    )
     assert "rows[0]" not in found
 
 
