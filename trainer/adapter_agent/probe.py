@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from adapter_agent import clients, index
+from adapter_agent import clients, index, open_uploads
 from adapter_agent.answers import CHECKSUMS_REMEDY, CONDITIONS_REMEDY
 from adapter_agent.errors import (
     ConditionalWritesIgnored,
@@ -58,8 +58,9 @@ def probe(store: Store, attempt: int) -> Findings:
         Unsupported: the store does not know what is asked; the message says which field helps.
         Fenced: a newer attempt owns the output.
     """
-    asked = _Probe(store, f"{PREFIX}{attempt}-{uuid.uuid4().hex}")
+    asked = _Probe(store, f"{PREFIX}{attempt}-{uuid.uuid4().hex}", open_uploads.Recorder(store, attempt))
     try:
+        open_uploads.end_recorded(store, attempt, PREFIX)  # of a probe of this attempt that was killed
         ignored = asked.plain()
         fault = asked.conditions() if store.conditional else None
     finally:
@@ -141,8 +142,9 @@ def _body(racer: int) -> bytes:
 
 
 class _Probe:
-    def __init__(self, store: Store, name: str) -> None:
+    def __init__(self, store: Store, name: str, recorder: open_uploads.Recorder) -> None:
         self._store = store
+        self._recorder = recorder
         self._name = name
         self._parts = f"{name}-parts"
         self._raced = [f"{name}-{race}" for race in range(2 * RACES)]
@@ -153,6 +155,7 @@ class _Probe:
         for upload_id in self._uploads:
             with suppress(StorageError):
                 self._store.abort_upload(self._parts, upload_id)
+                self._recorder.ended(upload_id)
         self._store.delete(self._name, self._parts, *self._raced)
 
     def plain(self) -> bool:
@@ -247,6 +250,7 @@ class _Probe:
         with store.naming(key):
             upload_id = store.client.create_multipart_upload(**place, ChecksumAlgorithm="CRC32C")["UploadId"]
             self._uploads.append(upload_id)
+            self._recorder.begun(key, upload_id)
             part = store.client.upload_part(
                 **place, UploadId=upload_id, PartNumber=1, Body=b"x", ChecksumCRC32C=_CRC32C_OF_X
             )
