@@ -48,7 +48,7 @@ def test_a_job_is_submitted_from_a_file_from_plain_data_and_from_the_model(jobs:
     model = validate(AdapterTrainingJob, read(QUICKSTART))
     assert jobs.submit(model, name="of-a-model").namespace == place.namespace
     assert {"of-a-file", "of-a-model", "of-data"} <= {job.name for job in jobs.list()}
-    assert place.job("of-a-model")["spec"]["training"]["seed"] == 7
+    assert place.job("of-a-model")["spec"]["training"]["seed"] == model.spec.training.seed
 
 
 def test_a_dry_run_creates_nothing_and_a_second_of_a_name_is_refused(jobs: Jobs) -> None:

@@ -1,5 +1,6 @@
 """Schedulers read from a child Job and its pods which checkpoint is committed, and when: with one write for each commit."""
 
+import itertools
 import json
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from tests.operator.support.on_plane import PREEMPTED, OnPlane
 from tests.operator.support.planes import Plane
 
 ADDRESS = "127.77.0.2"
+_NUMBERS = itertools.count()
 COMMITS = {20: "2026-01-01T00:00:20Z", 40: "2026-01-01T00:00:40Z"}
 
 
@@ -56,7 +58,8 @@ def agent() -> Iterator[type[Agent]]:
 
 @pytest.fixture
 def place(plane: Plane, tmp_path: Path) -> Iterator[OnPlane]:
-    place = OnPlane(plane, "marked", tmp_path, {"ADAPTER_OPERATOR_PROGRESS_SECONDS": "0.2"})
+    # A namespace takes its time to go: each test has one of its own.
+    place = OnPlane(plane, f"marked-{next(_NUMBERS)}", tmp_path, {"ADAPTER_OPERATOR_PROGRESS_SECONDS": "0.2"})
     yield place
     place.close()
 
