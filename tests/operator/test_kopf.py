@@ -1,5 +1,6 @@
 """kopf runs the operator: it writes nothing, what would end it elsewhere does not, and where it ends all is given back."""
 
+import secrets
 import socket
 import time
 import urllib.error
@@ -32,7 +33,9 @@ def proxy(plane: Plane, tmp_path: Path) -> Iterator[FaultProxy]:
 
 @pytest.fixture
 def place(plane: Plane, proxy: FaultProxy, tmp_path: Path) -> Iterator[OnPlane]:
-    place = OnPlane(plane, f"framework-{proxy.port}", tmp_path, {"KUBECONFIG": str(proxy.kubeconfig("operator"))})
+    place = OnPlane(
+        plane, f"framework-{secrets.token_hex(4)}", tmp_path, {"KUBECONFIG": str(proxy.kubeconfig("operator"))}
+    )
     yield place
     place.close()
 

@@ -1,5 +1,6 @@
 """What the operator may do, and what becomes of it when it may not any more: the chart's rights, and a token that is rotated."""
 
+import secrets
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ def proxy(control_plane: ControlPlane, tmp_path: Path) -> Iterator[FaultProxy]:
 @pytest.fixture
 def restricted(control_plane: ControlPlane, proxy: FaultProxy, tmp_path: Path) -> Iterator[OnControlPlane]:
     """A place whose operator has the rights that the chart gives, and no more."""
-    place = OnControlPlane(control_plane, f"rights-{proxy.port}", tmp_path, AS_THE_CHART)
+    place = OnControlPlane(control_plane, f"rights-{secrets.token_hex(4)}", tmp_path, AS_THE_CHART)
     grant(place)
     token = place.kubectl("create", "token", "ato-adapter-training-operator").strip()
     place.variables["KUBECONFIG"] = str(proxy.kubeconfig("restricted", token))
