@@ -4,7 +4,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from adapter_api.sources import PIPELINE_ENCODERS
+from adapter_api.sources import PIPELINE_ENCODERS, is_stored
 from adapter_api.training import TrainingConfig
 from adapter_trainer import export, sharding, weights
 from adapter_trainer.first_stage import Autoencoder
@@ -181,6 +181,8 @@ def card_of(record: ExportRecord) -> str:
         )  # fmt: skip
         lines += ["", *code] if draws else []
     lines += ["", "## Where it comes from", "", f"- seed {record.seed}, predicts {record.prediction_type}"]
+    if record.base_model and (is_stored(record.base_model) or _HUB_NAME.fullmatch(record.base_model)):
+        lines += [f"- base `{record.base_model}`"]  # not a folder: its path is somebody's own
     if record.data is not None:
         lines += [f"- {record.data.samples} samples of `{record.data.table}`, SHA-256 `{record.data.sha256}`"]
         lines += [f"- pictures: SHA-256 `{record.data.pictures}`"] if record.data.pictures else []
