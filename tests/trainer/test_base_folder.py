@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionXLPipeline
 
-from adapter_trainer import base_folder, building, sample
+from adapter_trainer import base_folder, base_schedule, sample
 from adapter_trainer.model import AdapterModel
 from tests.trainer.support import runs, tiny
 from tests.trainer.support.pipelines import drawn_by, pipeline_settings
@@ -47,7 +47,7 @@ def test_a_whole_model_is_a_pipeline_that_draws_as_our_sampler_does(
     )
 
 
-def test_a_model_on_pixels_says_how_it_is_named_and_a_schedule_of_another_kind_is_told(
+def test_a_model_on_pixels_says_how_it_is_named_and_gives_its_schedule_to_what_begins_from_it(
     data: Path, tmp_path: Path
 ) -> None:
     schedule = {"model": {"params": {"scheduler_config": {"params": {"prediction_type": "sample"}}}}}
@@ -62,12 +62,6 @@ def test_a_model_on_pixels_says_how_it_is_named_and_a_schedule_of_another_kind_i
     source = {"pretrained": str(tmp_path / "base"), "subfolder": "unet", "train": False}
     given = {"model": {"params": {"unet_config": source}}}
     said: list[str] = []
-    config = tiny.configuration(tiny.settings(data, given))
-    building._tell_schedule(AdapterModel(config), said.append)
-    (message,) = said
-    assert message.startswith("model.params.scheduler_config: prediction_type is epsilon, not sample, with which ")
-    said.clear()
-    building._tell_schedule(
-        AdapterModel(tiny.configuration(tiny.merged(tiny.settings(data, given), schedule))), said.append
-    )
-    assert said == []
+    config = base_schedule.resolved(tiny.configuration(tiny.settings(data, given)), None, said.append)
+    assert config.model.params.scheduler_config.params.prediction_type == "sample"
+    assert any("prediction_type sample" in line for line in said)

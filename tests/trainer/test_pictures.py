@@ -191,8 +191,8 @@ def test_a_runs_grid_shows_references_from_its_data_and_columns_by_name(data: Pa
 
 @pytest.mark.process
 def test_a_stop_while_pictures_are_drawn_ends_the_run_and_the_next_one_draws_them(data: Path, tmp_path: Path) -> None:
-    rows = [{"digit": number % 3} for number in range(400)]
-    drawing = {"steps": 20, "images_per_row": 2}
+    rows = [{"digit": number % 3} for number in range(64)]
+    drawing = {"steps": 20, "images_per_row": 12}
     outputs = [tmp_path / "0", tmp_path / "1"]
     run = runs.start(tiny.settings(data, {"sampling": {**drawing, "rows": rows}}), outputs, folder=tmp_path)
     runs.wait_for_phase(run, outputs[0], "sampling")

@@ -12,6 +12,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
+from adapter_api.model import DiffusionSchedule
 from adapter_trainer import card, export, registry, weights
 from adapter_trainer.first_stage import Autoencoder
 from adapter_trainer.model import AdapterModel
@@ -114,7 +115,9 @@ def _readme(
     *,
     is_pipeline: bool,
 ) -> str:
-    settings = sampler.config.model.params.scheduler_config.params.model_dump(mode="json", exclude_defaults=True)
+    usual = DiffusionSchedule().model_dump(mode="json")
+    schedule = sampler.config.model.params.scheduler_config.params.filled.model_dump(mode="json")
+    settings = {field: value for field, value in schedule.items() if value != usual[field]}
     lines = ["# A base to train on", "", "In a configuration, frozen unless it says `train: true`:", "", "```yaml"]
     lines += ["model:", "  params:"]
     if is_pipeline:

@@ -1,6 +1,5 @@
 """The model as a run trains it: built or loaded, in its precision, on its device; what would go wrong later is told now."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,11 +15,6 @@ from adapter_trainer.first_stage import Autoencoder
 from adapter_trainer.model import AdapterModel
 from adapter_trainer.processes import Processes
 from adapter_trainer.table import Row
-
-_OF_THE_SCHEDULE = (
-    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type", "rescale_betas_zero_snr",
-)  # fmt: skip
-"""Settings that a UNet has learnt, unlike those of sampling alone."""
 
 
 def model_of(
@@ -50,7 +44,6 @@ def model_of(
     cast_frozen(model, registry.WEIGHT_TYPES[config.optimization.mixed_precision])
     model.to(device)
     _check_overflow(model, config)
-    _tell_schedule(model, show)
     _tell_cut(config, rows, model, processes, show)
     for index, row in enumerate(config.sampling.rows):
         for name in sorted(set(row) - set(read_by_model(config))):
@@ -88,26 +81,6 @@ def _check_overflow(model: AdapterModel, config: TrainingConfig) -> None:
                 "set it to true, choose mixed_precision bf16, or name weights that were made for float16 in "
                 "first_stage_config.pretrained"
             )
-
-
-def _tell_schedule(model: AdapterModel, show: Callable[[str], None]) -> None:
-    """A UNet in a local folder often has its scheduler's settings beside it; other ones may be meant, and mostly are not."""
-    params = model.params
-    if params.unet_config.pretrained is None:
-        return
-    file = Path(params.unet_config.pretrained) / "scheduler" / "scheduler_config.json"
-    try:
-        known = json.loads(file.read_text(encoding="utf-8"))
-        others = {
-            name: (known[name], value)
-            for name, value in params.scheduler_config.params.model_dump(mode="json").items()
-            if name in _OF_THE_SCHEDULE and name in known and known[name] != value
-        }
-    except (OSError, ValueError, TypeError):
-        return
-    if others:
-        told = ", ".join(f"{name} is {here}, not {there}" for name, (there, here) in others.items())
-        show(f"model.params.scheduler_config: {told}, with which {params.unet_config.pretrained} was trained")
 
 
 def _tell_cut(

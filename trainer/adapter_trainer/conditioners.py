@@ -23,9 +23,9 @@ from adapter_api.document import InvalidDocument, read, validate
 from adapter_api.training import TrainingConfig
 from adapter_trainer import card, checkpoint, registry
 from adapter_trainer.errors import DamagedCheckpoint, InvalidData
+from adapter_trainer.part_weights import CONDITIONERS_PART
 from adapter_trainer.tensor_files import stored
 from adapter_trainer.tokens import TOKEN_CONDITIONERS, conditioning_sequence
-from adapter_trainer.weights import CONDITIONERS_PART
 
 
 class Conditioners:

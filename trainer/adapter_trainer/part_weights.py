@@ -15,6 +15,8 @@ from adapter_trainer.errors import DamagedCheckpoint, InvalidConfig
 
 ADAPTER_PART = "adapter-"
 """An adapter's part in a checkpoint is called so, with its name behind it."""
+CONDITIONERS_PART = "token_conditioners"
+"""Averages of all token conditioners, where an average is kept."""
 
 
 def begin_conditioner(module: nn.Module, name: str, source: str, field: str) -> None:
@@ -73,6 +75,7 @@ def _of_parts(opened: Mapping[str, Tensor], parts: tuple[str, ...], prefix: str)
     """Of the first part that is there; averaged, where an average was kept: it is what the checkpoint draws with."""
     found = next((state for part in parts if (state := _part(opened, part))), {})
     averages = _part(opened, "ema")
+    averages |= {f"{CONDITIONERS_PART}.{name}": value for name, value in _part(opened, CONDITIONERS_PART).items()}
     return {name: averages.get(f"{prefix}{name}", value) for name, value in found.items()}
 
 

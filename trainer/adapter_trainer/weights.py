@@ -17,10 +17,10 @@ from torch import Tensor
 from adapter_trainer import export, sharding
 from adapter_trainer.adapters import Adapter
 from adapter_trainer.model import AdapterModel
+from adapter_trainer.part_weights import CONDITIONERS_PART
 
 LORA_PART = "pytorch_lora_weights"
 KOHYA_PART = "kohya_lora_weights"
-CONDITIONERS_PART = "token_conditioners"
 
 Tensors = dict[str, Tensor]
 
