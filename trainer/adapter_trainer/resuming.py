@@ -12,7 +12,7 @@ from adapter_trainer.state import TrainingState
 
 def begin(
     state: TrainingState, folder: Path | None, samples: int, batch: int, processes: Processes,
-    clock: Callable[[], float], show: Callable[[str], None],
+    clock: Callable[[], float], show: Callable[[str], None], announce: Callable[[int], None],
 ) -> Report:  # fmt: skip
     """Loads the checkpoint, if there is one, takes up the learning-rate schedule, and opens the report; collective.
 
@@ -24,6 +24,7 @@ def begin(
         processes: Of this run.
         clock: For the report.
         show: Takes what is worth knowing.
+        announce: Is told the steps of the whole run before that.
 
     Raises:
         TrainingError: The checkpoint must not, or cannot, be gone on from.
@@ -35,6 +36,7 @@ def begin(
     length = length_of(state.config, samples, state.unit or batch)
     total_steps = length.total_steps(state.step, state.learned, batch)
     state.begin(length)
+    announce(total_steps)
     report = Report(output, state.accelerator, processes, total_steps, clock, show)
     if folder is not None:
         report.saved_step = state.step if is_own else None

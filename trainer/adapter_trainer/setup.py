@@ -115,16 +115,16 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
     randomness.seed(config.seed, 0, processes.rank)
     folder = _resume_folder(options, processes)
     batch = global_batch_of(config, processes.world_size)
-    said: list[str] = []
-    report = resuming.begin(state, folder, layout.order.length, batch, processes, options.clock, said.append)
+
+    def announce(steps: int) -> None:
+        for line in announcement.beginning(
+            model, accelerator.device, processes=processes.world_size, precision=optimization.mixed_precision,
+            samples=layout.order.length, steps=steps, batch=batch, output=options.output,
+        ):  # fmt: skip
+            show(line)
+
+    report = resuming.begin(state, folder, layout.order.length, batch, processes, options.clock, show, announce)
     total_steps = report.total_steps
-    for line in announcement.beginning(
-        model, accelerator.device, processes=processes.world_size, precision=optimization.mixed_precision,
-        samples=layout.order.length, steps=total_steps, batch=batch, output=options.output,
-    ):  # fmt: skip
-        show(line)
-    for line in said:
-        show(line)
     encodings = Cache(config, model, accelerator, processes, options.output, show).encodings(
         rows, contents, layout, state.seen + (total_steps - state.step) * batch, stop, report
     )
