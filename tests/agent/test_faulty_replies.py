@@ -165,3 +165,10 @@ def test_keys_with_unusual_characters_are_listed_fetched_and_copied(store: Store
         assert key in [facts.key for facts in store.list()]
         store.delete(key)
         assert store.head(key) is None
+
+
+def test_a_refusal_that_breaks_off_is_asked_for_again_and_told_in_one_line(proxy: Proxy, through: Store) -> None:
+    proxy.rule = lambda _: "reset"
+    with pytest.raises(EndpointUnreachable, match="broke"):
+        through.get("nowhere")
+    assert len(proxy.log) > 1

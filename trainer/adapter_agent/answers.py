@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from botocore import exceptions as botocore_errors
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError
 
 from adapter_agent.errors import (
     BucketMissing,
@@ -27,8 +28,9 @@ from adapter_agent.errors import (
     WrongRegion,
 )
 
-LIBRARY_ERRORS = (BotoCoreError, ClientError, ResponseParserError, ValueError)
-"""What the SDK raises. ValueError: of what cannot be put into a header or an address, such as a line break in a key."""
+LIBRARY_ERRORS = (BotoCoreError, ClientError, ResponseParserError, HTTPError, ValueError)
+"""What the SDK raises. HTTPError: urllib3's, of a refusal whose body breaks off, which botocore 1.44 neither names nor repeats.
+ValueError: of what cannot be put into a header or an address, such as a line break in a key."""
 OVERLOADED = frozenset({
     "SlowDown", "SlowDownRead", "SlowDownWrite", "Throttling", "ThrottlingException", "TooManyRequests",
     "TooManyRequestsException", "RequestLimitExceeded", "ServiceUnavailable", "Busy", "ServerBusy", "XMinioServerNotInitialized",
@@ -140,9 +142,10 @@ def explain(error: Exception, place: str, endpoint: str, bucket: str = "") -> St
         )
     if isinstance(error, botocore_errors.SSLError):
         return NotTrusted(f"{where}: {_tls(_cause(error))} ({_cause(error)})")
-    if isinstance(error, _NO_ANSWER):
+    if isinstance(error, (*_NO_ANSWER, HTTPError)):
+        fault = "an answer broke off" if isinstance(error, HTTPError) else "the endpoint cannot be reached"
         return EndpointUnreachable(
-            f"{where}: the endpoint cannot be reached ({_cause(error)}); check the endpoint URL, that the store is "
+            f"{where}: {fault} ({_cause(error)}); check the endpoint URL, that the store is "
             "running, and the network between"
         )
     if isinstance(error, ResponseParserError):

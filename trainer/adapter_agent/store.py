@@ -254,7 +254,10 @@ class Store:
 
     def _get_once(self, key: str, condition: dict[str, str]) -> tuple[bytes, str]:
         with self.naming(key):
-            answer: Any = self.client.get_object(Bucket=self.bucket, Key=self.full_key(key), **condition)  # type: ignore[arg-type]
+            try:
+                answer: Any = self.client.get_object(Bucket=self.bucket, Key=self.full_key(key), **condition)  # type: ignore[arg-type]
+            except HTTPError as error:  # a refusal broke off
+                raise _BrokenOff(f"{self.uri_of(key)} at {self.endpoint}: {error}") from error
             etag = self.etag(answer, key)
             body = answer[
                 "Body"
