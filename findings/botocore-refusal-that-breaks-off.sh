@@ -10,7 +10,7 @@ set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet boto3==1.44.5 botocore==1.44.5 urllib3==2.7.0
+"$folder/venv/bin/pip" install --quiet boto3==1.44.5 botocore==1.44.5 urllib3==2.8.0
 AWS_ACCESS_KEY_ID=key AWS_SECRET_ACCESS_KEY=secret AWS_DEFAULT_REGION=us-east-1 "$folder/venv/bin/python" - <<'PYTHON'
 import socket
 import struct

@@ -324,7 +324,7 @@ _SPECIAL: tuple[tuple[Callable[[Answer], bool], Callable[[Answer], _Meaning]], .
 """What the code alone does not tell."""
 
 
-def _cause(error: BotoCoreError) -> str:
+def _cause(error: BotoCoreError | HTTPError) -> str:
     """The innermost cause, which names what the operating system said."""
     inner = getattr(error, "kwargs", {}).get("error")
     return " ".join(str(inner if inner is not None else error).split())
