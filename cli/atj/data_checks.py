@@ -15,6 +15,7 @@ from adapter_api.layers import cross_attention_layers, unmatched
 from adapter_api.networks import UNetParams
 from adapter_api.sources import is_stored, with_pipeline_sources
 from adapter_api.training import TrainingConfig
+from adapter_trainer.condition_files import file_of
 from adapter_trainer.errors import InvalidData
 from adapter_trainer.table import Row, read_table
 
@@ -96,7 +97,7 @@ def row_faults(config: TrainingConfig, opened: Opened | None, document: Document
         for name, value in row.items():
             place = (*at, "sampling", "rows", index, name)
             if kinds.get(name) in {"reference", "embedding"} and isinstance(value, str) and opened is not None:
-                if not (Path(config.data.params.data_root_path) / value).is_file() and not Path(value).is_file():
+                if not file_of(config, value).is_file():
                     yield document.fault(
                         place,
                         f"{value[:200]} is no file, neither in data.params.data_root_path nor from where the command runs",

@@ -9,9 +9,9 @@ from PIL import Image
 
 from adapter_api.progress import ExitCode
 from adapter_api.training import TrainingConfig
+from adapter_trainer.condition_files import file_of
 from adapter_trainer.errors import InvalidData
 from adapter_trainer.rows_to_draw import check_rows_to_draw
-from adapter_trainer.sample import file_of
 from tests.trainer.support import runs, tiny
 
 COLUMNS = [

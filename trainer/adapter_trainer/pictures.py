@@ -12,13 +12,14 @@ from torch import Tensor
 from adapter_api.columns import columns_of
 from adapter_api.training import TrainingConfig
 from adapter_trainer.adapters import Adapter
+from adapter_trainer.condition_files import file_of
 from adapter_trainer.control import Interrupted
 from adapter_trainer.grids import titled_grid
 from adapter_trainer.model import AdapterModel
 from adapter_trainer.opening import open_picture
 from adapter_trainer.order import Place
 from adapter_trainer.processes import Processes
-from adapter_trainer.sample import Row, Sampler, file_of
+from adapter_trainer.sample import Row, Sampler
 
 MOST_NUMBERS = 4
 """Of a vector that are written out."""

@@ -5,9 +5,9 @@ from pathlib import Path
 from adapter_api.columns import columns_of
 from adapter_api.data import Column
 from adapter_api.training import TrainingConfig
+from adapter_trainer.condition_files import file_of
 from adapter_trainer.errors import InvalidData
 from adapter_trainer.opening import open_picture
-from adapter_trainer.sample import file_of
 from adapter_trainer.verify import read_embedding
 
 

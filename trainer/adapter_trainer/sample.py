@@ -14,6 +14,7 @@ from adapter_api.document import InvalidDocument, read, validate
 from adapter_api.training import TrainingConfig
 from adapter_trainer import checkpoint, order, registry, sources, weights
 from adapter_trainer.building import cast_frozen
+from adapter_trainer.condition_files import file_of
 from adapter_trainer.errors import DamagedCheckpoint, IncompatibleCheckpoint, InvalidData
 from adapter_trainer.images import reference_image
 from adapter_trainer.model import AdapterModel, Conditions
@@ -153,12 +154,6 @@ class Sampler:
     def _label(self, name: str, value: Any) -> int | None:
         column = next((column for column in columns_of(self.config) if column.name == name), None)
         return None if column is None else column.class_of(value)
-
-
-def file_of(config: TrainingConfig, name: str) -> Path:
-    """The file that a condition names: of the data, as pairs files name theirs, or else from the working directory."""
-    inside = Path(config.data.params.data_root_path) / name
-    return inside if inside.is_file() else Path(name)
 
 
 def load(folder: Path, device: str | None = None, models: Path | None = None) -> Sampler:
