@@ -11,8 +11,8 @@ from adapter_operator import health
 from adapter_operator.decision import Decision, State
 from adapter_operator.health import Facts
 from adapter_operator.interruptions import grace_seconds, losses
+from adapter_operator.names import AGENT_PORT
 from adapter_operator.observed import UNREACHABLE_SECONDS, Observed, ObservedPod
-from adapter_operator.pods import AGENT_PORT
 
 MAX_ERROR = 500
 

@@ -10,6 +10,7 @@ from adapter_api.job import API_VERSION, KIND, AdapterTrainingJob
 from adapter_api.launch import TRAINING_FILE
 from adapter_operator.commit_marks import commit_marks
 from adapter_operator.names import (
+    AGENT_PORT,
     INDEX_LABEL,
     JOB_LABEL,
     QUEUE_LABEL,
@@ -19,7 +20,7 @@ from adapter_operator.names import (
     attempt_name,
     labels,
 )
-from adapter_operator.pods import AGENT_PORT, RENDEZVOUS_PORT, pod_template
+from adapter_operator.pods import RENDEZVOUS_PORT, pod_template
 from adapter_operator.settings import Settings
 
 Manifest = dict[str, Any]

@@ -19,6 +19,8 @@ OURS = f"{MANAGED_BY_LABEL}={MANAGER}"
 
 RESTORE, SYNC, TRAINER = "restore", "sync", "trainer"
 """Containers of a pod."""
+AGENT_PORT = 8081
+"""Where the agent of a pod answers how far its node is."""
 
 Key = tuple[str, str]
 """Namespace and name of a job."""

@@ -19,13 +19,12 @@ from adapter_api.launch import (
 from adapter_api.places import ClaimSource, Data, S3Access
 from adapter_api.pod import Volume
 from adapter_api.resources import Resources
-from adapter_operator.names import RESTORE, SYNC, TRAINER, attempt_labels, attempt_name
+from adapter_operator.names import AGENT_PORT, RESTORE, SYNC, TRAINER, attempt_labels, attempt_name
 from adapter_operator.settings import Settings
 
 Plain = dict[str, Any]
 
 RENDEZVOUS_PORT = 29_500
-AGENT_PORT = 8081
 USER = 65_532
 WORK, DATA = "/work", "/data"
 SAVED_SECONDS = 30

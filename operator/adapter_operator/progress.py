@@ -14,8 +14,7 @@ from pydantic import ValidationError
 from adapter_api.progress import MAX_PROGRESS_BYTES, Progress
 from adapter_api.scalars import visible
 from adapter_operator.cache import Cache
-from adapter_operator.names import Key
-from adapter_operator.pods import AGENT_PORT
+from adapter_operator.names import AGENT_PORT, Key
 from adapter_operator.settings import Settings
 
 TIMEOUT = aiohttp.ClientTimeout(total=3)

@@ -14,7 +14,7 @@ import pytest
 
 from adapter_api.status import CheckpointStatus
 from adapter_operator.commit_marks import STEP_ANNOTATION, TIME_ANNOTATION, commit_marks
-from adapter_operator.pods import AGENT_PORT
+from adapter_operator.names import AGENT_PORT
 from tests.operator.support import lives
 from tests.operator.support.on_plane import PREEMPTED, OnPlane
 from tests.operator.support.planes import Plane

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from adapter_api.columns import read_by_model
 from adapter_api.notes import notes_on
@@ -13,6 +12,7 @@ from adapter_trainer import compute, registry, sources
 from adapter_trainer.errors import InvalidConfig
 from adapter_trainer.first_stage import Autoencoder
 from adapter_trainer.model import AdapterModel
+from adapter_trainer.precision import cast_frozen
 from adapter_trainer.processes import Processes
 from adapter_trainer.table import Row
 
@@ -50,19 +50,6 @@ def model_of(
             show(f"sampling.rows[{index}].{name}: no part of the model reads it; the row is drawn without")
     compute.tune(model, device)
     return model
-
-
-def cast_frozen(model: AdapterModel, dtype: torch.dtype) -> None:
-    """Holds what is not trained in the precision that it is computed in; the first stage keeps its own."""
-    # diffusers' own `to` warns of what it keeps in float32, though it keeps nothing.
-    for _, module, settings in model.trainable_parts():
-        if not settings.train:
-            nn.Module.to(module, dtype)
-    if model.lora is not None:
-        model.lora.float()  # what is trained is not held in less, though the UNet around it is
-    config = model.params.first_stage_config
-    if not config.params.force_upcast:
-        nn.Module.to(model.first_stage, dtype)
 
 
 @torch.no_grad()

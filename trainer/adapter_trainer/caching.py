@@ -22,7 +22,6 @@ from adapter_trainer.images import Size
 from adapter_trainer.model import AdapterModel
 from adapter_trainer.order import Bucketed, Order
 from adapter_trainer.processes import Processes
-from adapter_trainer.report import Report
 from adapter_trainer.table import Row
 
 
@@ -94,7 +93,7 @@ class Cache:
         layout: Layout,
         readings: int,
         stop: StopRequest,
-        report: Report,
+        on_encoded: Callable[[int], None],
     ) -> Encodings | None:
         """Everything that can be kept, all of it there; None where encoders run in every step. Collective.
 
@@ -104,7 +103,7 @@ class Cache:
             layout: heights and widths of samples.
             readings: of samples, in the whole run.
             stop: notices signals.
-            report: hears how far it is.
+            on_encoded: is called with the number of encodings that are there.
 
         Raises:
             TrainingError: no room, a folder that cannot be written, a picture that cannot be read, or a request to stop.
@@ -129,7 +128,7 @@ class Cache:
         self._check(found.kinds)
         if not self._has_room(found.kinds):
             return None
-        Build(self.processes, stop, self.settings.batch_size, self.show, report.encoding).run(found.kinds)
+        Build(self.processes, stop, self.settings.batch_size, self.show, on_encoded).run(found.kinds)
         return found
 
     def _device(self) -> torch.device:

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from adapter_api.training import TrainingConfig
 from adapter_trainer import sharding, trial
 from adapter_trainer.assumptions import Known, known
-from adapter_trainer.building import cast_frozen
 from adapter_trainer.encoders import new_encoder
 from adapter_trainer.evaluate import MAX_BATCH
 from adapter_trainer.fakes import fake_tensors
 from adapter_trainer.first_stage import Autoencoder
 from adapter_trainer.live_bytes import LiveBytes
 from adapter_trainer.model import AdapterModel
+from adapter_trainer.precision import cast_frozen
 from adapter_trainer.registry import WEIGHT_TYPES
 
 OPTIMIZER_BYTES = {"AdamW": 8, "AdamW8bit": 2, "Prodigy": 16, "Adafactor": 0}

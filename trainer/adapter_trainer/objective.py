@@ -3,10 +3,12 @@
 import numpy as np
 import torch
 from diffusers import DDPMScheduler
+from numpy.typing import NDArray
 from torch import Tensor
 
 from adapter_api.model import SchedulerParams
-from adapter_trainer.images import Floats
+
+Floats = NDArray[np.float32]
 
 
 class NoiseSchedule:

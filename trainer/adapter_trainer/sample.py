@@ -13,13 +13,13 @@ from adapter_api.columns import columns_of
 from adapter_api.document import InvalidDocument, read, validate
 from adapter_api.training import TrainingConfig
 from adapter_trainer import checkpoint, order, registry, sources, weights
-from adapter_trainer.building import cast_frozen
 from adapter_trainer.condition_files import file_of
 from adapter_trainer.errors import DamagedCheckpoint, IncompatibleCheckpoint, InvalidData
 from adapter_trainer.images import reference_image
 from adapter_trainer.model import AdapterModel, Conditions
 from adapter_trainer.opening import open_picture
 from adapter_trainer.order import Place
+from adapter_trainer.precision import cast_frozen
 from adapter_trainer.tensor_files import stored
 from adapter_trainer.verify import read_embedding
 

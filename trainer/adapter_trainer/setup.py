@@ -126,7 +126,7 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
     report = resuming.begin(state, folder, layout.order.length, batch, processes, options.clock, show, announce)
     total_steps = report.total_steps
     encodings = Cache(config, model, accelerator, processes, options.output, show).encodings(
-        rows, contents, layout, state.seen + (total_steps - state.step) * batch, stop, report
+        rows, contents, layout, state.seen + (total_steps - state.step) * batch, stop, report.encoding
     )
     report.phase("training", state.step)
     for encoder in model.encoders():
