@@ -17,6 +17,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY api api
 COPY operator operator
 COPY trainer trainer
+COPY agent agent
 COPY cli cli
 RUN /opt/tools/bin/uv build --quiet --wheel --no-build-isolation --python /opt/tools/bin/python --out-dir /wheel \
  && /opt/tools/bin/uv pip install --quiet --compile-bytecode --python /opt/venv/bin/python --no-deps --target /opt/project /wheel/*.whl

@@ -96,7 +96,7 @@ generate: $(INSTALLED) ## Write the CRD, the reference of all fields and the sch
 	$(BIN)/python -m adapter_api.reference
 
 golden: $(INSTALLED) ## Write anew what is compared with what we send to Kubernetes; read the difference before committing it
-	WRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/operator/test_manifests.py
+	WRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/operator/act/test_manifests.py
 
 lock: $(BOOTSTRAPPED) ## Resolve requirements anew from pyproject.toml, with hashes
 	$(COMPILE) pyproject.toml --extra local --extra operator --extra dev -o requirements/dev.txt

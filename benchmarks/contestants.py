@@ -12,10 +12,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from adapter_api.training import TrainingConfig
-from adapter_trainer import loop, plan
-from adapter_trainer.first_stage import Autoencoder
-from adapter_trainer.model import AdapterModel
-from adapter_trainer.registry import WEIGHT_TYPES
+from adapter_trainer.forecast import flop_count
+from adapter_trainer.model.adapter_model import AdapterModel
+from adapter_trainer.model.first_stage import Autoencoder
+from adapter_trainer.model.registry import WEIGHT_TYPES
+from adapter_trainer.training import loop
 from benchmarks import reference_recipe, shapes
 from benchmarks.shapes import Scale
 from benchmarks.step import prepared
@@ -95,7 +96,9 @@ def on_device(scale: Scale, which: Which, device: torch.device, steps: int) -> d
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shapes.write_data(folder, scale, pictures=8)
-        work = plan.count(shapes.configuration(folder, scale, "off"))  # compiled code does not tell what it computes
+        work = flop_count.count(
+            shapes.configuration(folder, scale, "off")
+        )  # compiled code does not tell what it computes
         run = contestants(folder, scale, device, [which])[0]
         for _ in range(WARM_UP):
             run.step()

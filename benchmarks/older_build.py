@@ -11,7 +11,7 @@ from benchmarks.quickstart import ROOT
 
 COMMIT = "35743aa"
 """The last commit before commands were imported late and trainers were started early."""
-_SOURCES = ("api", "operator", "trainer", "cli", "")
+_SOURCES = ("api", "operator", "trainer", "agent", "cli", "")
 
 
 @contextmanager

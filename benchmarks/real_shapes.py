@@ -10,8 +10,8 @@ from typing import get_args
 
 import torch
 
-from adapter_trainer.device_speed import KNOWN, known_device
-from adapter_trainer.forecast import forecast
+from adapter_trainer.forecast.device_speed import KNOWN, known_device
+from adapter_trainer.forecast.forecast import forecast
 from benchmarks import shapes
 from benchmarks.contestants import Which, on_device
 from benchmarks.quickstart import ROOT

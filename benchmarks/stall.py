@@ -11,8 +11,8 @@ from pathlib import Path
 from statistics import median
 
 from adapter_agent import priority
-from adapter_agent.local import Folders
-from adapter_agent.store import Store
+from adapter_agent.local_files import Folders
+from adapter_agent.storage.store import Store
 from benchmarks.quickstart import ROOT
 from benchmarks.stall_loop import EVERY, PARAMETERS, SAVES, WARM_UP
 from benchmarks.transfer import CREDENTIALS, serving_once

@@ -20,9 +20,9 @@ from torch.distributed.checkpoint.state_dict_saver import AsyncCheckpointerType,
 from torch.nn.parallel import DistributedDataParallel
 
 from adapter_api.retention import Policy
-from adapter_trainer.arena import Contents
-from adapter_trainer.processes import Processes
-from adapter_trainer.saving import Saver
+from adapter_trainer.checkpoint.arena import Contents
+from adapter_trainer.checkpoint.saver import Saver
+from adapter_trainer.distributed.processes import Processes
 
 WIDTH, LAYERS, BATCH = int(os.environ.get("STALL_WIDTH", "2048")), 21, 24
 PARAMETERS = WIDTH**2 * LAYERS

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from adapter_api.training import TrainingConfig
-from adapter_trainer import loop, setup
-from adapter_trainer.data import Batch, Batches
+from adapter_trainer.data.samples import Batch, Batches
+from adapter_trainer.training import loop, setup
 from benchmarks.quickstart import ROOT, local_job
 
 TITLE = "Step time"

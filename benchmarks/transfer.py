@@ -14,9 +14,9 @@ from statistics import median
 
 import psutil
 
-from adapter_agent import index
-from adapter_agent.local import Folders
-from adapter_agent.store import Store
+from adapter_agent.checkpoints import index
+from adapter_agent.local_files import Folders
+from adapter_agent.storage.store import Store
 from benchmarks.quickstart import ROOT
 from benchmarks.transfer_client import FILE_BYTES, FILES
 from tests.agent.support.faulty_proxy import Proxy, Request
@@ -182,7 +182,7 @@ def counting(url: str) -> Iterator[tuple[Proxy, Callable[[], int]]]:
 
 def sent_again(folder: Path, url: str) -> tuple[float, float, float]:
     """MiB that go twice when an upload is killed at half: the agent's, boto3's; and what the agent had in flight."""
-    from adapter_agent import multipart
+    from adapter_agent.storage import multipart
 
     found = []
     for name in ("agent, one file", "boto3, one file"):

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from boto3.session import Session
 
-from adapter_agent import download, multipart, transfer
-from adapter_agent.ranges import Expected
-from adapter_agent.store import Store
+from adapter_agent.storage import download, multipart, transfer
+from adapter_agent.storage.ranges import Expected
+from adapter_agent.storage.store import Store
 
 FILES = 4
 FILE_BYTES = 256 * 2**20

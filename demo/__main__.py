@@ -22,16 +22,16 @@ from rich.table import Table
 from adapter_api.document import Document, read, validate
 from adapter_api.job import AdapterTrainingJob
 from adapter_api.progress import ExitCode
-from adapter_trainer import sample
+from adapter_trainer.sampling import sample
 from atj.boundary import explain
-from atj.committed import Committed
-from atj.embedded_store import buckets_of, embedded_store, with_endpoint
-from atj.export import write_base
-from atj.local_run import Ending, run_job
-from atj.output_folder import OutputFolder
-from atj.progress_display import display_on
-from atj.run import forking, report
-from atj.sample import at_hand
+from atj.machine.local_run import Ending, run_job
+from atj.machine.progress_display import display_on
+from atj.machine.run import forking, report
+from atj.results.export import write_base
+from atj.results.sample import at_hand
+from atj.storage.committed import Committed
+from atj.storage.embedded_store import buckets_of, embedded_store, with_endpoint
+from atj.storage.output_folder import OutputFolder
 from atj.terminal import results, say
 from demo import emoji, emoji_picture
 from demo.emoji_drawing import ALL, CONDITIONS, REAL, drawn, judged

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from adapter_trainer.order import Place
-from adapter_trainer.sample import Row, Sampler
+from adapter_trainer.data.order import Place
+from adapter_trainer.sampling.sample import Row, Sampler
 from demo import emoji
 from demo.emoji import FRAMED, PLAIN, Picture
 from demo.emoji_judge import EmojiJudge, Obeyed

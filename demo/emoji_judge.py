@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adapter_trainer.judge import Judge
-from adapter_trainer.obedience import correlation
+from adapter_trainer.sampling.judge import Judge
+from adapter_trainer.sampling.obedience import correlation
 from demo import emoji
 from demo.emoji import FRAME, Mask, Picture, Style
 

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from adapter_trainer.grids import LINE_HEIGHT, titled_grid
-from adapter_trainer.order import Place
-from adapter_trainer.sample import Row, Sampler, load
-from atj.sample import at_hand
+from adapter_trainer.data.order import Place
+from adapter_trainer.sampling.grids import LINE_HEIGHT, titled_grid
+from adapter_trainer.sampling.sample import Row, Sampler, load
+from atj.results.sample import at_hand
 from demo import emoji
 from demo.emoji import FRAMED, MOST_DEGREES, NAMES, PLAIN
 

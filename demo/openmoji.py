@@ -23,7 +23,7 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
-from adapter_trainer.encoders import CLIP_MEAN
+from adapter_trainer.model.encoders import CLIP_MEAN
 from demo import openmoji_network
 from demo.openmoji_network import Network
 

@@ -6,7 +6,7 @@ from typing import Self
 
 from torch import Tensor
 
-from adapter_trainer.judge import Judge, similarity
+from adapter_trainer.sampling.judge import Judge, similarity
 from demo.openmoji_network import Network
 
 

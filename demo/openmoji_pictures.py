@@ -8,9 +8,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from adapter_trainer.grids import GAP, grid
-from adapter_trainer.order import Place
-from adapter_trainer.sample import Row, Sampler
+from adapter_trainer.data.order import Place
+from adapter_trainer.sampling.grids import GAP, grid
+from adapter_trainer.sampling.sample import Row, Sampler
 
 ALL, NONE = "all four", "nothing"
 BATCH = 32

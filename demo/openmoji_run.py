@@ -15,9 +15,9 @@ from torch import Tensor
 
 from adapter_api.document import Document, read, validate
 from adapter_api.training import TrainingConfig
-from adapter_trainer.history import METRICS_FILE, read_history
-from adapter_trainer.run_page import PAGE
-from adapter_trainer.sample import Row, Sampler, load
+from adapter_trainer.reporting.history import METRICS_FILE, read_history
+from adapter_trainer.reporting.run_page import PAGE
+from adapter_trainer.sampling.sample import Row, Sampler, load
 from adapter_trainer.train import main as train
 from atj.terminal import results, say
 from demo import openmoji, openmoji_pictures

@@ -17,11 +17,11 @@ settings.register_profile("repeatable", derandomize=True, deadline=None, databas
 settings.load_profile("repeatable")
 
 LONGEST = (
-    "cli/test_run.py", "trainer/test_footprint.py", "agent/test_crash_matrix.py", "trainer/test_sharding.py",
-    "agent/test_process.py", "cli/test_embedded_store.py", "agent/test_unconditional.py", "cli/test_run_stored.py",
-    "cli/test_run_faults.py", "trainer/test_plan.py", "trainer/test_evaluate.py", "trainer/test_cache.py",
-    "trainer/test_resume.py", "agent/test_restore.py", "cli/test_checkpoint_commands.py", "operator/test_users_edits.py",
-    "operator/test_processes.py", "cli/test_cluster_commands.py", "house/test_pasted.py",
+    "cli/machine/test_run.py", "trainer/forecast/test_footprint.py", "agent/test_crash_matrix.py", "trainer/model/test_sharding.py",
+    "agent/test_process.py", "cli/storage/test_embedded_store.py", "agent/checkpoints/test_unconditional.py", "cli/machine/test_run_stored.py",
+    "cli/machine/test_run_faults.py", "trainer/forecast/test_flop_count.py", "trainer/sampling/test_evaluation.py", "trainer/data/cache/test_cache.py",
+    "trainer/training/test_resume.py", "agent/checkpoints/test_fetch.py", "cli/results/test_checkpoint_commands.py", "operator/test_users_edits.py",
+    "operator/test_processes.py", "cli/cluster/test_cluster_commands.py", "house/test_pasted.py",
 )  # fmt: skip
 """Modules that take longest, which a run begins with: none is then left for one worker at the end."""
 

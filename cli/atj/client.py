@@ -17,11 +17,11 @@ from typing import Any, Literal, Self
 from adapter_api.cluster_rules import validate_for_cluster
 from adapter_api.document import Document, parse, read
 from adapter_api.job import AdapterTrainingJob
-from atj import job_changes
-from atj.cluster import Cluster
+from atj.cluster import changes
+from atj.cluster.api_server import Cluster
+from atj.cluster.changes import Condition
+from atj.cluster.logs import Container, LogReader, follow_logs, read_logs
 from atj.errors import CommandError
-from atj.job_changes import Condition
-from atj.job_logs import Container, LogReader, follow_logs, read_logs
 
 __all__ = ["CommandError", "Condition", "Job", "Jobs", "LogLine"]
 
@@ -72,7 +72,7 @@ class Job:
 
     def holds(self, condition: str) -> bool:
         """Whether a condition such as Complete, Running or StorageHealthy is True."""
-        return job_changes.holds(self.raw.get("status") or {}, condition)
+        return changes.holds(self.raw.get("status") or {}, condition)
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,8 @@ class Jobs:
             CommandError: there is one of that name, or the cluster refuses it.
         """
         document = _document(job)
-        job_changes.named_namespace(document, validate_for_cluster(document), self.namespace)
-        return Job.of(job_changes.create(self._cluster, document, name=name, nodes=nodes, dry_run=dry_run))
+        changes.named_namespace(document, validate_for_cluster(document), self.namespace)
+        return Job.of(changes.create(self._cluster, document, name=name, nodes=nodes, dry_run=dry_run))
 
     def list(self, *, everywhere: bool = False) -> builtins.list[Job]:
         """The jobs of the namespace, or of the whole cluster, by namespace and name."""
@@ -161,7 +161,7 @@ class Jobs:
             if on_progress is not None:
                 on_progress(Job.of(raw))
 
-        return Job.of(job_changes.until(self._cluster, name, until, timeout, show))
+        return Job.of(changes.until(self._cluster, name, until, timeout, show))
 
     def logs(
         self,
@@ -200,21 +200,21 @@ class Jobs:
 
     def suspend(self, name: str) -> None:
         """Lets a job save, and frees its pods until it is resumed."""
-        job_changes.change(self._cluster, name, {"suspend": True})
+        changes.change(self._cluster, name, {"suspend": True})
 
     def resume(self, name: str) -> None:
         """Lets a suspended job go on from its last committed checkpoint."""
-        job_changes.change(self._cluster, name, {"suspend": False})
+        changes.change(self._cluster, name, {"suspend": False})
 
     def scale(self, name: str, nodes: int) -> None:
         """Changes the number of nodes; a running job saves first."""
-        job_changes.change(self._cluster, name, {"nodes": nodes})
+        changes.change(self._cluster, name, {"nodes": nodes})
 
     def delete(self, name: str, *, wait: bool = True) -> None:
         """Deletes a job and its pods, by default waiting until they are gone; what it stored stays."""
         self._cluster.delete(name)
         if wait:
-            job_changes.until_gone(self._cluster, name)
+            changes.until_gone(self._cluster, name)
 
 
 def _document(job: JobLike) -> Document:

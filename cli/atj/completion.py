@@ -33,7 +33,7 @@ def checkpoint_steps(ctx: Context, incomplete: str) -> list[str]:
 
 
 def _names_of_jobs(ctx: Context) -> Iterator[str]:
-    from atj.cluster import Cluster  # asks a cluster
+    from atj.cluster.api_server import Cluster  # asks a cluster
 
     given: dict[str, Any] = ctx.params
     cluster = Cluster.connect(given.get("kubeconfig"), given.get("context"), given.get("namespace"))

@@ -15,85 +15,95 @@ class Commands(DeferredGroup):
     """The commands at the top."""
 
     entries = (
-        Entry("init", "atj.init:init_command", "Write a commented job that trains on the pictures in a folder.", HERE),
-        Entry("run", "atj.run:run_command", "Train a job on this machine, without a cluster.", HERE),
+        Entry(
+            "init",
+            "atj.machine.init:init_command",
+            "Write a commented job that trains on the pictures in a folder.",
+            HERE,
+        ),
+        Entry("run", "atj.machine.run:run_command", "Train a job on this machine, without a cluster.", HERE),
         Entry(
             "validate",
-            "atj.validate:validate_command",
+            "atj.machine.validate:validate_command",
             "Check a job, or a bare training configuration, and its data, and name every fault with its path and line.",
             HERE,
         ),
         Entry(
             "plan",
-            "atj.plan:plan_command",
+            "atj.machine.plan:plan_command",
             "Predict memory, speed and time of a job from its counted FLOPs; nothing is loaded or trained.",
             HERE,
         ),
         Entry(
             "explain",
-            "atj.explain:explain_command",
+            "atj.machine.explain:explain_command",
             "Explain a field of a job, or list the fields of a section: type, default, unit, meaning.",
             HERE,
         ),
         Entry(
             "schema",
-            "atj.explain:schema_command",
+            "atj.machine.explain:schema_command",
             "Print the JSON schema of a job, which editors check and complete files by.",
             HERE,
         ),
         Entry(
             "submit",
-            "atj.jobs:submit_command",
+            "atj.cluster.jobs:submit_command",
             "Create a job on a cluster, after checking it here: faults are named with their lines.",
             ON_A_CLUSTER,
         ),
-        Entry("list", "atj.jobs:list_command", "List the jobs of a cluster.", ON_A_CLUSTER),
+        Entry("list", "atj.cluster.jobs:list_command", "List the jobs of a cluster.", ON_A_CLUSTER),
         Entry(
             "describe",
-            "atj.jobs:describe_command",
+            "atj.cluster.jobs:describe_command",
             "Show where a job stands, why, its pods and Events.",
             ON_A_CLUSTER,
         ),
         Entry(
             "logs",
-            "atj.job_logs:logs_command",
+            "atj.cluster.logs:logs_command",
             "Print the logs of a job's nodes, each line with its node in front.",
             ON_A_CLUSTER,
         ),
         Entry(
             "wait",
-            "atj.job_wait:wait_command",
+            "atj.cluster.wait:wait_command",
             "Wait until a job is complete. Exit code 1 when it fails, or when the time is over.",
             ON_A_CLUSTER,
         ),
         Entry(
             "suspend",
-            "atj.jobs:suspend_command",
+            "atj.cluster.jobs:suspend_command",
             "Let jobs save, and free their pods until they are resumed.",
             ON_A_CLUSTER,
         ),
         Entry(
             "resume",
-            "atj.jobs:resume_command",
+            "atj.cluster.jobs:resume_command",
             "Let suspended jobs go on from their last committed checkpoint.",
             ON_A_CLUSTER,
         ),
         Entry(
             "scale",
-            "atj.jobs:scale_command",
+            "atj.cluster.jobs:scale_command",
             "Change the number of nodes; a running job saves first, and goes on at the new size.",
             ON_A_CLUSTER,
         ),
-        Entry("delete", "atj.jobs:delete_command", "Delete jobs and their pods. What they stored stays.", ON_A_CLUSTER),
+        Entry(
+            "delete",
+            "atj.cluster.jobs:delete_command",
+            "Delete jobs and their pods. What they stored stays.",
+            ON_A_CLUSTER,
+        ),
         Entry(
             "sample",
-            "atj.sample:sample_command",
+            "atj.results.sample:sample_command",
             "Draw pictures from a checkpoint into one grid, or each into a file of its own.",
             RESULTS,
         ),
         Entry(
             "export",
-            "atj.export:export_command",
+            "atj.results.export:export_command",
             "Copy the files for others out of a checkpoint: adapters, low-rank weights, token conditioners, model card.",
             RESULTS,
         ),
@@ -104,41 +114,43 @@ class CheckpointCommands(DeferredGroup):
     """The commands below `atj checkpoints`."""
 
     entries = (
-        Entry("list", "atj.checkpoints:list_command", "List the committed checkpoints of an output, newest last."),
-        Entry("get", "atj.checkpoints:get_command", "Fetch a checkpoint, with every byte verified."),
+        Entry(
+            "list", "atj.results.checkpoints:list_command", "List the committed checkpoints of an output, newest last."
+        ),
+        Entry("get", "atj.results.checkpoints:get_command", "Fetch a checkpoint, with every byte verified."),
         Entry(
             "verify",
-            "atj.checkpoint_checks:verify_command",
+            "atj.results.checks:verify_command",
             "Read every byte of a checkpoint, and name what is not as it was committed.",
         ),
         Entry(
             "diff",
-            "atj.checkpoint_checks:diff_command",
+            "atj.results.checks:diff_command",
             "Show what two checkpoints differ in: files, metrics, configuration, tensors.",
         ),
         Entry(
             "pin",
-            "atj.checkpoint_changes:pin_command",
+            "atj.results.changes:pin_command",
             "Pin a checkpoint: no policy removes it, and `delete` only with --force.",
         ),
         Entry(
             "unpin",
-            "atj.checkpoint_changes:unpin_command",
+            "atj.results.changes:unpin_command",
             "Take the pin of a checkpoint away: what the job's policy says holds for it again.",
         ),
         Entry(
             "delete",
-            "atj.checkpoint_changes:delete_command",
+            "atj.results.changes:delete_command",
             "Delete checkpoints: out of the index first, then their files.",
         ),
         Entry(
             "prune",
-            "atj.checkpoint_changes:prune_command",
+            "atj.results.changes:prune_command",
             "Delete the files of checkpoints that have left the index, which a run does while it goes on.",
         ),
         Entry(
             "adopt",
-            "atj.checkpoint_changes:adopt_command",
+            "atj.results.changes:adopt_command",
             "Rebuild an index that is lost or damaged, from the checkpoints that verify.",
         ),
     )

@@ -10,9 +10,9 @@ import kopf
 
 from adapter_api.job import GROUP, PLURAL, VERSION
 from adapter_operator.cluster import TIMEOUT_SECONDS, WATCH_SECONDS, ClusterError
+from adapter_operator.observe.watch import pause
 from adapter_operator.operator import Operator
 from adapter_operator.settings import Settings
-from adapter_operator.watch import pause
 
 LOGIN_SECONDS = 1.0
 """Between two logins: one that is refused at once must not become a thousand a second."""

@@ -7,19 +7,19 @@ from typing import Any
 
 from adapter_api.job import KIND
 from adapter_operator import metrics
-from adapter_operator.cache import Cache
 from adapter_operator.cluster import Cluster, ClusterError
 from adapter_operator.guarded import taken
 from adapter_operator.names import OURS, Key
-from adapter_operator.observed import pod_of
-from adapter_operator.progress import ProgressReader
+from adapter_operator.observe.cache import Cache
+from adapter_operator.observe.observed import pod_of
+from adapter_operator.observe.progress import ProgressReader
+from adapter_operator.observe.untold import Untold
+from adapter_operator.observe.watch import Watch
 from adapter_operator.queue import WorkQueue
 from adapter_operator.reconcile import Reconciler
 from adapter_operator.settings import Settings
-from adapter_operator.summary import summaries
 from adapter_operator.tasks import first
-from adapter_operator.untold import Untold
-from adapter_operator.watch import Watch
+from adapter_operator.tell.summary import summaries
 
 STUCK_SECONDS = 120.0
 """A key that waits so long for a worker, or an event loop that is so late, means that the process has to be replaced."""

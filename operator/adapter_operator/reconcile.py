@@ -12,18 +12,19 @@ from adapter_api.cluster_rules import validate_for_cluster
 from adapter_api.document import InvalidDocument, plain
 from adapter_api.job import API_VERSION, KIND, AdapterTrainingJob
 from adapter_api.status import JobStatus
-from adapter_operator import conditions, metrics
-from adapter_operator.act import Actor, NameConflict, Refused
-from adapter_operator.cache import Cache, CachedJob
+from adapter_operator import metrics
+from adapter_operator.act.actor import Actor, NameConflict, Refused
 from adapter_operator.cluster import Cluster, ClusterError
-from adapter_operator.decide import decide
-from adapter_operator.decision import Announce, Decision, Launch, Remove, RemoveJob, State
-from adapter_operator.events import About, events
+from adapter_operator.decide.decide import decide
+from adapter_operator.decide.decision import Announce, Decision, Launch, Remove, RemoveJob, State
 from adapter_operator.names import RESTORE, TRAINER, Key
-from adapter_operator.observed import Observed
-from adapter_operator.pacing import Pacing
+from adapter_operator.observe.cache import Cache, CachedJob
+from adapter_operator.observe.observed import Observed
+from adapter_operator.observe.stored import status_of
 from adapter_operator.settings import Settings
-from adapter_operator.stored import status_of
+from adapter_operator.tell import job_status
+from adapter_operator.tell.events import About, events
+from adapter_operator.tell.pacing import Pacing
 
 PARSED = 512
 """Validated specifications that are kept."""
@@ -76,7 +77,7 @@ class Reconciler:
             if (cached := self.cache.job(key)) is not None:
                 before = status_of(cached.status)
                 now = self.clock().replace(microsecond=0)
-                await self._write(key, cached, before, conditions.stumbled(before, cached.generation, error, now), now)
+                await self._write(key, cached, before, job_status.stumbled(before, cached.generation, error, now), now)
         except Exception as another:  # noqa: BLE001 - what is told is not worth more than that the others go on
             log.warning("%s/%s: its status cannot say that: %s", *key, str(another)[:LOG_CHARACTERS])
 
@@ -92,7 +93,7 @@ class Reconciler:
         job = self._job(key, cached)
         if isinstance(job, str):
             before = status_of(cached.status)
-            after = conditions.invalid(before, cached.generation, job, now)
+            after = job_status.invalid(before, cached.generation, job, now)
             await self._write(key, cached, before, after, now)
             return None
         observed, decision = await self._decide(key, job, now)
@@ -103,7 +104,7 @@ class Reconciler:
                 await actor.announce(job, key, attempt)
             if was_prevented:
                 await self._act(actor, key, cached, job, decision)  # nothing to tell as long as it is prevented
-            after = conditions.status(job, observed, decision, now, await self._log_tail(key, decision))
+            after = job_status.status(job, observed, decision, now, await self._log_tail(key, decision))
             delay = await self._tell(key, cached, job.status, after, now)
             if not was_prevented:
                 await self._act(actor, key, cached, job, decision)
@@ -280,7 +281,7 @@ class Reconciler:
                 state=State.PENDING, reason=reason, message=str(error), attempt=decision.attempt,
                 restarts=decision.restarts, last_failure=decision.last_failure, start_time=decision.start_time,
             )  # fmt: skip
-            after = conditions.status(job, self.cache.observed(key), told, now)
+            after = job_status.status(job, self.cache.observed(key), told, now)
             await self._write(key, cached, job.status, after, now)
         return PREVENTED_SECONDS
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from boto3.session import Session
 
-from adapter_agent import index, patience
-from adapter_agent.index import Claim
-from adapter_agent.local import Folders
-from adapter_agent.store import Store
+from adapter_agent.checkpoints import index
+from adapter_agent.checkpoints.index import Claim
+from adapter_agent.local_files import Folders
+from adapter_agent.storage import patience
+from adapter_agent.storage.store import Store
 from tests.agent.support.faulty_proxy import Proxy
 from tests.agent.support.node import Node
 from tests.agent.support.seaweed import BUCKET, KEY, SECRET

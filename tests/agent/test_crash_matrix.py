@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from boto3.session import Session
 
-from adapter_agent import index, restore
-from adapter_agent.store import Store
+from adapter_agent.checkpoints import fetch, index
+from adapter_agent.storage.store import Store
 from adapter_api.progress import ExitCode
 from tests.agent.support.crash_matrix import NOTHING, STEPS, Crash, Recovery, Run, Victim
 from tests.agent.support.fencing import Fencing
@@ -153,7 +153,7 @@ def test_a_checkpoint_is_of_one_pass_where_one_node_has_sent_what_another_has_no
     try:
         made.go()
         for entry in index.current(made.store, None).checkpoints:
-            seen[entry.step] = restore.read_manifest(made.store, entry).manifest.pass_id
+            seen[entry.step] = fetch.read_manifest(made.store, entry).manifest.pass_id
     finally:
         made.close()
     assert list(made.check()) == []

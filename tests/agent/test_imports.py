@@ -23,10 +23,13 @@ EVERY = {
 @pytest.mark.parametrize(
     ("modules", "absent"),
     [
-        ("adapter_agent.__main__", {"boto3", "prometheus_client", "adapter_agent.sync"}),
-        ("adapter_agent.trainer_process", {"boto3", "prometheus_client"}),
-        ("adapter_agent.sync", {"adapter_agent.prepare"}),
-        ("adapter_agent.prepare", {"prometheus_client", "adapter_agent.serve", "adapter_agent.pipeline"}),
+        ("adapter_agent.__main__", {"boto3", "prometheus_client", "adapter_agent.commands.sync"}),
+        ("adapter_agent.commands.train", {"boto3", "prometheus_client"}),
+        ("adapter_agent.commands.sync", {"adapter_agent.commands.restore"}),
+        (
+            "adapter_agent.commands.restore",
+            {"prometheus_client", "adapter_agent.syncing.serve", "adapter_agent.syncing.pipeline"},
+        ),
     ],
     ids=["command line", "train", "sync", "restore"],
 )

@@ -3,7 +3,7 @@
 import pytest
 
 from adapter_agent import options
-from adapter_agent.dialect import Dialect
+from adapter_agent.storage.dialect import Dialect
 from adapter_api.job import AdapterTrainingJob
 from adapter_api.launch import NodePlace, launch
 from adapter_api.retention import Policy

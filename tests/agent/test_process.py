@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from adapter_agent import options, pipeline, priority, restore, start, sync
+from adapter_agent import options, priority
+from adapter_agent.checkpoints import claims, fetch
+from adapter_agent.commands import sync
 from adapter_agent.errors import CredentialsRefused, EndpointUnreachable, Fenced, NothingThere
-from adapter_agent.extras import Extras
-from adapter_agent.multipart import ignore_bytes
-from adapter_agent.report import Report
-from adapter_agent.store import Store
+from adapter_agent.storage.multipart import ignore_bytes
+from adapter_agent.storage.store import Store
+from adapter_agent.syncing import pipeline
+from adapter_agent.syncing.extras import Extras
+from adapter_agent.syncing.report import Report
 from adapter_api.progress import ExitCode
 from tests.agent.support.faulty_proxy import Proxy, Request
 from tests.agent.support.node import MakeNode, committed_steps, end, stop, write_checkpoint
@@ -38,7 +41,7 @@ def test_two_nodes_commit_on_sigterm_what_they_have_and_the_next_attempt_continu
     results = [stop(process) for process in (syncs[1], syncs[0])]
     assert [code for code, _ in results] == [0, 0], results
     assert committed_steps(store) == [10]
-    manifest = restore.fetch_checkpoint(store, 10, tmp_path / "fetched")
+    manifest = fetch.fetch_checkpoint(store, 10, tmp_path / "fetched")
     assert {entry.path: entry.node for entry in manifest.files} == {
         "complete-rank-00000.json": 0, "complete-rank-00001.json": 1, "metrics.json": 0, "versions.json": 0,
         "random_states_0.safetensors": 0, "random_states_1.safetensors": 1, "unet/model.safetensors": 0,
@@ -114,7 +117,7 @@ def test_a_zombie_whose_uploads_the_store_refuses_learns_that_it_is_fenced(
     chosen = options.parse(zombie.argv("sync")[3:])
     assert isinstance(chosen, options.SyncOptions)
     extras = Extras(through, zombie.output, 1, 0, ignore_bytes)
-    begun, report = start.required(zombie.folders, 1), Report(zombie.output, through.uri, None)
+    begun, report = claims.required(zombie.folders, 1), Report(zombie.output, through.uri, None)
     turns = pipeline.Pipeline(through, begun, chosen, report, extras, lambda: datetime.now(UTC))
     proxy.rule = lambda request: "slow_down" if request.method == "PUT" else "pass"
     with pytest.raises(EndpointUnreachable, match="SlowDown"):

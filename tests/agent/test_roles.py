@@ -13,7 +13,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from adapter_agent.store import Store
+from adapter_agent.storage.store import Store
 from tests.agent.support.seaweed import KEY, SECRET
 
 ROLE = "trainer"

@@ -6,8 +6,8 @@ from diffusers import UNet2DConditionModel
 
 from adapter_api.layers import cross_attention_layers, unmatched
 from adapter_api.networks import UNetParams
-from adapter_trainer import adapters
-from adapter_trainer.fakes import fake_tensors
+from adapter_trainer.forecast.fake_tensors import fake_tensors
+from adapter_trainer.model import adapters
 
 SHAPES = {
     "SDXL": UNetParams(),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adapter_trainer.device_speed import KNOWN
+from adapter_trainer.forecast.device_speed import KNOWN
 from atj import completion
 from atj.main import CheckpointCommands, Commands
 from tests.cli.support.command import environment

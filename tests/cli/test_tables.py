@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from adapter_trainer import forecast
-from adapter_trainer.device_speed import KNOWN
-from atj.job_table import job_table
-from atj.plan import _memory_table, _speed_table
+from adapter_trainer.forecast import forecast
+from adapter_trainer.forecast.device_speed import KNOWN
+from atj.cluster.table import job_table
+from atj.machine.plan import _memory_table, _speed_table
 from tests.trainer.support import tiny
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from atj.job_description import description
-from atj.job_table import job_table
+from atj.cluster.description import description
+from atj.cluster.table import job_table
 from atj.terminal import say, shown
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)

@@ -12,7 +12,7 @@ from transformers import CLIPTokenizer
 from adapter_api.columns import columns_of
 from adapter_api.document import read, validate
 from adapter_api.job import AdapterTrainingJob
-from adapter_trainer.table import read_table
+from adapter_trainer.data.pairs_table import read_table
 from demo import emoji
 from demo.__main__ import HOME, LEAST_LABEL, disobedience, figures, next_commands, placed, table
 from demo.emoji_drawing import ALL, CONDITIONS, CONTROL_EVERY, REAL, judged, row_of, selections

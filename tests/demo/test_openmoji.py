@@ -10,7 +10,7 @@ from transformers import CLIPTokenizer
 
 from adapter_api.document import read, validate
 from adapter_api.training import TrainingConfig
-from adapter_trainer.images import reference_image
+from adapter_trainer.data.images import reference_image
 from demo import openmoji, openmoji_network
 from demo.openmoji_run import CONDITIONS, configuration, evenly, table
 from tests.support.repository import CONFIGS

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atj.data_folder import read_data_folder
-from atj.new_job import offered
+from atj.machine.data_folder import read_data_folder
+from atj.machine.new_job import offered
 from demo.photos import CUTS, sources, write_photos
 
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from adapter_api.status import JobStatus
 from adapter_operator.clock import ServerClock
-from adapter_operator.decide import decide
-from adapter_operator.decision import State
-from adapter_operator.failures import SETTLE_SECONDS, has_settled, root_cause
+from adapter_operator.decide.decide import decide
+from adapter_operator.decide.decision import State
+from adapter_operator.decide.failures import SETTLE_SECONDS, has_settled, root_cause
 from tests.operator.support.builders import NOW, after, failed, job, observed, pod, status
 
 HOUR = 3600.0

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from adapter_agent.report import Report
+from adapter_agent.syncing.report import Report
 from adapter_operator import metrics
 from tests.operator.support import lives
 from tests.operator.support.on_plane import OnPlane

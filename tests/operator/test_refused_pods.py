@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from adapter_operator.underway import _mending
+from adapter_operator.decide.underway import _mending
 from tests.operator.support import lives
 from tests.operator.support.on_plane import OnPlane, condition, serving
 from tests.operator.support.planes import Plane

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from boto3.session import Session
 
-from adapter_agent.store import Store
+from adapter_agent.storage.store import Store
 from tests.agent.support.seaweed import BUCKET, KEY, SECRET
 from tests.agent.support.store_process import serving
 from tests.agent.support.versity import Versity

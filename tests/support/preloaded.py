@@ -24,7 +24,14 @@ from tests.support.processes import check_allowed
 from tests.support.repository import REPOSITORY
 
 OPERATOR = ("adapter_operator.__main__", "adapter_operator.operator")
-COMMAND = ("atj.main", "atj.jobs", "atj.job_logs", "atj.job_wait", "kubernetes.client", "kubernetes.config")
+COMMAND = (
+    "atj.main",
+    "atj.cluster.jobs",
+    "atj.cluster.logs",
+    "atj.cluster.wait",
+    "kubernetes.client",
+    "kubernetes.config",
+)
 _OF_KUBECONFIG = ("kubernetes.config.kube_config", "kubernetes.aio.config.kube_config")
 """These read the environment when they are imported."""
 LONGEST = 1 << 20

@@ -29,7 +29,7 @@ def await_word(environment: Mapping[str, str] = os.environ) -> None:
 def import_libraries() -> None:
     """Imports all that training needs."""
     with uncollected():
-        import adapter_trainer.setup  # noqa: F401 - it brings everything else
+        import adapter_trainer.training.setup  # noqa: F401 - it brings everything else
 
 
 @contextmanager

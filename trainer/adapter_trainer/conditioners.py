@@ -21,11 +21,13 @@ from adapter_api.conditions import TokenConditionerConfig
 from adapter_api.data import Column
 from adapter_api.document import InvalidDocument, read, validate
 from adapter_api.training import TrainingConfig
-from adapter_trainer import card, checkpoint, registry
+from adapter_trainer.checkpoint import checkpoint_folder
+from adapter_trainer.checkpoint.tensor_files import stored
 from adapter_trainer.errors import DamagedCheckpoint, InvalidData
-from adapter_trainer.part_weights import CONDITIONERS_PART
-from adapter_trainer.tensor_files import stored
-from adapter_trainer.tokens import TOKEN_CONDITIONERS, conditioning_sequence
+from adapter_trainer.model import registry
+from adapter_trainer.model.part_weights import CONDITIONERS_PART
+from adapter_trainer.model.token_conditioners import TOKEN_CONDITIONERS, conditioning_sequence
+from adapter_trainer.publishing import card
 
 
 class Conditioners:
@@ -85,8 +87,8 @@ def load(folder: Path | str, device: str | torch.device = "cpu") -> Conditioners
         DamagedCheckpoint: not a checkpoint, or not as it was written.
     """
     folder = Path(folder)
-    if not ((folder / card.RECORD_FILE).is_file() and not (folder / checkpoint.STATE_FILE).exists()):
-        checkpoint.check(folder)  # an export has no seals
+    if not ((folder / card.RECORD_FILE).is_file() and not (folder / checkpoint_folder.STATE_FILE).exists()):
+        checkpoint_folder.check(folder)  # an export has no seals
     try:
         config = validate(TrainingConfig, read(folder / "training.yaml"))
         tensors = stored(folder)

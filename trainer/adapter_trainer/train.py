@@ -11,7 +11,8 @@ from typing import Any
 from adapter_api.document import Document, Fault, InvalidDocument, read, validate
 from adapter_api.progress import ExitCode, Outcome
 from adapter_api.training import TrainingConfig
-from adapter_trainer import beginning, ranks
+from adapter_trainer import beginning
+from adapter_trainer.distributed import ranks
 from adapter_trainer.outcome import is_repeated, put_aside, read_outcome, write_outcome
 
 TRACKERS = ("tensorboard", "wandb")
@@ -139,8 +140,9 @@ def _train(config: TrainingConfig, arguments: argparse.Namespace, rank: int) -> 
     beginning.import_libraries()  # slow: faults of the configuration are told before it
     import torch
 
-    from adapter_trainer import announcement, checkpoint, loop, setup
+    from adapter_trainer.checkpoint import checkpoint_folder
     from adapter_trainer.errors import TrainingError
+    from adapter_trainer.training import announcement, loop, setup
 
     output, run = arguments.output_dir, None
     try:
@@ -160,7 +162,7 @@ def _train(config: TrainingConfig, arguments: argparse.Namespace, rank: int) -> 
         message = f"out of memory: {str(error).splitlines()[0]}; {remedy}"
         return _end(output, ExitCode.FAILED, "OutOfMemory", message, rank=rank, step=_step(run))
     except Exception as error:  # noqa: BLE001 - whatever it is, the folder's reader learns of it
-        if checkpoint.is_full(error):
+        if checkpoint_folder.is_full(error):
             message = (
                 f"{output}: no space left on the device; free some. The checkpoints before step {_step(run)} stand"
             )

@@ -17,12 +17,12 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Literal, Protocol
 
-from adapter_agent import index, restore
+from adapter_agent.checkpoints import fetch, index
 from adapter_agent.errors import StorageError
-from adapter_agent.local import Folders
-from adapter_agent.store import Store
+from adapter_agent.local_files import Folders
+from adapter_agent.storage.store import Store
 from adapter_api.checkpoint import folder_key, receipt_name
-from adapter_trainer import checkpoint
+from adapter_trainer.checkpoint import checkpoint_folder
 from tests.agent.support import crash_processes
 from tests.agent.support.crash_processes import Pass, shard_name
 from tests.agent.support.faulty_proxy import Proxy, Request
@@ -150,10 +150,10 @@ class Run:
     def _start_trainers(self) -> None:
         """All of them, as torchrun does when each node has come to the rendezvous: from the newest step that they share."""
         self.passes += 1
-        held = [checkpoint.complete_steps(node.output) for node in self.nodes]
+        held = [checkpoint_folder.complete_steps(node.output) for node in self.nodes]
         begun = Pass(
             f"{self.attempt}-{self.passes}",
-            checkpoint.newest_of(held) or 0,
+            checkpoint_folder.newest_of(held) or 0,
             {step: weights_of(self.attempt, self.passes, step) for step in STEPS},
         )
         for node in range(NODES):
@@ -315,7 +315,7 @@ class Run:
             yield f"lost-committed: {said}"
             return
         folder = following.folders.checkpoint(newest)
-        manifest = restore.read_manifest(self.store, restore.committed_entry(self.store, newest)).manifest
+        manifest = fetch.read_manifest(self.store, fetch.committed_entry(self.store, newest)).manifest
         shards = tuple((folder / shard_name(node, NODES)).read_bytes() for node in range(NODES))
         attempt, passed = map(int, manifest.pass_id.split("-"))
         if attempt != manifest.attempt or shards != tuple(map(safetensors, weights_of(attempt, passed, newest))):
@@ -337,7 +337,7 @@ class Run:
                 for name in ("intent", f"index-{held.written.numbers[following][-1]}.json")
             }
         for entry in held.index.checkpoints:
-            manifest = restore.read_manifest(self.store, entry).manifest
+            manifest = fetch.read_manifest(self.store, entry).manifest
             expected |= {f"{entry.folder}/manifest.json", *(f"{entry.folder}/{file.path}" for file in manifest.files)}
             expected |= {f"{entry.folder}/nodes/{node}.json" for node in range(NODES)}
         found = {facts.key for facts in self.store.list() if not facts.key.startswith("logs/")}

@@ -15,11 +15,11 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from adapter_agent import multipart
 from adapter_agent.__main__ import main
+from adapter_agent.storage import multipart
 from adapter_api.checkpoint import folder_name
-from adapter_trainer import checkpoint, tensor_files, writer
-from adapter_trainer.processes import Processes
+from adapter_trainer.checkpoint import checkpoint_folder, tensor_files, writer
+from adapter_trainer.distributed.processes import Processes
 from tests.agent.support.node import safetensors
 
 PARTS = 5 * 2**20
@@ -72,7 +72,7 @@ def trainer(output: Path, node: int, begun: Pass, allowed: Path, counter: Path, 
     processes = Processes(rank=node)
     output.mkdir(parents=True, exist_ok=True)
     kill_at(output, counter, fatal)
-    checkpoint.clear_remains(output, processes)
+    checkpoint_folder.clear_remains(output, processes)
     for step in [step for step in sorted(begun.weights) if step > begun.latest]:
         while not (allowed / str(step)).exists():
             time.sleep(0.02)
@@ -104,7 +104,7 @@ def files_of(step: int, node: int, shards: tuple[bytes, ...]) -> dict[str, bytes
     }
     if node == 0:
         files |= {
-            checkpoint.STATE_FILE: b"{}",
+            checkpoint_folder.STATE_FILE: b"{}",
             "metrics.json": f'{{"loss": {1 / step}}}'.encode(),
             "versions.json": b'{"torch": "2"}',
         }

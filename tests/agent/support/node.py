@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from adapter_agent import index, marks, options, prepare
-from adapter_agent.commit import commit, receipts_of
+from adapter_agent import options
+from adapter_agent.checkpoints import index, marks
+from adapter_agent.checkpoints.commit import commit, receipts_of
+from adapter_agent.checkpoints.index import Claim
+from adapter_agent.checkpoints.upload import upload_checkpoint
+from adapter_agent.commands import restore
 from adapter_agent.errors import StorageError
-from adapter_agent.index import Claim
-from adapter_agent.local import Folders
-from adapter_agent.store import Store
-from adapter_agent.upload import upload_checkpoint
+from adapter_agent.local_files import Folders
+from adapter_agent.storage.store import Store
 from adapter_api.checkpoint import IndexEntry
 from tests.support.waiting import wait_until
 
@@ -109,7 +111,7 @@ class Node:
         chosen = options.parse(self.argv("restore", *more)[3:])
         assert isinstance(chosen, options.RestoreOptions)
         try:
-            prepare.prepare(chosen)
+            restore.prepare(chosen)
         except StorageError as error:
             return error.exit_code, str(error)
         return 0, ""

@@ -2,8 +2,8 @@
 
 import sys
 
-from adapter_agent import multipart
 from adapter_agent.__main__ import main
+from adapter_agent.storage import multipart
 
 multipart.SINGLE_PUT_BYTES = multipart.MIN_PART_BYTES = 5 * 2**20
 

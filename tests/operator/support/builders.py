@@ -7,7 +7,7 @@ from typing import Any
 from adapter_api.job import AdapterTrainingJob
 from adapter_api.progress import Ending
 from adapter_api.status import Condition, JobStatus
-from adapter_operator.observed import BatchJob, ContainerEnd, Observed, ObservedPod
+from adapter_operator.observe.observed import BatchJob, ContainerEnd, Observed, ObservedPod
 from tests.trainer.support import tiny
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)

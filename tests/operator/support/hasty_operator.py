@@ -3,7 +3,7 @@
 import sys
 
 from adapter_operator import __main__ as program
-from adapter_operator import watch
+from adapter_operator.observe import watch
 
 
 def main() -> int:

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 from adapter_operator import __main__ as program
-from adapter_operator import conditions, leader, reconcile
-from adapter_operator.act import Actor
-from adapter_operator.cache import Cache
+from adapter_operator import leader, reconcile
+from adapter_operator.act.actor import Actor
 from adapter_operator.cluster import Cluster
-from adapter_operator.pacing import Pacing
-from adapter_operator.untold import Untold
+from adapter_operator.observe.cache import Cache
+from adapter_operator.observe.untold import Untold
+from adapter_operator.tell import job_status
+from adapter_operator.tell.pacing import Pacing
 
 Step = Callable[..., Any]
 UNTOLD = ("put-job", "untold", "apply-status", "status-of")
@@ -21,7 +22,7 @@ UNTOLD = ("put-job", "untold", "apply-status", "status-of")
 STEPS: dict[str, tuple[object, str]] = {
     "put-job": (Cache, "put_job"), "untold": (Untold, "told"), "apply-status": (Cluster, "apply_status"),
     "status-of": (reconcile, "status_of"), "validated": (reconcile, "_validated"), "observed": (Cache, "observed"),
-    "decide": (reconcile, "decide"), "status": (conditions, "status"), "wait": (Pacing, "wait"),
+    "decide": (reconcile, "decide"), "status": (job_status, "status"), "wait": (Pacing, "wait"),
     "launch": (Actor, "launch"), "announce": (Actor, "announce"), "pod": (leader, "pod_of"), "put-pod": (Cache, "put_pod"),
     "events": (reconcile, "events"), "create": (Cluster, "create"),
 }  # fmt: skip

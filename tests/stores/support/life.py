@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapter_agent import index, probe, restore
+from adapter_agent.checkpoints import fetch, index, probe
 from adapter_agent.errors import StorageError
-from adapter_agent.local import Folders
-from adapter_agent.store import Store
+from adapter_agent.local_files import Folders
+from adapter_agent.storage.store import Store
 from adapter_api.checkpoint import INDEX_KEY
 from tests.agent.support.node import Node, committed_steps, write_checkpoint
 
@@ -115,7 +115,7 @@ def _unnamed(store: Store) -> tuple[str, ...]:
     assert held is not None
     named = {INDEX_KEY}
     for entry in held.index.checkpoints:
-        manifest = restore.read_manifest(store, entry).manifest
+        manifest = fetch.read_manifest(store, entry).manifest
         named |= {f"{entry.folder}/{name}" for name in ("manifest.json", "nodes/0.json")}
         named |= {f"{entry.folder}/{file.path}" for file in manifest.files}
     kept = ("logs/", "attempts/2.json", "attempts/2/", "attempts/1/index-", "attempts/1/intent")

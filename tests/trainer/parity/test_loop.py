@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 
-from adapter_trainer import loop, setup
+from adapter_trainer.training import loop, setup
 from tests.trainer.support import tiny
 
 STEPS = 6

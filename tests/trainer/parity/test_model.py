@@ -11,8 +11,8 @@ from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from adapter_trainer import loop, setup
-from adapter_trainer.images import reference_image, scaled
+from adapter_trainer.data.images import reference_image, scaled
+from adapter_trainer.training import loop, setup
 from tests.trainer.support import original_layout, tiny
 
 

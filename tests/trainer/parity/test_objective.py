@@ -8,7 +8,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler
 from diffusers.training_utils import compute_snr
 
 from adapter_api.model import SchedulerParams
-from adapter_trainer.objective import NoiseSchedule
+from adapter_trainer.model.objective import NoiseSchedule
 
 PREDICTIONS = ["epsilon", "v_prediction", "sample"]
 BETAS = ["linear", "scaled_linear", "squaredcos_cap_v2"]

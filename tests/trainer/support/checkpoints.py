@@ -5,13 +5,15 @@ from pathlib import Path
 import torch
 
 from adapter_api.retention import Policy
-from adapter_trainer import checkpoint
-from adapter_trainer.arena import Contents
-from adapter_trainer.processes import Processes
-from adapter_trainer.saving import Saver
+from adapter_trainer.checkpoint import checkpoint_folder
+from adapter_trainer.checkpoint.arena import Contents
+from adapter_trainer.checkpoint.saver import Saver
+from adapter_trainer.distributed.processes import Processes
 
 CPU = torch.device("cpu")
-SMALL = Contents(tensors={"model/unet.safetensors": {"weight": torch.ones(10)}}, blobs={checkpoint.STATE_FILE: b"{}"})
+SMALL = Contents(
+    tensors={"model/unet.safetensors": {"weight": torch.ones(10)}}, blobs={checkpoint_folder.STATE_FILE: b"{}"}
+)
 
 
 def saver_of(output: Path, keep_last: int | None = None) -> Saver:

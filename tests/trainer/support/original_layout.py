@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from adapter_trainer.original_names import original_name
+from adapter_trainer.model.original_names import original_name
 from tests.trainer.support import tiny
 
 VAE: dict[str, Any] = {

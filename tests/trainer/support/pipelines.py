@@ -8,9 +8,10 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from torch import Tensor
 
-from adapter_trainer import order, sample
-from adapter_trainer.order import Place
-from adapter_trainer.sample import Sampler
+from adapter_trainer.data import order
+from adapter_trainer.data.order import Place
+from adapter_trainer.sampling import sample
+from adapter_trainer.sampling.sample import Sampler
 from tests.trainer.support import tiny
 from tests.trainer.support.tiny import Settings
 

@@ -23,7 +23,9 @@ PATIENCE = 300.0
 """Seconds until a process that should have ended counts as hanging; nothing waits that long when all is well."""
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["adapter_trainer.setup", "adapter_trainer.pictures", "tests.trainer.support.runs"])
+_FORKS.set_forkserver_preload(
+    ["adapter_trainer.training.setup", "adapter_trainer.sampling.gallery", "tests.trainer.support.runs"]
+)
 
 
 def environment() -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""The three commands of the agent: restore, sync, train."""

@@ -1,0 +1,1 @@
+"""Data, models and encodings that a node fetches before its trainer starts."""

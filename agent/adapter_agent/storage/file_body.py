@@ -1,0 +1,96 @@
+"""Bodies of requests that the kernel copies from a file to the socket; botocore does everything else about a request.
+
+With TLS, or through a proxy, botocore sends the same body itself.
+"""
+
+import io
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+
+from adapter_agent.errors import Damaged
+from adapter_agent.storage.connections import Connections
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_BLOCK = 256 * 2**10
+_EVENTS = ("before-send.s3.PutObject", "before-send.s3.UploadPart")
+
+
+class FileBody(io.RawIOBase):
+    """`size` bytes of a file from `first` on, as a body that may be sent again."""
+
+    def __init__(self, path: Path, first: int, size: int) -> None:
+        self.path, self.first, self.size = path, first, size
+        self._position = 0
+        self._file = path.open("rb", buffering=0)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def readable(self) -> bool:
+        """As io has it."""
+        return True
+
+    def seekable(self) -> bool:
+        """As io has it."""
+        return True
+
+    def tell(self) -> int:
+        """Counted from `first`."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Counted from `first`."""
+        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}[whence]
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        """At least `size` bytes while there are so many: senders ask for 16 KiB, and each call costs."""
+        wanted = self.size if size < 0 else max(size, _BLOCK)
+        self._file.seek(self.first + self._position)
+        body = self._file.read(min(wanted, self.size - self._position)) or b""
+        self._position += len(body)
+        return body
+
+    def send_to(self, target: socket.socket) -> None:
+        """Copies everything to a socket.
+
+        Raises:
+            Damaged: the file has become shorter.
+        """
+        if self.size == 0:
+            return  # which sendfile takes for a mistake
+        sent = target.sendfile(self._file, self.first, self.size)
+        if sent != self.size:
+            raise Damaged(f"{self.path}: changed while it was uploaded")
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+        super().close()
+
+
+class DirectSender:
+    """Sends FileBody bodies over plain HTTP on connections of its own."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    @classmethod
+    def serve(cls, client: "S3Client", connections: Connections) -> Self:
+        """Makes a client send so."""
+        sender = cls(connections)
+        for event in _EVENTS:
+            client.meta.events.register(event, sender)  # type: ignore[arg-type]
+        return sender
+
+    def __call__(self, request: AWSPreparedRequest, **_: Any) -> AWSResponse | None:
+        """The store's reply; None leaves the request to botocore, whose errors are raised."""
+        body: Any = request.body  # its stub knows only what botocore itself puts there
+        if not isinstance(body, FileBody) or not self._connections.can_carry(request):
+            return None
+        return self._connections.exchange(request, body).whole()

@@ -1,0 +1,1 @@
+"""What runs beside a trainer: uploads as saves appear, and answers how far they are."""

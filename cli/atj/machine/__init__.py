@@ -1,0 +1,1 @@
+"""Commands that work on this machine: init, run, validate, plan, explain."""

@@ -1,0 +1,54 @@
+"""Where the nodes of a local run are: folders, loopback addresses, and each one's share of the cores."""
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+from adapter_api.job import AdapterTrainingJob
+from adapter_api.launch import NodePlace
+from atj.storage.output_folder import OutputFolder
+
+HOST = "127.0.0.1"
+LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
+
+
+def places(job: AdapterTrainingJob, folder: OutputFolder) -> list[NodePlace]:
+    """The place of every node, with a rendezvous port that was free just now."""
+    spec = job.spec
+    port = _free_port()
+    threads = max(1, len(os.sched_getaffinity(0)) // spec.world_size)
+    return [
+        NodePlace(
+            index=node,
+            rendezvous_host=HOST,
+            rendezvous_port=port,
+            address=HOST,
+            work=str(folder.work(node).resolve()),
+            data=str(_data(job) or folder.work(node).resolve() / "data"),
+            threads=threads,
+            python=sys.executable,
+        )
+        for node in range(spec.nodes)
+    ]
+
+
+def _data(job: AdapterTrainingJob) -> Path | None:
+    """The folder that all nodes read in place, if the job names one."""
+    data = job.spec.data
+    return None if data is None or data.folder is None else Path(data.folder).resolve()
+
+
+def trainer_environment(job: AdapterTrainingJob) -> dict[str, str]:
+    """What trainers find in their environment: the user's own without storage's keys, the job's, traffic kept in this machine."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    given = {variable.name: variable.value for variable in job.spec.pod.env if variable.value is not None}
+    loopback = {"GLOO_SOCKET_IFNAME": LOOPBACK, "NCCL_SOCKET_IFNAME": LOOPBACK, "PYTHONUNBUFFERED": "1"}
+    return {**loopback, **own, **given}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+    return port

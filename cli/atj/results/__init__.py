@@ -1,0 +1,1 @@
+"""Commands that work on what jobs left in object storage: checkpoints, pictures, exports."""

@@ -1,0 +1,119 @@
+"""`atj export`: copies what diffusers and ComfyUI load out of a checkpoint, or writes its whole model as a base."""
+
+import json
+import shutil
+import stat
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from adapter_api.launch import TRAINING_FILE
+from atj.errors import refusal
+from atj.extras import require
+from atj.results.address import CheckpointPlace, EndpointURL, Region
+from atj.results.sample import at_hand
+from atj.terminal import results, say
+
+RECORD, CARD = "export.json", "README.md"
+
+
+def export_command(
+    checkpoint: CheckpointPlace,
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Folder to write; it must be empty or not exist.")],
+    what: Annotated[
+        Literal["adapters", "base"],
+        typer.Option(
+            help="adapters: the files for diffusers and ComfyUI. base: the whole model, in diffusers' layout, for "
+            "`pretrained` in a configuration."
+        ),
+    ] = "adapters",
+    endpoint_url: EndpointURL = None,
+    region: Region = None,
+) -> None:
+    """Copy the files for others out of a checkpoint: adapters, low-rank weights, token conditioners, model card.
+
+    With --what base: write the whole model, as others begin with it: every network, frozen ones too, and what conditions have
+    learnt; low-rank weights are merged into the UNet.
+    """
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise refusal(f"--to {to}: is there already; name an empty folder, or one that does not exist")
+    if what == "base":
+        with at_hand(checkpoint, endpoint_url, region, with_models=True) as (folder, models):
+            written = write_base(folder, models, to)
+        say(results(), f"{to}: {', '.join(written)}; {CARD} says what to write into a configuration")
+        return
+    with at_hand(checkpoint, endpoint_url, region, with_models=False) as (folder, _):
+        files = _files(folder, checkpoint)
+        to.mkdir(parents=True, exist_ok=True)
+        for file in (*files, RECORD, CARD):
+            (to / file).parent.mkdir(exist_ok=True)
+            shutil.copyfile(folder / file, to / file, follow_symlinks=False)
+    say(results(), f"{to}: {', '.join(files)}; {CARD} says how to load them")
+
+
+def _is_plain(file: Path) -> bool:
+    """Whether it is a file itself. A link may lead to anything that whoever exports can read, and would be published with it."""
+    try:
+        return stat.S_ISREG(file.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def write_base(folder: Path, models: Path | None, to: Path) -> list[str]:
+    """Writes the model of a checkpoint folder; what has been written, by name.
+
+    Args:
+        folder: of the checkpoint.
+        models: what the models that it names in object storage have been fetched to.
+        to: becomes the base, whole or not at all.
+    """
+    require("local")
+    from adapter_trainer.publishing import base_folder
+    from adapter_trainer.sampling import sample  # brings torch, as `atj sample` does
+
+    sampler = sample.load(folder, "cpu", models)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    aside = to.with_name(f".{to.name}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        written = base_folder.write(sampler, aside, str(to))
+        if to.is_dir():
+            to.rmdir()
+        aside.rename(to)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return written
+
+
+def _files(folder: Path, checkpoint: str) -> list[str]:
+    if linked := [name for name in (RECORD, CARD) if (folder / name).is_symlink()]:
+        raise refusal(f"{checkpoint}: {linked[0]} is a link, which is not followed; use another checkpoint")
+    try:
+        record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        named = [*(adapter["file"] for adapter in record["adapters"]), record["lora"], record.get("lora_kohya")]
+        conditioners = [Path(name).name for name in record.get("token_conditioners", ())]
+        averaged = record.get("weights") == "averaged"
+        reasons = [f"{adapter['name']}: {adapter['diffusers']}" for adapter in record["adapters"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise refusal(f"{checkpoint}: has no {RECORD} that can be read ({error}); name a checkpoint") from None
+    # Names from a file that anybody may have written must not lead out of the folder.
+    files = [Path(name).name for name in named if name]
+    if absent := [name for name in files if not _is_plain(folder / name)]:
+        raise refusal(f"{checkpoint}: {absent[0]} is missing or is no plain file; use another checkpoint")
+    if conditioners:
+        files += [file for file in _conditioners(folder, conditioners, averaged=averaged) if _is_plain(folder / file)]
+    if not files:
+        why = "; ".join(reasons) or "it has neither adapters nor low-rank weights nor token conditioners"
+        raise refusal(f"{checkpoint}: holds no file for pipelines: {why}. `atj sample` draws from it")
+    return files
+
+
+def _conditioners(folder: Path, names: list[str], *, averaged: bool) -> list[str]:
+    """What `adapter_trainer.conditioners.load` reads: their weights, their averages, and the configuration."""
+    found = [file for name in names for file in sorted((folder / "model").glob(f"{name}.*"))]
+    averages = sorted(folder.glob("token_conditioners.*"))
+    if averaged and not averages:
+        averages = sorted(folder.glob("ema.*"))  # older checkpoints have them among the others
+    return [path.relative_to(folder).as_posix() for path in (*found, *averages)] + [TRAINING_FILE]

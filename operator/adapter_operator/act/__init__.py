@@ -1,0 +1,1 @@
+"""What the operator makes and removes in the cluster."""

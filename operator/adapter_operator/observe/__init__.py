@@ -1,0 +1,1 @@
+"""What the cluster holds, as the operator last saw it."""

@@ -1,0 +1,202 @@
+"""`atj init` writes a job that fits what lies in a folder, and is valid at once."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from adapter_api.document import read, validate
+from adapter_api.job import AdapterTrainingJob
+from atj.errors import CommandError
+from atj.machine.init import For, init_command
+from atj.machine.validate import validate_command
+
+COUNT = 6
+
+
+def picture(path: Path, size: tuple[int, int] = (80, 60)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    number = sum(path.name.encode()) % 200
+    Image.new("RGB", size, (number, 255 - number, 90)).save(path)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for number in range(COUNT):
+        picture(tmp_path / "photos" / f"photo-{number}.png", (80 + number, 60)).with_suffix(".txt").write_text(
+            f"picture number {number}\n"
+        )
+    return tmp_path / "photos"
+
+
+def made(data: Path, out: Path, wanted: For = For.all, **options: Any) -> AdapterTrainingJob:
+    """The job that the command writes; it has to pass `atj validate`, which opens the data."""
+    options = {"sdxl": False, "name": None, "force": False, **options}
+    init_command(data=data, wanted=wanted, out=out, **options)
+    validate_command(out)
+    return validate(AdapterTrainingJob, read(out))
+
+
+def columns(job: AdapterTrainingJob) -> dict[str, tuple[str, int | None]]:
+    return {column.name: (column.kind, column.width) for column in job.spec.training.data.params.columns or ()}
+
+
+@pytest.mark.parametrize("sdxl", [False, True], ids=["tiny", "sdxl"])
+def test_pictures_alone_are_their_own_references(photos: Path, tmp_path: Path, *, sdxl: bool) -> None:
+    job = made(photos, tmp_path / "job.yaml", For.reference, sdxl=sdxl)
+    params = job.spec.training.model.params
+    assert params.adapters_config["style"].column == "image"
+    assert params.unet_config.train is not sdxl
+    assert (params.pretrained_model_name_or_path is not None) is sdxl
+    assert job.spec.training.data.params.pairs_file_path == "."
+    assert len(job.spec.training.sampling.rows) == COUNT
+    assert all(Path(str(row["image"])).is_file() for row in job.spec.training.sampling.rows)
+    assert not list(photos.glob("atj-init*"))
+
+
+@pytest.mark.process  # transformers ask the loader of shared libraries
+def test_captions_beside_pictures_get_a_text_encoder_and_a_tokenizer_of_their_words(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    job = made(Path("photos"), Path("job.yaml"), For.caption)
+    (encoder,) = job.spec.training.model.params.text_config.encoders
+    assert encoder.tokenizer == "job-tokenizer"
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "job-tokenizer")
+    assert len(tokenizer) == encoder.params.vocab_size
+    assert tokenizer.tokenize("Picture ÜBER 猫")[0] == "picture</w>"
+    assert tokenizer.decode(tokenizer("über 猫").input_ids, skip_special_tokens=True).strip() == "über 猫"
+    assert tokenizer.model_max_length == encoder.params.max_position_embeddings
+    assert job.spec.training.sampling.rows[0] == {"caption": "picture number 0"}
+
+
+def test_a_folder_for_each_class_gives_labels_with_names(tmp_path: Path) -> None:
+    for name in ("cat", "dog: big", "no"):
+        for number in range(2):
+            picture(tmp_path / "data" / name / f"{number}.jpg")
+    job = made(tmp_path / "data", tmp_path / "job.yaml", For.label)
+    assert columns(job) == {"label": ("label", 3)}
+    assert "0 cat, 1 dog: big, 2 no" in (tmp_path / "job.yaml").read_text()
+    assert [row["label"] for row in job.spec.training.sampling.rows] == [0, 1, 2]
+    lines = [json.loads(line) for line in (tmp_path / "data" / "atj-init.jsonl").read_text().splitlines()]
+    assert lines[2] == {"image": "dog: big/0.jpg", "caption": "", "label": 1}
+
+
+def test_files_beside_pictures_give_embeddings_and_references(tmp_path: Path) -> None:
+    for number in range(COUNT):
+        image = picture(tmp_path / "data" / f"{number}.png")
+        np.save(image.with_suffix(".npy"), np.arange(4, dtype=np.float32))
+        picture(tmp_path / "data" / "references" / f"{number}.jpg")
+    job = made(tmp_path / "data", tmp_path / "job.yaml")
+    assert columns(job) == {"embedding": ("embedding", None), "reference": ("reference", None)}
+    params = job.spec.training.model.params
+    assert params.adapters_config["style"].column == "reference"
+    assert params.token_conditioners.embed_to_token is not None
+    with (tmp_path / "data" / "0.npy").open("rb"):
+        (tmp_path / "data" / "0.npy").unlink()
+    with pytest.raises(CommandError, match=r"5 of 6 pictures have a file for embedding; .*0\.png has none"):
+        made(tmp_path / "data", tmp_path / "job.yaml", force=True)
+
+
+def test_a_table_s_columns_are_read_off_its_values(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with (picture(data / "a.png").parent / "metadata.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["file_name", "text", "digit", "place", "picture_of", "note", "id"])
+        for number in range(COUNT):
+            picture(data / f"{number}.png")
+            row = [f"{number}.png", f"text {number}", number % 3, f"{number} 0.5", "a.png", f"unique {number}", number]
+            writer.writerow(row)
+    job = made(data, tmp_path / "job.yaml")
+    assert columns(job) == {"digit": ("label", 3), "place": ("vector", 2), "picture_of": ("reference", None)}
+    assert job.spec.training.data.params.pairs_file_path == "metadata.csv"
+    text = (tmp_path / "job.yaml").read_text()
+    assert "not used: note: holds text such as 'unique 0'" in text
+    assert "not used: id: holds whole numbers" in text
+    assert job.spec.training.sampling.rows[0]["place"] == (0.0, 0.5)
+
+
+def test_classes_in_words_are_numbered_in_a_table_of_ours(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    lines = []
+    for number in range(COUNT):
+        picture(data / f"{number}.png")
+        lines.append(json.dumps({"image": f"{number}.png", "caption": "x", "Kind!": ["cat", "dog"][number % 2]}))
+    (data / "train.jsonl").write_text("\n".join(lines))
+    job = made(data, tmp_path / "job.yaml", For.label)
+    assert columns(job) == {"kind": ("label", 2)}
+    assert job.spec.training.data.params.pairs_file_path == "atj-init.jsonl"
+    assert "0 cat, 1 dog" in (tmp_path / "job.yaml").read_text()
+
+
+def test_tab_separated_fields_are_named_by_what_they_hold(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    rows = []
+    for number in range(COUNT):
+        picture(data / f"{number}.png")
+        np.save(data / f"{number}.npy", np.zeros(3, np.float32))
+        rows.append(f"{number}.png\tcaption {number}\t{number % 2}\t{number}.npy\t{number % 3}\n")
+    (data / "train.txt").write_text("".join(rows))
+    job = made(data, tmp_path / "job.yaml")
+    assert columns(job) == {"label": ("label", 2), "embedding": ("embedding", None), "label2": ("label", 3)}
+
+
+def test_what_is_asked_for_and_not_there_is_refused_with_how_to_give_it(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match=r"--for label: .*photos has none; put the pictures of each class"):
+        made(photos, tmp_path / "job.yaml", For.label)
+    with pytest.raises(CommandError, match=r"--for embedding: .*\.npy or \.safetensors"):
+        made(photos, tmp_path / "job.yaml", For.embedding)
+    with pytest.raises(CommandError, match="is neither a folder nor a table"):
+        made(tmp_path / "nothing", tmp_path / "job.yaml")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CommandError, match="holds no picture"):
+        made(tmp_path / "empty", tmp_path / "job.yaml")
+
+
+def test_a_job_that_is_there_stays_unless_it_is_forced(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "job.yaml"
+    out.write_text("mine")
+    with pytest.raises(CommandError, match="is there already"):
+        made(photos, out, For.reference)
+    assert out.read_text() == "mine"
+    made(photos, out, For.reference, force=True)
+
+
+def test_names_of_folders_and_files_cannot_break_the_yaml(tmp_path: Path) -> None:
+    data = tmp_path / "My: photos #1 'x' {y}"
+    for name in ("on", "null", "a # b", "1e5", "kätzchen"):
+        picture(data / name / "p: q.png").with_suffix(".txt").write_text(f'"{name}": {{x}} # y\n')
+        picture(data / name / "r.png").with_suffix(".txt").write_text(f"- {name}\n")
+    job = made(data, tmp_path / "job.yaml")
+    assert job.metadata.name == "my-photos-1-x-y"
+    assert job.spec.data is not None
+    assert job.spec.data.folder == str(data)
+    assert columns(job) == {"label": ("label", 5)}
+
+
+def test_what_a_run_draws_in_the_folder_is_not_trained_on(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photos)
+    picture(photos / "atj-output" / "photos" / "node-0" / "output" / "samples" / "step-10.png")
+    job = made(Path(), Path("job.yaml"), For.reference)
+    assert job.spec.training.data.params.pairs_file_path == "atj-init.jsonl"
+    assert len((photos / "atj-init.jsonl").read_text().splitlines()) == COUNT
+    assert all(Path(str(row["image"])).is_file() for row in job.spec.training.sampling.rows)
+
+
+def test_large_pictures_of_several_shapes_keep_them_for_sdxl(tmp_path: Path) -> None:
+    for number, size in enumerate([(1200, 1100), (1600, 1024), (1024, 1536)]):
+        picture(tmp_path / "data" / f"{number}.jpg", size)
+    job = made(tmp_path / "data", tmp_path / "job.yaml", sdxl=True)
+    params = job.spec.training.data.params
+    assert params.resolution == 1024
+    assert params.aspect_buckets is not None
+    assert job.spec.resources.limits["nvidia.com/gpu"] == "1"
+    assert yaml.safe_load((tmp_path / "job.yaml").read_text())["metadata"]["name"] == "data"

@@ -1,0 +1,188 @@
+"""`atj validate` names every fault with its path, line and remedy."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from adapter_api.document import InvalidDocument
+from adapter_trainer.errors import InvalidData
+from atj.machine.validate import validate_command
+from atj.output_format import OutputFormat
+from tests.cli.support.command import Atj
+from tests.trainer.support import tiny
+
+JOB = """\
+apiVersion: adaptertraining.dev/v1alpha1
+kind: AdapterTrainingJob
+metadata:
+  name: digits
+spec:
+  nodes: 2
+  output:
+    s3: {uri: s3://checkpoints/digits}
+  training:
+    model:
+      params:
+        token_conditioners:
+          label_to_token: {}
+    data:
+      params: {resolution: 64}
+    optimization: {max_train_steps: 10}
+"""
+
+
+def test_valid_job_is_summed_up_in_one_line(atj: Atj, tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(JOB)
+    result = atj("validate", file)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == [
+        f"{file}: valid AdapterTrainingJob digits: 2 x 1 processes, 10 steps, output s3://checkpoints/digits"
+    ]
+    assert "Note: model.params.unet_config: names nothing to load, so that all 2.57 billion weights" in result.stderr
+
+
+def test_every_fault_is_named_with_its_path_and_line(atj: Atj, tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(JOB.replace("nodes: 2", "nodes: 0").replace("resolution: 64", "resolutoin: 64"))
+    result = atj("validate", file)
+    assert result.returncode == 2
+    assert not result.stdout
+    first, second = result.stderr.splitlines()
+    assert first.startswith(f"{file}:6: spec.nodes: ")
+    assert second.startswith(f"{file}:15: spec.training.data.params.resolutoin: ")
+
+
+def test_bare_training_configuration_is_accepted(atj: Atj, tmp_path: Path) -> None:
+    file = tmp_path / "training.yaml"
+    file.write_text("model: {params: {token_conditioners: {label_to_token: {}}}}\ndata: {params: {resolution: 64}}\n")
+    result = atj("validate", file)
+    assert result.returncode == 0, result.stderr
+    assert "valid training configuration" in result.stdout
+
+
+@pytest.mark.parametrize("content", ["kind: Pod\n", "spec: {}\n"], ids=["another kind", "no kind"])
+def test_file_that_looks_like_a_job_is_held_to_be_one(atj: Atj, tmp_path: Path, content: str) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(content)
+    result = atj("validate", file)
+    assert result.returncode == 2
+    assert "metadata: is required" in result.stderr
+
+
+def training(tmp_path: Path, data: Path, changes: dict[str, object] | None = None) -> Path:
+    return tiny.write_settings(tmp_path / "training.yaml", tiny.settings(data, changes))
+
+
+def refused(file: Path, data: Path | None = None) -> str:
+    with pytest.raises((InvalidDocument, InvalidData)) as found:
+        validate_command(file, data=data)
+    return str(found.value)
+
+
+def test_data_that_are_here_are_opened_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    validate_command(training(tmp_path, tiny.write_data(tmp_path / "data")))
+    said = capsys.readouterr()
+    assert said.out.splitlines()[1] == (
+        f"{tmp_path / 'data'}: 11 samples, digit (label of 3 classes), shape (vector of 5 numbers)"
+    )
+    assert not said.err
+
+
+def test_data_that_are_elsewhere_are_said_not_to_have_been_opened(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = training(tmp_path, tmp_path / "elsewhere")
+    validate_command(file)
+    assert "The data were not opened" in capsys.readouterr().err
+    validate_command(file, data=tiny.write_data(tmp_path / "copy"))
+    assert f"{tmp_path / 'copy'}: 11 samples" in capsys.readouterr().out
+    assert "is not a folder" in refused(file, tmp_path / "elsewhere")
+
+
+def test_every_fault_of_the_table_is_named_with_its_line(tmp_path: Path) -> None:
+    data = tiny.write_data(tmp_path / "data")
+    lines = (data / "train.txt").read_text().splitlines()
+    lines[1] = lines[1].replace("1.png", "gone.png")
+    lines[2] = lines[2].replace("\t2\t", "\t7\t")
+    lines[3] = lines[3].rpartition("\t")[0]
+    (data / "train.txt").write_text("\n".join(lines))
+    found = refused(training(tmp_path, data)).splitlines()
+    assert found[0] == f"{data / 'train.txt'}:2: image: gone.png does not exist in {data}"
+    assert found[1] == f"{data / 'train.txt'}:3: digit: label 7 is outside 0..2"
+    assert found[2].startswith(f"{data / 'train.txt'}:4: has 3 tab-separated fields, not 4")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"data": {"params": {"pairs_file_path": "gone.txt"}}}, r"data\.params\.pairs_file_path: .*gone\.txt cannot be read"),
+        ({"evaluation": {"pairs_file_path": "gone.txt"}}, r"evaluation\.pairs_file_path: .*gone\.txt cannot be read"),
+        (
+            {"data": {"params": {"columns": [{"name": "digit", "kind": "label"}]}}},
+            r"train\.txt:1: has 4 tab-separated fields, not 3",
+        ),
+        (
+            {
+                "data": {"params": {"columns": [{"name": "digit", "kind": "label"}, {"name": "shape", "kind": "vector"}]}},
+                "sampling": {"rows": [{"digit": 2}, {"digit": 3}]},
+            },
+            r"training\.yaml:\d+: sampling\.rows\[1\]\.digit: label 3 is outside 0\.\.2, which the data have",
+        ),
+        (
+            {"model": {"params": {"adapters_config": {"style": {"column": "shape", "layers": ["up_block.0", "*"]}}}}},
+            r"training\.yaml:\d+: model\.params\.adapters_config\.style\.layers\[0\]: 'up_block\.0' matches no cross-attention",
+        ),
+    ],
+    ids=["table", "held-out", "columns", "labels", "layers"],
+)  # fmt: skip
+def test_what_does_not_fit_the_data_or_the_network_is_named(
+    tmp_path: Path, changes: dict[str, object], expected: str
+) -> None:
+    assert re.search(expected, refused(training(tmp_path, tiny.write_data(tmp_path / "data"), changes)))
+
+
+def test_pictures_to_draw_from_must_be_there(tmp_path: Path) -> None:
+    data = tiny.write_data(tmp_path / "data")
+    image_encoder = {"train": True, "params": {"image_size": 8, "patch_size": 4}}
+    changes = {
+        "model": {"params": {"image_encoder_config": image_encoder, "adapters_config": {"style": {}}}},
+        "sampling": {"rows": [{"image": str(data / "1.png")}, {"image": "gone.png"}]},
+    }
+    found = refused(training(tmp_path, data, changes))
+    assert (
+        "sampling.rows[1].image: gone.png is no file, neither in data.params.data_root_path nor from where the command runs"
+        in found
+    )
+    assert "rows[0]" not in found
+
+
+def test_vectors_of_different_lengths_are_found_without_a_width(tmp_path: Path) -> None:
+    data = tiny.write_data(tmp_path / "data")
+    (data / "train.txt").write_text((data / "train.txt").read_text() + "0.png\tone more\t1\t1 2\n")
+    columns = [{"name": "digit", "kind": "label"}, {"name": "shape", "kind": "vector"}]
+    found = refused(training(tmp_path, data, {"data": {"params": {"columns": columns}}}))
+    assert "line 12: shape: has 2 numbers, the first line has 5" in found
+
+
+def test_a_job_s_own_folder_must_be_there_when_nothing_else_brings_data(tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(JOB.replace("resolution: 64", "resolution: 64, data_root_path: photoz"))
+    assert "photoz is not a folder here, and nothing else brings data" in refused(file)
+
+
+def test_programs_get_faults_and_counts_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = training(tmp_path, tiny.write_data(tmp_path / "data"))
+    validate_command(file, output=OutputFormat.json)
+    found = json.loads(capsys.readouterr().out)
+    assert (found["valid"], found["data"]["samples"], found["faults"]) == (True, 11, [])
+    file.write_text("data: {params: {resolutoin: 8}}\n")
+    with pytest.raises(typer.Exit) as ended:
+        validate_command(file, output=OutputFormat.json)
+    assert ended.value.exit_code == 2
+    found = json.loads(capsys.readouterr().out)
+    assert found["faults"][0]["path"] == "data.params.resolutoin"
+    assert found["faults"][0]["line"] == 1

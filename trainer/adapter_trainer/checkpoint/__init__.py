@@ -1,0 +1,1 @@
+"""A checkpoint folder and how it is written beside training, without holding up a step."""

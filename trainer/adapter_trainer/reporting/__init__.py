@@ -1,0 +1,1 @@
+"""What a run says of itself: progress, history, trackers, and the page report.html."""

@@ -1,0 +1,1 @@
+"""Pictures drawn from the model, and figures that judge it: held-out loss, obedience to conditions."""

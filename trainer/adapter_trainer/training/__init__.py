@@ -1,0 +1,1 @@
+"""The run itself: set up, stepped, saved and resumed."""
