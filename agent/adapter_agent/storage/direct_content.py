@@ -45,7 +45,7 @@ class DirectContent:
 
 
 class DirectReceiver:
-    """Receives objects over plain HTTP on connections of its own."""
+    """Receives objects on connections of its own."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections

@@ -1,6 +1,6 @@
-"""Bodies of requests that the kernel copies from a file to the socket; botocore does everything else about a request.
+"""Bodies of requests that go from a file to the socket with the fewest copies; botocore does everything else about a request.
 
-With TLS, or through a proxy, botocore sends the same body itself.
+Through a proxy, botocore sends the same body itself.
 """
 
 import io
@@ -12,6 +12,7 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 
 from adapter_agent.errors import Damaged
 from adapter_agent.storage.connections import Connections
+from adapter_agent.storage.tls import TLSStream
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -56,17 +57,25 @@ class FileBody(io.RawIOBase):
         self._position += len(body)
         return body
 
-    def send_to(self, target: socket.socket) -> None:
-        """Copies everything to a socket.
+    def send_to(self, target: socket.socket | TLSStream) -> None:
+        """Copies everything to a socket: the kernel does, where nothing has to be encrypted.
 
         Raises:
             Damaged: the file has become shorter.
         """
         if self.size == 0:
             return  # which sendfile takes for a mistake
-        sent = target.sendfile(self._file, self.first, self.size)
+        sent = self._encrypted(target) if isinstance(target, TLSStream) else target.sendfile(self._file, self.first, self.size)  # fmt: skip
         if sent != self.size:
             raise Damaged(f"{self.path}: changed while it was uploaded")
+
+    def _encrypted(self, target: TLSStream) -> int:
+        self._file.seek(self.first)
+        block, sent = memoryview(bytearray(min(_BLOCK, self.size))), 0
+        while count := self._file.readinto(block[: self.size - sent]) or 0:
+            target.sendall(block[:count])
+            sent += count
+        return sent
 
     def close(self) -> None:
         """Closes the file."""
@@ -75,7 +84,7 @@ class FileBody(io.RawIOBase):
 
 
 class DirectSender:
-    """Sends FileBody bodies over plain HTTP on connections of its own."""
+    """Sends FileBody bodies on connections of its own."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections

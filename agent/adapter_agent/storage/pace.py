@@ -1,6 +1,8 @@
 """Ends replies that come too slowly: a store that sends a byte now and then never runs into the timeout of a read."""
 
+import math
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol
@@ -31,7 +33,7 @@ class Pace:
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._came = 0
-        self._ended = threading.Event()
+        self._came_before = 0
         self.was_too_slow = False
         """Whether it was shut down, so that its end is not the content's."""
 
@@ -39,29 +41,67 @@ class Pace:
         """So many bytes have come."""
         self._came += count
 
-    def end(self) -> None:
-        """Nothing more is read."""
-        self._ended.set()
+    def has_moved(self) -> bool:
+        """Whether something has come since it was asked last."""
+        before, self._came_before = self._came_before, self._came
+        return self._came != before
 
-    def watch(self) -> None:
-        """Looks until the end; shuts the connection down when nothing has come between two looks."""
-        before = 0
-        while not self._ended.wait(SECONDS):
-            if self._came == before:
-                self.was_too_slow = True
-                with suppress(OSError, ValueError, RuntimeError):  # it has ended this very moment
-                    self._stream.shutdown()
-                return
-            before = self._came
+    def shut_down(self) -> None:
+        """Ends the reading, which came too slowly."""
+        self.was_too_slow = True
+        with suppress(OSError, ValueError, RuntimeError):  # it has ended this very moment
+            self._stream.shutdown()
+
+
+class _Watcher:
+    """One thread that looks at all replies, each once in so many seconds."""
+
+    def __init__(self) -> None:
+        self._looks: dict[Pace, float] = {}
+        """When each is looked at next."""
+        self._changed = threading.Condition()
+        self._sleeps_until = math.inf
+        self._thread: threading.Thread | None = None
+
+    def begin(self, pace: Pace) -> None:
+        """Looks at it from now on."""
+        with self._changed:
+            due = self._looks[pace] = time.monotonic() + SECONDS
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._watch, name="pace", daemon=True)
+                self._thread.start()
+            elif due < self._sleeps_until:
+                self._changed.notify()
+
+    def end(self, pace: Pace) -> None:
+        """Nothing more is read."""
+        with self._changed:
+            self._looks.pop(pace, None)
+
+    def _watch(self) -> None:
+        while True:
+            with self._changed:
+                now = time.monotonic()
+                slow = [pace for pace, due in self._looks.items() if due <= now and not pace.has_moved()]
+                for pace in slow:
+                    del self._looks[pace]
+                self._looks.update({pace: now + SECONDS for pace, due in self._looks.items() if due <= now})
+                if not slow:
+                    self._sleeps_until = min(self._looks.values(), default=math.inf)
+                    self._changed.wait(None if self._sleeps_until == math.inf else self._sleeps_until - now)
+            for pace in slow:
+                pace.shut_down()
+
+
+_watcher = _Watcher()
 
 
 @contextmanager
 def watched(stream: Stream) -> Iterator[Pace]:
     """While the block reads `stream`, and tells what comes, somebody looks whether anything does."""
     pace = Pace(stream)
-    thread = threading.Thread(target=pace.watch, name="pace", daemon=True)
-    thread.start()
+    _watcher.begin(pace)
     try:
         yield pace
     finally:
-        pace.end()
+        _watcher.end(pace)

@@ -33,6 +33,7 @@ from adapter_agent.storage.dialect import PLAIN, Dialect
 from adapter_agent.storage.direct_content import DirectReceiver
 from adapter_agent.storage.file_body import DirectSender
 from adapter_agent.storage.pace import TOO_SLOW, watched
+from adapter_agent.storage.tls import authorities_of
 from adapter_api.base import split_s3_uri
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class Store:
         Without TLS the SDK would hash each body once more for its signature. Documents, which hold the digests, are signed.
         """
         client = self._open(sign_payloads=False)
-        connections = Connections(CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS)
+        connections = Connections(CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS, authorities_of(self._session))
         DirectSender.serve(client, connections)
         DirectReceiver.serve(client, connections)
         return client

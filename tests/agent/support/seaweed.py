@@ -3,11 +3,13 @@
 import contextlib
 import http.client
 import os
+import ssl
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.agent.support.store_process import StoreProcess, serving
+from tests.cluster.certificates import Certificate
 from tests.support.ports import free_ports
 
 KEY, SECRET, BUCKET = "agent-tests", "agent-tests-secret", "bucket"
@@ -19,10 +21,10 @@ SERVICES = ("master", "volume", "filer", "s3", "admin")
 class Seaweed(StoreProcess):
     """One server."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, certificate: Certificate | None = None) -> None:
+        super().__init__(folder, certificate)
         self.ports = dict(zip(SERVICES, free_ports(len(SERVICES), GRPC_OFFSET), strict=True))
-        self.url = f"http://127.0.0.1:{self.ports['s3']}"
+        self.url = f"{'http' if certificate is None else 'https'}://127.0.0.1:{self.ports['s3']}"
 
     def launch(self) -> tuple[list[str], dict[str, str]]:
         """It makes the bucket itself."""
@@ -45,6 +47,8 @@ class Seaweed(StoreProcess):
         ]
         argv += [f"-s3.localSocket={folder}/s3.sock", f"-filer.localSocket={folder}/filer.sock"]
         argv += ["-s3.autoCreateBucket=false", f"-bucket={BUCKET}"]
+        if self.certificate is not None:
+            argv += [f"-s3.cert.file={self.certificate.certificate}", f"-s3.key.file={self.certificate.key}"]
         return argv, {**os.environ, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
 
     def is_ready(self) -> bool:
@@ -61,8 +65,14 @@ def seaweed(folder: Path) -> Iterator[str]:
 
 
 def answers(url: str) -> bool:
-    host, _, path = url.removeprefix("http://").partition("/")
-    with contextlib.closing(http.client.HTTPConnection(host, timeout=5)) as connection:
+    scheme, _, place = url.partition("://")
+    host, _, path = place.partition("/")
+    made = (
+        http.client.HTTPSConnection(host, timeout=5, context=ssl._create_unverified_context())  # noqa: S323, SLF001
+        if scheme == "https"
+        else http.client.HTTPConnection(host, timeout=5)
+    )
+    with contextlib.closing(made) as connection:
         try:
             connection.request("GET", f"/{path}")
             with connection.getresponse() as reply:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
+from tests.cluster.certificates import Certificate
 from tests.support.waiting import wait_until
 
 
@@ -15,8 +16,10 @@ class StoreProcess(ABC):
 
     url: str
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, certificate: Certificate | None = None) -> None:
         self.folder = folder
+        self.certificate = certificate
+        """With which it serves TLS; None: plain HTTP."""
         self.process: subprocess.Popen[bytes] | None = None
 
     @abstractmethod

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tests.agent.support.seaweed import BUCKET, KEY, SECRET, answers
 from tests.agent.support.store_process import StoreProcess
+from tests.cluster.certificates import Certificate
 from tests.cluster.tools import Tools, default_cache
 from tests.support.ports import free_port
 
@@ -15,10 +16,10 @@ PROGRAM = "versitygw"
 class Versity(StoreProcess):
     """One server."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, certificate: Certificate | None = None) -> None:
+        super().__init__(folder, certificate)
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'http' if certificate is None else 'https'}://127.0.0.1:{self.port}"
 
     def launch(self) -> tuple[list[str], dict[str, str]]:
         """With the bucket's folder made."""
@@ -29,6 +30,8 @@ class Versity(StoreProcess):
         users.mkdir(exist_ok=True)
         argv = [str(Tools(default_cache()).path(PROGRAM)), f"--port=127.0.0.1:{self.port}", "--health=/healthz"]
         argv.append(f"--iam-dir={users}")
+        if self.certificate is not None:
+            argv += [f"--cert={self.certificate.certificate}", f"--key={self.certificate.key}"]
         argv += ["posix", f"--sidecar={parts}", str(files)]
         return argv, {**os.environ, "ROOT_ACCESS_KEY": KEY, "ROOT_SECRET_KEY": SECRET}
 
