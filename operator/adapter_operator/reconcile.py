@@ -282,7 +282,10 @@ class Reconciler:
                 restarts=decision.restarts, last_failure=decision.last_failure, start_time=decision.start_time,
             )  # fmt: skip
             after = job_status.status(job, self.cache.observed(key), told, now)
-            await self._write(key, cached, job.status, after, now)
+            # Pods may come up all the same, where only the Service is prevented: their figures are paced as elsewhere.
+            delay = await self._tell(key, cached, job.status, after, now)
+            if delay is not None:
+                return min(delay, PREVENTED_SECONDS)
         return PREVENTED_SECONDS
 
     async def _log_tail(self, key: Key, decision: Decision) -> str:
