@@ -68,8 +68,9 @@ class Conditioned(Trainable):
     null_condition: Null = "learned"
     """What a dropped condition becomes, in training and in guidance."""
     pretrained: ModelName | None = None
-    """Weights to begin with: a checkpoint folder, what `atj export` has written, or an IP-Adapter's .safetensors file; a local
-    path, or s3://bucket/prefix of such an export. By default training begins from new ones."""
+    """Weights to start from: a checkpoint folder, the folder of an `atj export`, or a published IP-Adapter's .safetensors file.
+    Name a local path, s3://bucket/prefix, or owner/repository/file on the hub, such as
+    h94/IP-Adapter/sdxl_models/ip-adapter_sdxl_vit-h.safetensors. By default training starts from new weights."""
 
 
 class TokenConditionerConfig(Conditioned):

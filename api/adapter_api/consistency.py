@@ -17,6 +17,7 @@ def inconsistencies(config: TrainingConfig) -> list[Fault]:
     rules = (
         _columns,
         _modules,
+        _dropouts,
         _trained,
         _pipeline,
         _first_stage,
@@ -106,6 +107,21 @@ def trainable_modules(config: TrainingConfig) -> dict[Location, Trainable]:
     if params.image_encoder_config is not None:
         modules["image_encoder_config",] = params.image_encoder_config
     return modules | {tuple(path.split(".")): module for path, module in config.model.conditioned.items()}
+
+
+def _dropouts(config: TrainingConfig) -> Iterator[Fault]:
+    params = config.model.params
+    if params.joint_dropout is None:
+        return
+    has_text = bool(params.text_config.encoders) or params.pretrained_model_name_or_path is not None
+    alone = [module.dropout for module in config.model.conditioned.values()]
+    total = sum(alone) + params.joint_dropout + (params.text_config.dropout if has_text else 0.0)
+    if total > 1:
+        at = ("model", "params", "joint_dropout")
+        yield (
+            at,
+            f"one draw decides for all conditions, and their shares add up to {total:g} of the samples; lower them to 1",
+        )
 
 
 def _trained(config: TrainingConfig) -> Iterator[Fault]:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from adapter_api.base import ConfigModel, Count, Flag, ModelName, Name, PositiveCount, PositiveReal, Text
+from adapter_api.base import ConfigModel, Count, Flag, Fraction, ModelName, Name, PositiveCount, PositiveReal, Text
 from adapter_api.conditions import AdapterConfig, Conditioned, TextConfig, TokenConditionersConfig
 from adapter_api.networks import FirstStageConfig, ImageEncoderConfig, UNetConfig
 
@@ -81,6 +81,10 @@ class ModelParams(ConfigModel):
     adapters_config: Annotated[dict[Name, AdapterConfig], Field(max_length=16)] = {}
     """IP-Adapters, by name."""
     token_conditioners: TokenConditionersConfig = TokenConditionersConfig()
+    joint_dropout: Fraction | None = None
+    """Share of the samples that lose every condition at once. Where it is set, one draw decides for each sample, and the `dropout`
+    of a condition is the share of the samples that lose that condition alone; IP-Adapter's published recipe sets all three of
+    joint_dropout, text_config.dropout and the adapter's dropout to 0.05. By default each condition is dropped independently."""
     scheduler_config: SchedulerConfig = SchedulerConfig()
 
 

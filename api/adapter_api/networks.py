@@ -143,6 +143,10 @@ class LoraConfig(Trainable):
     """Names, or ends of names, of the layers that get them; by default those of all attention."""
     dropout: Annotated[Fraction, Field(lt=1)] = 0.0
     """Share of their inputs that training drops."""
+    pretrained: ModelName | None = None
+    """A LoRA file to start from, in the names of diffusers or of kohya's scripts, with the same rank and layers: a local
+    .safetensors file, owner/repository/file on the hub, or s3://bucket/file. By default training starts from new weights, which
+    change nothing yet."""
 
 
 class UNetConfig(Source, Trainable):

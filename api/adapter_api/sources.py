@@ -109,6 +109,9 @@ def _stored(params: ModelParams) -> Iterator[StoredModel]:
     for path, module in ModelConfig(params=params).conditioned.items():
         if module.pretrained is not None and is_stored(module.pretrained):
             yield StoredModel(uri=module.pretrained, field=f"model.params.{path}.pretrained", holds="parts")
+    lora = params.unet_config.lora
+    if lora is not None and lora.pretrained is not None and is_stored(lora.pretrained):
+        yield StoredModel(uri=lora.pretrained, field="model.params.unet_config.lora.pretrained", holds="parts")
 
 
 def scheduler_folder(subfolder: str | None) -> str | None:
@@ -154,10 +157,13 @@ def with_staged_models(params: ModelParams, models: str) -> ModelParams:
         moved(each).model_copy(update={"tokenizer": local(each.tokenizer)}) for each in params.text_config.encoders
     )
     image = params.image_encoder_config
+    unet, lora = moved(params.unet_config), params.unet_config.lora
+    if lora is not None:
+        unet = unet.model_copy(update={"lora": lora.model_copy(update={"pretrained": local(lora.pretrained)})})
     return params.model_copy(
         update={
             "pretrained_model_name_or_path": local(params.pretrained_model_name_or_path),
-            "unet_config": moved(params.unet_config),
+            "unet_config": unet,
             "first_stage_config": moved(params.first_stage_config),
             "text_config": params.text_config.model_copy(update={"encoders": encoders}),
             "image_encoder_config": None if image is None else moved(image),

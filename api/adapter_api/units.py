@@ -39,7 +39,7 @@ _UNITS = {
 }  # fmt: skip
 _WITHOUT = frozenset(
     {
-        "learning_rate", "lr_power", "lr_end", "dropout", "rank", "alpha", "scaling_factor", "scale", "beta_start", "beta_end",
+        "learning_rate", "lr_power", "lr_end", "dropout", "joint_dropout", "rank", "alpha", "scaling_factor", "scale", "beta_start", "beta_end",
         "max_ratio", "betas", "weight_decay", "eps", "d_coef", "clip_threshold", "max_grad_norm", "min_snr_gamma",
         "offset_noise", "decay", "guidance_scale", "adapter_scales", "seed", "rows", "columns", "generation",
         "observedGeneration", "attempt", "loss", "metrics", "node", "exitCode", "weight",

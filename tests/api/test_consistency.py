@@ -55,6 +55,12 @@ def test_consistent_configurations_are_accepted(model: dict[str, Any], data: dic
     ("model", "data", "fault"),
     [
         pytest.param(
+            {"token_conditioners": {"label_to_token": {"dropout": 0.7}}, "joint_dropout": 0.4},
+            {"columns": [{"name": "digit", "kind": "label", "width": 10}]},
+            "joint_dropout: one draw decides for all conditions, and their shares add up to 1.1",
+            id="shares above one",
+        ),
+        pytest.param(
             {"token_conditioners": LABEL},
             {"columns": [{"name": "label", "kind": "label"}, {"name": "label", "kind": "vector"}]},
             "data.params.columns[1].name: 'label' is already a column; give each a name of its own",

@@ -121,7 +121,7 @@ def light(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(packages: Path, *arguments: str, installed: bool = True) -> subprocess.CompletedProcess[str]:
     """Python with these packages, ours if they are to be installed, and nothing else of the environment."""
-    own = [str(REPOSITORY / folder) for folder in ("api", "operator", "trainer", "cli") if installed]
+    own = [str(REPOSITORY / folder) for folder in ("api", "operator", "trainer", "agent", "cli") if installed]
     environment = {
         "PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join([*own, str(packages)]), "NO_COLOR": "1",
         "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_MAX_ATTEMPTS": "1",

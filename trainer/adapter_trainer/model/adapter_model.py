@@ -14,7 +14,7 @@ from adapter_api.networks import Trainable
 from adapter_api.sources import with_pipeline_sources
 from adapter_api.training import TrainingConfig
 from adapter_trainer.errors import InvalidConfig
-from adapter_trainer.model import fit, part_weights, registry, sources
+from adapter_trainer.model import fit, lora_file, part_weights, registry, sources
 from adapter_trainer.model.adapters import Adapter, AdapterLayer, attach, cross_attention_layers, matching_layers
 from adapter_trainer.model.encoders import (
     ImageEncoder,
@@ -151,7 +151,10 @@ class AdapterModel(nn.Module):
         if settings is None:
             return None
         field = "model.params.unet_config.lora"
-        return sources.build("unet_lora", config.seed, lambda: LoraWeights(self.unet, settings), field)
+        built = sources.build("unet_lora", config.seed, lambda: LoraWeights(self.unet, settings), field)
+        if settings.pretrained is not None:
+            lora_file.begin_lora(built, settings.pretrained, field)
+        return built
 
     def _freeze(self) -> None:
         self.requires_grad_(False)

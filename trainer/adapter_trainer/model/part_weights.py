@@ -8,10 +8,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from adapter_api.sources import is_single_file
 from adapter_trainer.checkpoint import tensor_files
 from adapter_trainer.checkpoint.checkpoint_folder import STATE_FILE, fault_of
 from adapter_trainer.errors import DamagedCheckpoint, InvalidConfig
-from adapter_trainer.model import ip_adapter_file
+from adapter_trainer.model import ip_adapter_file, single_file
 from adapter_trainer.model.adapters import Adapter
 
 ADAPTER_PART = "adapter-"
@@ -53,7 +54,7 @@ def begin_adapter(adapter: Adapter, name: str, unet: UNet2DConditionModel, sourc
 
 def _opened(source: str, field: str) -> Mapping[str, Tensor]:
     """All tensors of a folder or file, as `<part>:<name>`."""
-    path = Path(source)
+    path = single_file.file_named(source, f"{field}.pretrained") if is_single_file(source) else Path(source)
     try:
         if path.is_file():
             return {f"{path.stem}:{key}": value for key, value in load_file(path).items()}
@@ -88,6 +89,12 @@ def _load(module: nn.Module, found: Mapping[str, Tensor], source: str, field: st
     wanted = module.state_dict()
     # A published adapter has no learned null.
     missing = [name for name in wanted if name not in found and not name.endswith("null_tokens")]
+    ours, theirs = _input_width(wanted), _input_width(found)
+    if ours is not None and theirs is not None and ours != theirs:
+        raise InvalidConfig(
+            f"{field}.pretrained: {source} reads features that are {theirs} wide{_made_by(theirs)}, and here they are {ours} wide"
+            f"{_made_by(ours)}; name the image encoder or column that it was made with, or remove `pretrained`"
+        )
     odd = [
         f"{name} {tuple(found[name].shape)}, not {tuple(value.shape)}"
         for name, value in wanted.items()
@@ -100,3 +107,21 @@ def _load(module: nn.Module, found: Mapping[str, Tensor], source: str, field: st
             "the same ones, or remove `pretrained`"
         )
     module.load_state_dict({**wanted, **{name: found[name] for name in wanted if name in found}})
+
+
+_INPUTS = ("tokens.projector.proj_in.weight", "tokens.projector.proj.0.weight", "tokens.projector.proj.weight")
+"""The first layer of each kind of projector in an adapter; its columns are the features that it reads."""
+_ENCODERS = {
+    1024: "CLIP ViT-H, pooled",
+    1280: "CLIP ViT-bigG, pooled, or ViT-H, penultimate",
+    1664: "CLIP ViT-bigG, penultimate",
+}
+"""Features of the encoders that IP-Adapters for SDXL are published for, by width."""
+
+
+def _input_width(state: Mapping[str, Tensor]) -> int | None:
+    return next((state[name].shape[1] for name in _INPUTS if name in state), None)
+
+
+def _made_by(width: int) -> str:
+    return f" ({_ENCODERS[width]})" if width in _ENCODERS else ""

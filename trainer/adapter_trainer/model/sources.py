@@ -52,18 +52,22 @@ def with_local_models(config: TrainingConfig, models: Path | None) -> TrainingCo
 
 
 def without_beginnings(config: TrainingConfig) -> TrainingConfig:
-    """The configuration whose adapters and token conditioners load no weights to begin with."""
+    """The configuration whose adapters, token conditioners and low-rank weights load nothing to begin with."""
     params = config.model.params
     tokens = {
         name: each if each is None else each.model_copy(update={"pretrained": None})
         for name, each in params.token_conditioners
     }
-    update = {
+    update: dict[str, Any] = {
         "adapters_config": {
             name: each.model_copy(update={"pretrained": None}) for name, each in params.adapters_config.items()
         },
         "token_conditioners": params.token_conditioners.model_copy(update=tokens),
     }
+    if (lora := params.unet_config.lora) is not None:
+        update["unet_config"] = params.unet_config.model_copy(
+            update={"lora": lora.model_copy(update={"pretrained": None})}
+        )
     model = config.model.model_copy(update={"params": params.model_copy(update=update)})
     return config.model_copy(update={"model": model})
 

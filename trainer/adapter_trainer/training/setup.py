@@ -282,6 +282,7 @@ def _samples(
         timesteps=config.model.params.scheduler_config.params.filled.num_train_timesteps,
         reference_size=None if model.image_encoder is None else model.image_encoder.image_size,
         dropouts=model.condition_dropouts(),
+        joint_dropout=config.model.params.joint_dropout,
         offset_noise=config.optimization.offset_noise,
     )
     widths = {column.name: column.width for column in columns_of(config)}
