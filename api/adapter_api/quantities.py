@@ -55,7 +55,7 @@ def resource_faults(limits: Mapping[str, str], requests: Mapping[str, str]) -> I
     named = {*limits, *requests}
     huge = next((name for name in limits if name.startswith(_HUGE)), None)
     if huge is not None and not named & {"cpu", "memory"}:
-        yield ("limits", huge), "needs cpu or memory beside it; add one of them"
+        yield ("limits", huge), "needs cpu or memory as well; add one of them"
 
 
 def is_extended(name: str) -> bool:

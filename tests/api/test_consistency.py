@@ -222,8 +222,8 @@ def test_consistent_configurations_are_accepted(model: dict[str, Any], data: dic
         pytest.param(
             {"token_conditioners": LABEL, "unet_config": {"train": True, "lora": {}}},
             {},
-            "unet_config.lora: trains low-rank weights beside a UNet that is trained itself",
-            id="low-rank weights beside a trained UNet",
+            "unet_config.lora: trains low-rank weights of a UNet that is itself trained",
+            id="low-rank weights of a trained UNet",
         ),
         pytest.param(
             {"adapters_config": {"digit": {"column": "label", "projector": {"target": "SequenceMLP"}}}},

@@ -24,20 +24,22 @@ TRAINING: Location = ("spec", "training")
 def validate_command(
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="An AdapterTrainingJob, or a training configuration.", show_default=False),
+        typer.Argument(
+            metavar="FILE", help="File of an AdapterTrainingJob or a training configuration.", show_default=False
+        ),
     ],
     data: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="Check the data in this folder; by default in data_root_path.", show_default=False
+            metavar="FOLDER", help="Folder of the data to check; by default data_root_path.", show_default=False
         ),
     ] = None,
     output: Output = OutputFormat.table,
 ) -> None:
-    """Check a job, or a bare training configuration, and its data, and name every fault with its path and line.
+    """Check a job or training configuration and its data; show every fault with its path and line.
 
-    The table of the data is opened where its folder is on this machine: columns, labels and files are checked, and no picture
-    is decoded. Exit code 0 when all is valid, 2 when something is not.
+    If the data are on this machine, their table is opened and columns, labels and files are checked; no picture is decoded.
+    Exit code 0 if everything is valid, 2 otherwise.
     """
     try:
         summary = _checked(read(file), data)
