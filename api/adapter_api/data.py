@@ -41,7 +41,7 @@ class Column(ConfigModel):
     def _told_apart(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
         for index, name in enumerate(names or ()):
             if not name.strip() or name.isdecimal():
-                raise ValueError(f"{name!r} is no name: numbers are classes themselves; give class {index} a word")
+                raise ValueError(f"{name!r} is not a name: numbers already denote classes; give class {index} a word")
         if names is not None and len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise ValueError(f"{twice!r} is the name of two classes; give each one of its own")

@@ -46,7 +46,7 @@ class Toleration(ResourceModel):
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if self.key is None and self.operator != "Exists":
-            raise ValueError("without a key every taint is meant; write operator: Exists, or give the key")
+            raise ValueError("a toleration without a key matches every taint; write operator: Exists, or give the key")
         if self.operator == "Exists" and self.value:
             raise ValueError("operator Exists compares no value; remove value")
         if self.toleration_seconds is not None and self.effect != "NoExecute":

@@ -281,8 +281,11 @@ def test_labels_may_be_called_by_name_in_rows_and_columns(sampling: dict[str, An
     ("column", "fault"),
     [
         ({"kind": "label", "names": ["cat", "cat"]}, "data.params.columns[0].names: 'cat' is the name of two classes"),
-        ({"kind": "label", "names": ["cat", "1"]}, "data.params.columns[0].names: '1' is no name: numbers are classes"),
-        ({"kind": "label", "names": ["cat", " "]}, "data.params.columns[0].names: ' ' is no name"),
+        (
+            {"kind": "label", "names": ["cat", "1"]},
+            "data.params.columns[0].names: '1' is not a name: numbers already denote classes",
+        ),
+        ({"kind": "label", "names": ["cat", " "]}, "data.params.columns[0].names: ' ' is not a name"),
         ({"kind": "label", "names": ["cat"], "width": 2}, "data.params.columns[0].width: is 2, but there are 1 names"),
         ({"kind": "vector", "names": ["cat"]}, "data.params.columns[0].names: a vector has no classes; remove it"),
     ],

@@ -150,7 +150,7 @@ def explain(error: Exception, place: str, endpoint: str, bucket: str = "") -> St
         )
     if isinstance(error, ResponseParserError):
         return NotAStore(
-            f"{where}: what answers is no S3 store: it sends no XML; check host, port and path of the endpoint URL"
+            f"{where}: the endpoint is not an S3 store: it sends no XML; check host, port and path of the endpoint URL"
         )
     return StorageError(f"{where}: {' '.join(str(error).split())}")
 

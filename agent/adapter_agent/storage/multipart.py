@@ -181,7 +181,7 @@ def _begin(
         )
     if not (upload_id := answer.get("UploadId", "")):
         raise NotAStore(
-            f"{store.uri_of(key)} at {store.endpoint}: what answers is no S3 store: it begins no uploads in parts"
+            f"{store.uri_of(key)} at {store.endpoint}: the endpoint is not an S3 store: it begins no uploads in parts"
         )
     upload = Upload(
         key=key, upload_id=upload_id, size=facts.size, sha256=facts.sha256, part_bytes=part_bytes(facts.size),

@@ -104,7 +104,7 @@ def _not_opened(document: Document, config: TrainingConfig, job: "AdapterTrainin
         message = f"{folder} is not a folder here; correct the path, which is absolute or from the working directory"
         raise InvalidDocument([document.fault(("spec", "data", "folder"), message)])
     if job is not None and job.spec.data is None and not job.spec.pod.volumes and not Path(folder).is_absolute():
-        message = f"{folder} is not a folder here, and nothing else brings data; correct it, or set spec.data"
+        message = f"{folder} is not a folder here, and no other source of data is set; correct it, or set spec.data"
         raise InvalidDocument([document.fault((*at, "data", "params", "data_root_path"), message)])
     return f"The data were not opened: {folder} is not on this machine. --data FOLDER checks a copy of it."
 

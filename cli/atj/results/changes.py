@@ -130,7 +130,7 @@ def adopt_command(address: Address, endpoint_url: EndpointURL = None, region: Re
     """
     with located(address, endpoint_url, region) as (committed, named):
         if named is not None:
-            raise refusal(f"{address} is a single checkpoint; give the output address that it lies in")
+            raise refusal(f"{address} is a single checkpoint; give the output address that contains it")
         try:
             with transfer("verifying", committed.adoptable_bytes()) as on_bytes:
                 adopted = committed.adopt(on_bytes)

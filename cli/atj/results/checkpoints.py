@@ -61,7 +61,7 @@ def get_command(
         entry = committed.entry(step_meant(address, named, step))
         folder = to / folder_name(entry.step)
         if folder.exists() and not (folder / MANIFEST_NAME).is_file():
-            raise refusal(f"{folder}: exists and is no fetched checkpoint; move it away, or choose another --to")
+            raise refusal(f"{folder}: exists and is not a fetched checkpoint; move it away, or choose another --to")
         files = fetch(committed, entry, folder)
     say(results(), f"{folder}: {files} files, verified")
 

@@ -103,7 +103,7 @@ def _files(folder: Path, checkpoint: str) -> list[str]:
     # Names from a file that anybody may have written must not lead out of the folder.
     files = [Path(name).name for name in named if name]
     if absent := [name for name in files if not _is_plain(folder / name)]:
-        raise refusal(f"{checkpoint}: {absent[0]} is missing or is no plain file; use another checkpoint")
+        raise refusal(f"{checkpoint}: {absent[0]} is missing or is not a regular file; use another checkpoint")
     if conditioners:
         files += [file for file in _conditioners(folder, conditioners, averaged=averaged) if _is_plain(folder / file)]
     if not files:

@@ -223,4 +223,4 @@ def test_adopt_takes_an_output_and_not_a_checkpoint(store: Store) -> None:
     argv = ["checkpoints", "adopt", f"{store.uri}/checkpoint-10", f"--endpoint-url={store.endpoint}"]
     error = CliRunner().invoke(app, argv).exception
     assert isinstance(error, CommandError)
-    assert "give the output address that it lies in" in str(error)
+    assert "give the output address that contains it" in str(error)

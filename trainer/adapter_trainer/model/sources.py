@@ -125,7 +125,7 @@ def scheduler_of(unet: Source) -> dict[str, Any] | None:
             f"{_first_line(error)}; restore it"
         ) from error
     if not isinstance(found, dict):
-        raise InvalidConfig(f"model.params.scheduler_config: {name}: {file} is no JSON object; restore it")
+        raise InvalidConfig(f"model.params.scheduler_config: {name}: {file} is not a JSON object; restore it")
     return found
 
 

@@ -215,7 +215,7 @@ class TrainingState:
         holders = processes.gather((folder / checkpoint_folder.STATE_FILE).is_file())
         if not any(holders):
             raise InvalidConfig(
-                f"--resume_from_checkpoint: {folder} has no {checkpoint_folder.STATE_FILE}, so it is no checkpoint; name a "
+                f"--resume_from_checkpoint: {folder} has no {checkpoint_folder.STATE_FILE}, so it is not a checkpoint; name a "
                 "checkpoint-<step> folder, or latest"
             )
         source = holders.index(True)
