@@ -54,7 +54,8 @@ def _groups_divide(widths: tuple[int, ...], groups: int) -> None:
 class UNetParams(ConfigModel):
     """Shape of a UNet2DConditionModel; the defaults give the 2.57 B parameters of SDXL base.
 
-    Ignored for a pretrained UNet.
+    Used for a UNet that is built, and for one from a single .safetensors file; a pretrained UNet in diffusers' layout
+    brings its own shape.
     """
 
     sample_size: PositiveCount | None = None
@@ -168,7 +169,11 @@ class UNetConfig(Source, Trainable):
 
 
 class FirstStageParams(ConfigModel):
-    """Shape of an autoencoder; the defaults are SDXL's. Ignored for a pretrained one."""
+    """Shape of an autoencoder; the defaults are SDXL's.
+
+    Used for an autoencoder that is built, and for one from a single .safetensors file. A pretrained one in diffusers'
+    layout brings its own shape; a setting here that contradicts it is refused.
+    """
 
     in_channels: PositiveCount = 3
     """Channels of the images."""
@@ -213,7 +218,7 @@ class FirstStageConfig(Source):
 
 
 class TransformerParams(ConfigModel):
-    """Shape of a CLIP text or vision encoder. Ignored for a pretrained one."""
+    """Shape of a CLIP text or vision encoder that is built. A pretrained encoder brings its own shape."""
 
     hidden_size: PositiveCount = 32
     """Width of the encoder."""

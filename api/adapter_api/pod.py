@@ -72,7 +72,8 @@ class Scheduling(ResourceModel):
     queue_priority_class_name: LabelName | None = None
     """WorkloadPriorityClass of Kueue for every attempt."""
     topology_key: QualifiedName | None = None
-    """Node label; the scheduler prefers nodes with the same value for all pods of an attempt."""
+    """Node label that must have the same value for all pods of an attempt, such as topology.kubernetes.io/zone. Pods
+    wait until nodes with a common value have room."""
 
 
 class SecretKeyRef(SecretRef):
