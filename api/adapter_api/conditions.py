@@ -15,39 +15,42 @@ learned: tokens that are trained. zeros: tokens of zeros. encoded: the encoding 
 
 
 class TextConfig(ConfigModel):
-    """The text part of the conditioning sequence."""
+    """The text condition: encoders, dropout and null condition."""
 
     encoders: Annotated[tuple[TextEncoderConfig, ...], Field(max_length=8)] = ()
-    """Text encoders; SDXL has two."""
+    """Text encoders; SDXL has two. By default those of the pipeline, if one is named."""
     dropout: Fraction = 0.1
-    """Share of activations or conditions that training drops."""
+    """Share of the samples whose caption is replaced by the null condition, from 0 to 1. Guidance needs some dropout;
+    0.1 is usual."""
     null_condition: Literal["zeros", "encoded"] = "zeros"
-    """SDXL's pipelines use zeros when no negative prompt is given, and the encoded "" when it is given as ""."""
+    """What replaces a dropped caption: zeros, or the encoding of "". SDXL's pipelines use zeros if no negative prompt
+    is given, and the encoded "" if the negative prompt is ""."""
 
 
 class ProjectorParams(ConfigModel):
     """Shape of a projector from one condition to tokens."""
 
     num_tokens: Annotated[PositiveCount, Field(le=1024)] = 4
-    """Tokens that it makes; a SequenceMLP makes one for each feature, whatever this says."""
+    """Number of tokens that the projector makes. Ignored by SequenceMLP, which makes one token per feature."""
     hidden_dim: PositiveCount | None = None
-    """Width inside; by default the input's, and of an MLP its lowest multiple that is not below the output's."""
+    """Width of the hidden layers; by default the width of the input (MLP: its smallest multiple that is at least the
+    output's width)."""
     depth: Annotated[PositiveCount, Field(le=64)] = 4
-    """Layers of a PerceiverResampler."""
+    """Number of layers; only PerceiverResampler uses it."""
     heads: PositiveCount | None = None
-    """Attention heads of a PerceiverResampler; by default hidden_dim over 64."""
+    """Number of attention heads; only PerceiverResampler uses it. By default hidden_dim / 64."""
 
 
 class ProjectorConfig(ConfigModel):
-    """How a condition becomes tokens.
+    """The projector that turns a condition into tokens.
 
     Linear: one layer and LayerNorm (IP-Adapter base). MLP: two layers, GELU and LayerNorm (IP-Adapter FaceID).
-    SequenceMLP: the same for each feature of a sequence (IP-Adapter full).
+    SequenceMLP: an MLP applied to each feature of a sequence (IP-Adapter full).
     PerceiverResampler: learned queries over a sequence of features (IP-Adapter Plus, arXiv 2204.14198).
     """
 
     target: Literal["Linear", "MLP", "SequenceMLP", "PerceiverResampler"] = "Linear"
-    """Kind, by its name in the registry."""
+    """Kind of projector."""
     params: ProjectorParams = ProjectorParams()
 
     @property
@@ -57,16 +60,17 @@ class ProjectorConfig(ConfigModel):
 
 
 class Conditioned(Trainable):
-    """What every module driven by one data column has."""
+    """Settings shared by all modules that one data column feeds."""
 
     train: Flag = True
-    """Whether its weights are trained; else they are frozen."""
+    """Whether the module is trained; false freezes its weights."""
     column: Name | None = None
-    """The data column that feeds this module; by default the first of a fitting kind."""
+    """Data column that feeds this module; by default the first column of a suitable kind."""
     dropout: Fraction = 0.1
-    """Share of the samples whose condition is replaced by the null, drawn for each condition by itself."""
+    """Share of the samples whose condition is replaced by the null condition, from 0 to 1, drawn independently per
+    condition. Guidance needs some dropout; 0.1 is usual."""
     null_condition: Null = "learned"
-    """What a dropped condition becomes, in training and in guidance."""
+    """What replaces the condition when it is dropped in training, and in the unconditional pass of guidance."""
     pretrained: ModelName | None = None
     """Weights to start from: a checkpoint folder, the folder of an `atj export`, or a published IP-Adapter's .safetensors file.
     Name a local path, s3://bucket/prefix, or owner/repository/file on the hub, such as
@@ -74,10 +78,10 @@ class Conditioned(Trainable):
 
 
 class TokenConditionerConfig(Conditioned):
-    """label_to_token or embed_to_token: tokens appended to the text's."""
+    """A token conditioner: its tokens are appended to the text tokens."""
 
     target: Literal["Linear", "MLP"] = "MLP"
-    """Kind, by its name in the registry."""
+    """Kind of projector."""
     params: ProjectorParams = ProjectorParams()
 
     @property
@@ -87,19 +91,23 @@ class TokenConditionerConfig(Conditioned):
 
 
 class TokenConditionersConfig(ConfigModel):
-    """The modules whose tokens follow the text's, in this order."""
+    """Token conditioners, whose tokens follow the text tokens in this order."""
 
     label_to_token: TokenConditionerConfig | None = None
     embed_to_token: TokenConditionerConfig | None = None
 
 
 class AdapterConfig(Conditioned):
-    """One IP-Adapter: a projector, and a key and value matrix in each chosen cross-attention layer (arXiv 2308.06721)."""
+    """One IP-Adapter: a projector, and a key and a value matrix in each chosen cross-attention layer.
+
+    See arXiv 2308.06721.
+    """
 
     layers: Annotated[tuple[PathText, ...], Field(min_length=1, max_length=256)] = ("*",)
-    """Shell patterns over layer names such as up_blocks.0.attentions.1.transformer_blocks.0.attn2."""
+    """Shell patterns that choose cross-attention layers by name, such as
+    up_blocks.0.attentions.1.transformer_blocks.0.attn2; by default all layers."""
     projector: ProjectorConfig = ProjectorConfig()
     scale: Real = 1.0
-    """Weight of the adapter's attention."""
+    """Factor by which the adapter's attention is multiplied."""
     null_condition: Null = "encoded"
-    """What a dropped condition becomes, in training and in guidance."""
+    """What replaces the condition when it is dropped in training, and in the unconditional pass of guidance."""

@@ -47,7 +47,7 @@ def _columns(config: TrainingConfig) -> Iterator[Fault]:
         elif column.names is not None and column.width != len(column.names):
             yield (
                 (*at, "width"),
-                f"is {column.width}, but there are {len(column.names)} names; remove it, or mend the names",
+                f"is {column.width}, but there are {len(column.names)} names; remove it, or correct the names",
             )
     if config.data.params.columns is None:
         yield from _implied_columns(config)
@@ -134,7 +134,7 @@ def _trained(config: TrainingConfig) -> Iterator[Fault]:
         at = ("model", "params", "unet_config", "lora")
         yield (
             at,
-            "trains low-rank weights beside a UNet that is trained itself; set train: false for it, or remove lora",
+            "trains low-rank weights of a UNet that is itself trained; set train: false for it, or remove lora",
         )
     if not any(module.train for module in modules.values()):
         yield ("model", "params"), "nothing is trained; set train: true for the UNet or add an adapter or conditioner"

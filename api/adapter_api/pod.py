@@ -30,23 +30,23 @@ _WHOLLY_OURS = ("/work", "/data")
 
 
 class Toleration(ResourceModel):
-    """A taint that pods tolerate."""
+    """A taint that the pods tolerate."""
 
     key: QualifiedName | None = None
-    """Key of the taint; absent: every key."""
+    """Key of the taint; if absent, every key matches."""
     operator: Literal["Exists", "Equal"] | None = None
     """How the value is compared; by default Equal."""
     value: LabelValue | None = None
-    """Value of the taint."""
+    """Value of the taint; must be absent if the operator is Exists."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    """Effect of the taint; absent: every effect."""
+    """Effect of the taint; if absent, every effect matches."""
     toleration_seconds: Annotated[int, Field(strict=True, ge=-MAX_INT, le=MAX_INT)] | None = None
-    """How long NoExecute is tolerated; absent: for ever."""
+    """Seconds for which NoExecute is tolerated; if absent, for ever."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if self.key is None and self.operator != "Exists":
-            raise ValueError("without a key every taint is meant; write operator: Exists, or give the key")
+            raise ValueError("a toleration without a key matches every taint; write operator: Exists, or give the key")
         if self.operator == "Exists" and self.value:
             raise ValueError("operator Exists compares no value; remove value")
         if self.toleration_seconds is not None and self.effect != "NoExecute":
@@ -55,31 +55,32 @@ class Toleration(ResourceModel):
 
 
 class Scheduling(ResourceModel):
-    """Where pods may run."""
+    """Where the pods may run."""
 
     node_selector: LabelMap = {}
-    """Labels that nodes must have."""
+    """Labels that a node must have."""
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=64)] = ()
-    """Taints that pods tolerate, as in a pod."""
+    """Taints that the pods tolerate, with the same fields as in a pod."""
     affinity: Affinity | None = None
-    """Affinity, as in a pod."""
+    """Affinity rules of the pods, with the same fields as in a pod."""
     priority_class_name: ObjectName | None = None
     """PriorityClass of the pods."""
     scheduler_name: ObjectName | None = None
-    """Scheduler that places the pods."""
+    """Name of the scheduler that places the pods."""
     queue_name: LabelName | None = None
-    """Kueue's LocalQueue in which every attempt waits for quota."""
+    """LocalQueue of Kueue in which every attempt waits for quota."""
     queue_priority_class_name: LabelName | None = None
-    """Kueue's WorkloadPriorityClass of every attempt."""
+    """WorkloadPriorityClass of Kueue for every attempt."""
     topology_key: QualifiedName | None = None
-    """Node label whose value all pods of an attempt should share."""
+    """Node label that must have the same value for all pods of an attempt, such as topology.kubernetes.io/zone. Pods
+    wait until nodes with a common value have room."""
 
 
 class SecretKeyRef(SecretRef):
     """One entry of a Secret."""
 
     key: Annotated[str, Field(pattern=r"^(\.?[A-Za-z0-9_-]|\.\.[A-Za-z0-9._-])[A-Za-z0-9._-]{0,250}$")]
-    """Key of the entry."""
+    """Key of the entry in the Secret."""
 
 
 class EnvVar(ResourceModel):
@@ -88,16 +89,16 @@ class EnvVar(ResourceModel):
     name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
     """Name of the variable."""
     value: ShortText | None = None
-    """Its value."""
+    """Value of the variable."""
     secret_key_ref: SecretKeyRef | None = None
-    """An entry of a Secret that holds its value."""
+    """Entry of a Secret that holds the value."""
 
     @model_validator(mode="before")
     @classmethod
     def _written_here(cls, given: Any) -> Any:
         if isinstance(given, dict) and "valueFrom" in given:
             raise ValueError(
-                "valueFrom is written as secretKeyRef: {name: ..., key: ...}, beside name; other sources are not taken"
+                "valueFrom is written as secretKeyRef: {name: ..., key: ...}, next to name; other sources are not taken"
             )
         return given
 
@@ -114,31 +115,31 @@ class EnvVar(ResourceModel):
 
 
 class EmptyDir(ResourceModel):
-    """A folder that is empty at first and goes with the pod."""
+    """A folder that is empty at first and is deleted with the pod."""
 
     size_limit: Quantity | None = None
-    """What it may hold."""
+    """Maximum size of the folder."""
     medium: Literal["", "Memory"] = ""
-    """Memory, or empty for the node's disk."""
+    """Storage medium: Memory, or empty for the node's disk."""
 
 
 class Volume(ResourceModel):
-    """A volume mounted into the trainer: exactly one source of four."""
+    """A volume that is mounted into the trainer. Set exactly one of pvc, configMap, secret and emptyDir."""
 
     name: Annotated[str, Field(max_length=MAX_VOLUME_NAME), AfterValidator(label_name)]
     """Name of the volume, unique in the job."""
     mount_path: Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/-]{1,255}$")]
-    """Where it is mounted."""
+    """Absolute path at which the volume is mounted."""
     read_only: Flag = False
-    """Whether it is mounted read-only."""
+    """Whether the volume is mounted read-only."""
     pvc: ClaimSource | None = None
-    """A PersistentVolumeClaim."""
+    """PersistentVolumeClaim to mount."""
     config_map: SecretRef | None = None
-    """A ConfigMap."""
+    """ConfigMap to mount."""
     secret: SecretRef | None = None
-    """A Secret."""
+    """Secret to mount."""
     empty_dir: EmptyDir | None = None
-    """A folder that lives as long as the pod."""
+    """Empty folder that is deleted with the pod."""
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -152,10 +153,13 @@ class Volume(ResourceModel):
 
 
 class Pod(ResourceModel):
-    """What may be added to pods: an allow-list, because a raw template could ask for the node itself."""
+    """Additional settings of the pods.
+
+    Only these fields are allowed, because a full pod template could take over the node.
+    """
 
     labels: LabelMap = {}
-    """Labels of the pods; those of the operator win."""
+    """Labels of the pods; labels that the operator sets take precedence."""
     annotations: AnnotationMap = {}
     """Annotations of the pods."""
     env: Annotated[tuple[EnvVar, ...], Field(max_length=256)] = ()
@@ -163,11 +167,11 @@ class Pod(ResourceModel):
     service_account_name: ObjectName | None = None
     """Service account of the pods; its token is not mounted."""
     image_pull_secrets: Annotated[tuple[SecretRef, ...], Field(max_length=64)] = ()
-    """Secrets to pull images with."""
+    """Secrets used to pull images."""
     volumes: Annotated[tuple[Volume, ...], Field(max_length=64)] = ()
     """Volumes that are mounted into the trainer."""
     shared_memory: Quantity = "1Gi"
-    """Size of /dev/shm, through which data workers hand over batches."""
+    """Size of /dev/shm, through which data workers pass batches; raise it for large batches or many workers."""
 
     @model_validator(mode="before")
     @classmethod

@@ -44,46 +44,46 @@ class CheckpointMark(ResourceModel):
 
 
 class Progress(ResourceModel):
-    """How far a run is; written by the trainer at every report, completed by the agent."""
+    """Progress of a run; the trainer writes it with every report, and the agent adds to it."""
 
     phase: Literal["preparing", "encoding", "training", "evaluating", "saving", "sampling", "ended"] = "preparing"
     step: Count = 0
     total_steps: Count = 0
     epoch: Count = 0
     encoded: Count | None = None
-    """Pictures and captions that are in the cache, while it is built."""
+    """Pictures and captions in the cache so far, while it is built."""
     loss: Real | None = None
     images_per_second: NonNegativeReal | None = None
     eta_seconds: Count | None = None
     data_wait_percent: Annotated[Real, Field(ge=0, le=100)] | None = None
-    """Share of the time since the last report that was spent waiting for data."""
+    """Share of the time since the last report spent waiting for data."""
     updated_at: AwareDatetime
     world_size: PositiveCount = 1
     resumed_step: Count | None = None
-    """Step that this start of the trainer went on from; 0 for a new run, absent until it is known."""
+    """Step from which this start of the trainer continued; 0 for a new run, absent until it is known."""
     saved_step: Count | None = None
     """Step of the newest complete local checkpoint."""
     save_seconds: NonNegativeReal | None = None
-    """How long that took, from the step's end until the folder was complete."""
+    """Seconds from the end of that step until the local checkpoint was complete."""
     commit_seconds: NonNegativeReal | None = None
-    """How long it took from the start of the newest checkpoint's upload until all nodes' parts were committed."""
+    """Seconds from the start of the newest checkpoint's upload until all nodes' files were committed."""
     upload_bytes_per_second: NonNegativeReal | None = None
-    """How fast this node's last checkpoint went up."""
+    """Speed at which this node uploaded its last checkpoint."""
     pending_bytes: Count | None = None
-    """Bytes of this node's checkpoint under way that have not been sent yet."""
+    """Bytes of this node's current checkpoint that are not sent yet."""
     checkpoint: CheckpointMark | None = None
     metrics: Annotated[dict[MetricName, Real], Field(max_length=MAX_METRICS)] = {}
-    """Figures of the newest evaluation, by name."""
+    """Results of the newest evaluation, by name."""
     notice: Annotated[str, Field(max_length=MAX_NOTICE)] | None = None
-    """What is not as it was when the checkpoint was made that this start went on from: data, libraries, device."""
+    """What has changed since the checkpoint from which this start continued: data, libraries, device."""
     upload_error: Annotated[str, Field(max_length=2048)] | None = None
-    """Why the last upload has not succeeded yet; training goes on meanwhile."""
+    """Why the current upload has not succeeded yet; training continues meanwhile."""
     restore_warning: Annotated[str, Field(max_length=2048)] | None = None
-    """Which checkpoints could not be used when this attempt began, and what is wrong with them."""
+    """Checkpoints that could not be used when this attempt began, and what is wrong with them."""
 
 
 class Outcome(ResourceModel):
-    """How a trainer ended: the last thing it writes."""
+    """How a trainer ended; the trainer writes it last."""
 
     exit_code: int
     reason: Literal[
@@ -97,7 +97,7 @@ class Outcome(ResourceModel):
 
 
 class Ending(ResourceModel):
-    """A pod's last word about its training: the termination message of its trainer container."""
+    """How training ended in a pod: the termination message of its trainer container."""
 
     exit_code: int
     reason: Annotated[str, Field(pattern=r"^[A-Za-z]{1,64}$")]
@@ -105,4 +105,4 @@ class Ending(ResourceModel):
     step: Count = 0
     rank: Count | None = None
     checkpoint: CheckpointMark | None = None
-    """The newest checkpoint that this node knows to be committed."""
+    """Newest checkpoint that this node knows to be committed."""

@@ -67,17 +67,17 @@ def with_pipeline_sources(params: ModelParams) -> ModelParams:
 
 
 class StoredModel(ResourceModel):
-    """A folder of a model in object storage that training needs."""
+    """A model folder in object storage that training needs."""
 
     uri: S3URI
     field: str
-    """Of the training configuration, that names it."""
+    """Field of the training configuration that names the model."""
     holds: Literal["weights", "tokenizer", "scheduler", "parts"] = "weights"
-    """A scheduler may be absent. parts: of conditions, as `atj export` writes them."""
+    """What the folder holds. A scheduler may be absent; parts are conditions that `atj export` wrote."""
     folder: str = ""
-    """Inside the address."""
+    """Folder inside the address."""
     variant: str | None = None
-    """Of the weight files."""
+    """Variant of the weight files."""
 
 
 def stored_models(params: ModelParams) -> tuple[StoredModel, ...]:

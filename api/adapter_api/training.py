@@ -17,31 +17,35 @@ from adapter_api.progress import MetricName
 
 
 class KeepBest(ConfigModel):
-    """The checkpoints whose metric is best; one without that metric is none of them, and of equals the earlier ones are."""
+    """Keeps the checkpoints with the best value of a metric.
+
+    Checkpoints without the metric are not counted; of equal ones the earlier is better.
+    """
 
     metric: MetricName
-    """A figure of the checkpoints' metrics.json: loss, or one that evaluation measures."""
+    """Metric in a checkpoint's metrics.json: loss, or one that evaluation measures."""
     mode: Literal["min", "max"] = "min"
-    """Whether the lowest or the highest is best."""
+    """Whether the lowest (min) or the highest (max) value is best."""
     count: PositiveCount = 1
-    """How many of them."""
+    """Number of best checkpoints to keep."""
 
 
 class CheckpointConfig(ConfigModel):
-    """When state is saved and how much of it is kept."""
+    """When checkpoints are saved and which of them are kept."""
 
     save_steps: PositiveCount = 500
-    """Optimizer steps between checkpoints; one more is always saved at the end."""
+    """Optimizer steps between checkpoints; a last one is always saved at the end."""
     keep_last: PositiveCount | None = None
-    """Number of newest checkpoints to keep; all by default. The newest is never deleted before its successor stands, the
-    one that the running attempt started from not before the attempt ends, and a pinned one not at all."""
+    """Number of newest checkpoints to keep; by default all. The newest is not deleted before the next is committed, the
+    one that the running attempt started from not before the attempt ends, and a pinned one never."""
     keep_every: PositiveCount | None = None
-    """Keep also every checkpoint whose step is a multiple of this; needs keep_last, and must be a multiple of save_steps."""
+    """Also keep every checkpoint whose step is a multiple of this. Needs keep_last; must be a multiple of
+    save_steps."""
     keep_best: KeepBest | None = None
-    """Keep also those whose metric is best; needs keep_last."""
+    """Also keep the checkpoints with the best metric. Needs keep_last."""
     deletion_delay_seconds: Annotated[Count, Field(le=604_800)] = 300
-    """How long the files of a checkpoint stay in storage after it was taken out of the index, so that a download of it that
-    has begun can end."""
+    """Seconds between the removal of a checkpoint from the index and the deletion of its files, so that downloads in
+    progress can finish."""
 
     @model_validator(mode="after")
     def _policy(self) -> Self:
@@ -65,11 +69,11 @@ class LoggingConfig(ConfigModel):
     log_steps: PositiveCount = 10
     """Optimizer steps between reports of the loss."""
     report_to: Annotated[tuple[Literal["tensorboard", "wandb"], ...], Field(max_length=2)] = ()
-    """Trackers."""
+    """Trackers that receive metrics and pictures; by default none."""
     project_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] = "adapter-training"
-    """Project that trackers file runs under."""
+    """Project under which trackers file the run."""
     html_report: Flag = True
-    """Keep logs/report.html: curves, pictures, configuration and timings on one page."""
+    """Whether logs/report.html is written: curves, pictures, configuration and timings on one page."""
 
 
 MAX_ROWS = 64
@@ -78,54 +82,58 @@ ConditionValue = Count | Text | Annotated[tuple[Real, ...], Field(max_length=409
 
 
 class SamplingConfig(ConfigModel):
-    """How pictures are drawn: at the end of a run, and by default whenever one is asked for."""
+    """How pictures are drawn: in the grid of a run, and by default for `atj sample`."""
 
     scheduler: Literal["DDIMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"] = "DDIMScheduler"
-    """Sampler."""
+    """Sampler that draws the pictures."""
     steps: Annotated[PositiveCount, Field(le=10_000)] = 25
-    """Steps of sampling."""
+    """Denoising steps per picture."""
     guidance_scale: Annotated[NonNegativeReal, Field(le=100)] = 3.0
-    """1 draws without guidance."""
+    """Strength of classifier-free guidance; 1 draws without guidance."""
     rows: Annotated[
         tuple[Annotated[dict[Name, ConditionValue], Field(max_length=MAX_COLUMNS + 2)], ...], Field(max_length=MAX_ROWS)
     ] = ()
-    """One row of the closing picture grid each: values by data column, `caption` for text; none, no grid. Files are relative
-    to data.params.data_root_path, or, where it has none of that name, to the working directory."""
+    """Rows of the picture grid. Each row gives values by data column, `caption` for text; without rows no grid is
+    drawn. Files are relative to data.params.data_root_path, or to the working directory if they do not exist there."""
     images_per_row: Annotated[PositiveCount, Field(le=64)] = 8
-    """Pictures in a row of the grid, each from other noise."""
+    """Pictures per row of the grid, each from different noise. Ignored if `columns` is set."""
     columns: Annotated[tuple[dict[Name, ConditionValue], ...], Field(max_length=64)] = ()
-    """In place of images_per_row, one column of the grid each: values that a picture there has besides its row's, and in place
-    of them. The pictures of a row then begin with the same noise, so the difference is the column's doing."""
+    """Columns of the picture grid. Each column gives values that add to its row's values and override them. All
+    pictures of a row start from the same noise, so only the column's values differ."""
     at: Literal["checkpoints", "end"] = "checkpoints"
-    """When the grid is drawn: with every checkpoint, or once at the end."""
+    """When the grid is drawn: with every checkpoint, or only at the end."""
     without_conditions: Flag = False
-    """Draw every row of two or more conditions also without each of them: the same noise, so the difference is its doing."""
+    """Whether rows with two or more conditions are drawn again without each condition, from the same noise, to show its
+    effect."""
     adapter_scales: Annotated[tuple[Real, ...], Field(max_length=16)] = ()
-    """Draw every row once with each of these weights of all adapters, 0 being without them; by default as trained."""
+    """Scales of all adapters; every row is drawn once with each scale. 0 switches adapters off. By default rows are
+    drawn once with the trained scale."""
     seed: Count = 0
-    """Everything random follows from it."""
+    """Seed of the noise that pictures start from."""
 
 
 class EvaluationConfig(ConfigModel):
-    """What every checkpoint is measured by, on samples that training does not read.
+    """How every checkpoint is measured, on samples that training does not read.
 
-    A loss says little about what conditions do. Measured are the loss with all conditions, and for each condition the
-    share by which the loss grows without it; and, if pictures are drawn, whether they show the labels and numbers that they
-    were drawn for, whether they have their references' colours, and how like the sample's own image they are.
+    The loss alone says little about the effect of conditions. Evaluation measures the loss with all conditions and, for each
+    condition, the relative increase of the loss without it. If pictures are drawn, it also measures whether they show the labels
+    and numbers they were drawn for, whether they have the colours of their references, and how similar they are to the
+    sample's own image.
     """
 
     pairs_file_path: PathText
-    """Held-out samples, in the form of data.params.pairs_file_path."""
+    """Held-out samples, in the format of data.params.pairs_file_path."""
     samples: Annotated[PositiveCount, Field(le=65_536)] = 128
-    """Held-out samples that the loss is measured on; the first ones of the file."""
+    """Number of held-out samples for the loss: the first ones of the file."""
     timesteps: Annotated[PositiveCount, Field(le=64)] = 4
-    """Noise levels at which each of them is measured, spread evenly over all."""
+    """Number of noise levels at which each sample is measured, spread evenly."""
     pictures: Annotated[Count, Field(le=4096)] = 0
-    """For the conditions of so many of them a picture is drawn and judged; drawing takes most of the time."""
+    """Number of held-out samples for whose conditions a picture is drawn and judged. Drawing takes most of the time; 0
+    disables it."""
 
 
 class TrainingConfig(ConfigModel):
-    """Everything that a training run depends on, apart from where it runs."""
+    """Everything that a training run depends on, except where it runs."""
 
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
@@ -135,7 +143,7 @@ class TrainingConfig(ConfigModel):
     sampling: SamplingConfig = SamplingConfig()
     evaluation: EvaluationConfig | None = None
     seed: Annotated[Count, Field(le=2**32 - 1)] = 0
-    """Everything random follows from it."""
+    """Seed of all randomness in training: initial weights, order of the samples, noise, dropout."""
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:

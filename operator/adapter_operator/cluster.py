@@ -311,7 +311,7 @@ def _read(raw: bytes, what: str) -> Plain:
         except (ValueError, RecursionError) as error:
             raise ClusterError(0, f"{what}: the answer cannot be read: {error}") from error
     if not isinstance(answer, dict):
-        raise ClusterError(0, f"{what}: the answer is no object")
+        raise ClusterError(0, f"{what}: the answer is not an object")
     return answer
 
 

@@ -52,7 +52,7 @@ def commit(
     step, pass_id = receipts[0].step, receipts[0].pass_id
     if seals.pass_of(folder) != pass_id:
         raise ContentConflict(
-            f"{folder}: was saved anew by a later pass; it is committed when it has been uploaded anew"
+            f"{folder}: was saved again by a later pass; it is committed after it has been uploaded again"
         )
     key = f"{index.folder(store, claim, step)}/{MANIFEST_NAME}"
     manifest, body = _existing_manifest(store, claim, key, pass_id) or (None, b"")
@@ -69,7 +69,7 @@ def commit(
         if entry.manifest_sha256 in {damaged.manifest_sha256 for damaged in current.quarantined}:
             raise ContentConflict(
                 f"{store.uri_of(entry.folder)}: this checkpoint was found damaged before and is quarantined; delete "
-                "the folder, so that it is uploaded anew"
+                "the folder, so that it is uploaded again"
             )
         removal = next((removal for removal in current.removals if removal.step == step), None)
         present = current.entry(step) or removal

@@ -78,7 +78,7 @@ def _loop(pipeline: Pipeline, report: Report, stop: "_Stop", renew_credentials: 
             raise
         except (StorageError, OSError) as error:
             problem = error if isinstance(error, StorageError) else disk_error(error, "reading the trainer's output")
-            log.warning("training goes on; the upload is tried again: %s", problem)
+            log.warning("training continues; the upload is retried: %s", problem)
             report.failed(str(problem))
             if isinstance(problem, CredentialsRefused):
                 renew_credentials()

@@ -109,7 +109,7 @@ def _uncommitted(step: int, progress: Progress | None, grace_seconds: float) -> 
 def _standing(progress: Progress | None) -> str:
     if progress is None or progress.checkpoint is None:
         return "nothing is committed yet"
-    return f"checkpoint {progress.checkpoint.step} stands"
+    return f"checkpoint {progress.checkpoint.step} is committed"
 
 
 def _await_rendezvous(host: str, port: int) -> None:

@@ -48,7 +48,7 @@ def create(cluster: Cluster, document: Document, *, name: str | None, nodes: int
         state = (known.get("status") or {}).get("state", "Pending")
         raise refusal(
             f"there is a job {cluster.namespace}/{known['metadata']['name']} already ({state}): choose another "
-            "--name, or delete it first (what it stored stays, and a job with the same output goes on from there)"
+            "--name, or delete it first (its checkpoints are kept, and a job with the same output continues from them)"
         )
     return cluster.create(raw, dry_run=dry_run)
 

@@ -33,25 +33,40 @@ def logs_command(
     job: JobName,
     *,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Until the job ends, through restarts and new pods.")
+        bool, typer.Option("--follow", "-f", help="Follow the logs until the job ends, across restarts and new pods.")
     ] = False,
     node: Annotated[
-        int | None, typer.Option(min=0, metavar="INDEX", help="Only of this one.", show_default=False)
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="INDEX",
+            help="Print only the logs of this node; by default of all nodes.",
+            show_default=False,
+        ),
     ] = None,
-    container: Annotated[Container, typer.Option("--container", "-c", help="The trainer's, or the agent's.")] = (
-        Container.trainer
-    ),
+    container: Annotated[
+        Container,
+        typer.Option(
+            "--container", "-c", help="Container to print: the trainer, or the agent's sync or restore container."
+        ),
+    ] = (Container.trainer),
     tail: Annotated[
         int | None,
-        typer.Option(min=0, metavar="LINES", help="Last lines of each node; by default all.", show_default=False),
+        typer.Option(
+            min=0,
+            metavar="LINES",
+            help="Number of last lines to print per node; by default all lines.",
+            show_default=False,
+        ),
     ] = None,
     namespace: Namespace = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Print the logs of a job's nodes, each line with its node in front.
+    """Print the logs of a job's nodes, each line prefixed with its node.
 
-    When all pods of a failed attempt are gone, the last lines of the one that failed are printed from the job's status.
+    If all pods of a failed attempt are gone, the command prints the last lines of the failed container from the job's
+    status.
     """
     with connected(kubeconfig, context, namespace) as cluster:
         found = cluster.job(job)

@@ -23,17 +23,17 @@ class Awaited(StrEnum):
 
 def wait_command(
     job: JobName,
-    awaited: Annotated[Awaited, typer.Option("--for", help="Condition to wait for.")] = Awaited.complete,
+    awaited: Annotated[Awaited, typer.Option("--for", help="Condition of the job to wait for.")] = Awaited.complete,
     timeout: Annotated[
         float | None,
-        typer.Option(min=0, metavar="SECONDS", help="Seconds; by default without end.", show_default=False),
+        typer.Option(min=0, metavar="SECONDS", help="Seconds to wait; by default without a limit.", show_default=False),
     ] = None,
     output: Output = OutputFormat.table,
     namespace: Namespace = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Wait until a job is complete. Exit code 1 when it fails, or when the time is over."""
+    """Wait until a job is complete. Exit code 1 if it fails or the timeout expires."""
     with connected(kubeconfig, context, namespace) as cluster:
         place = f"{cluster.namespace}/{job}"
         with Status("", console=errors()) as shown:

@@ -100,7 +100,7 @@ def row_faults(config: TrainingConfig, opened: Opened | None, document: Document
                 if not file_of(config, value).is_file():
                     yield document.fault(
                         place,
-                        f"{value[:200]} is no file, neither in data.params.data_root_path nor from where the command runs",
+                        f"{value[:200]} is not a file, neither in data.params.data_root_path nor relative to the working directory",
                     )
             elif kinds.get(name) == "label" and isinstance(value, int) and opened is not None:
                 width = opened.widths.get(name)

@@ -227,7 +227,7 @@ def _of_texts(name: str, texts: list[str], examples: tuple[Any, ...]) -> FoundCo
 def _label(name: str, numbers: list[int]) -> FoundColumn | str:
     width = max(numbers) + 1
     if width > MAX_CLASSES or len(set(numbers)) == len(numbers) > FEW:
-        return "holds whole numbers, a different one for every sample, so that they are no label"
+        return "holds whole numbers, a different one for every sample, so they are not a label"
     return FoundColumn(name, "label", width)
 
 
@@ -243,7 +243,7 @@ def _vector(name: str, values: list[list[Any]], examples: tuple[Any, ...]) -> Fo
     if len(widths) > 1 or 0 in widths:
         return "holds lists of different lengths"
     if not all(_is_number(part) for value in values for part in value):
-        return "holds lists of what is no number"
+        return "holds lists of values that are not numbers"
     return FoundColumn(name, "vector", widths.pop(), examples=examples)
 
 

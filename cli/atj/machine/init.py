@@ -30,36 +30,40 @@ class For(StrEnum):
 
 _HOW = {
     "label": "put the pictures of each class into a folder of its own, or give the table a column of classes",
-    "embedding": "put a .npy or .safetensors file of the picture's name beside each picture, or give the table a column "
+    "embedding": "put a .npy or .safetensors file of the picture's name next to each picture, or give the table a column "
     "of such files or of numbers",
-    "caption": "write a .txt file of the picture's name beside each picture, not the same in all, or a table",
+    "caption": "write a .txt file of the picture's name next to each picture, with different texts, or a table",
 }
 
 
 def init_command(
     *,
     data: Annotated[
-        Path, typer.Option("--data", metavar="PATH", help="Folder of your pictures, or a table: .txt, .csv or .jsonl.")
+        Path, typer.Option("--data", metavar="PATH", help="Folder of pictures, or a table: .txt, .csv or .jsonl.")
     ] = Path(),
     wanted: Annotated[
-        For, typer.Option("--for", help="What pictures are to follow from: one condition, or all that the data have.")
+        For, typer.Option("--for", help="Condition to train on; `all` takes every condition that the data have.")
     ] = For.all,
     sdxl: Annotated[
         bool,
         typer.Option(
-            "--sdxl/--tiny", help="For Stable Diffusion XL on a GPU, or a network that learns in minutes anywhere."
+            "--sdxl/--tiny",
+            help="Model to train: Stable Diffusion XL (needs a GPU), or a tiny network that trains in minutes on any machine.",
         ),
     ] = False,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The job to write.")] = Path("job.yaml"),
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="File to write the job to.")] = Path("job.yaml"),
     name: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Of the job; by default the folder's.", show_default=False),
+        typer.Option(
+            metavar="NAME", help="Name of the job; by default the name of the data folder.", show_default=False
+        ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a job that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
     """Write a commented job that trains on the pictures in a folder.
 
-    Columns are read off a table, classes off folders, captions, embeddings and references off files beside the pictures.
+    Columns come from a table, classes from sub-folders, and captions, embeddings and references from files next to the
+    pictures.
     """
     if out.exists() and not force:
         raise refusal(f"--out {out}: is there already; name another file, or give --force to replace it")

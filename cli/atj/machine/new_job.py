@@ -210,7 +210,7 @@ def _sdxl_model(new: NewJob) -> Iterator[str]:
     yield "  train: false                 # the base stays as it is"
     yield "  gradient_checkpointing: true   # a fifth slower, far less memory"
     if new.conditions == ("caption",):
-        yield "  lora: {rank: 16}             # what captions alone can train: low-rank weights beside the UNet's own"
+        yield "  lora: {rank: 16}             # what captions alone can train: low-rank weights added to the UNet's own"
     yield from _conditions(new)
 
 
@@ -255,7 +255,7 @@ def _data(new: NewJob) -> Iterator[str]:
     data = new.data
     # data_root_path stays at its default: spec.data says where the folder is.
     if data.table == ".":
-        yield "pairs_file_path: .             # in spec.data's folder; no table: its pictures, captions in .txt files beside them"
+        yield "pairs_file_path: .             # in spec.data's folder; no table: its pictures, captions in .txt files next to them"
     else:
         yield f"pairs_file_path: {_scalar(data.table)}   # in spec.data's folder: one sample a line, picture, caption, columns"
     sizes = data.sizes()

@@ -27,24 +27,33 @@ from atj.terminal import results, say
 
 def run_command(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="The AdapterTrainingJob, as a cluster reads it.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="FILE", help="File of the AdapterTrainingJob, the same as for a cluster.", show_default=False
+        ),
     ],
     nodes: Annotated[
         int | None,
         typer.Option(
-            min=1, max=MAX_NODES, metavar="COUNT", help="Nodes to run, instead of spec.nodes.", show_default=False
+            min=1,
+            max=MAX_NODES,
+            metavar="COUNT",
+            help="Number of nodes to run, instead of spec.nodes.",
+            show_default=False,
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Folder of this run; by default atj-output/JOB-NAME.", show_default=False),
+        typer.Option(
+            metavar="FOLDER", help="Output folder of this run; by default atj-output/JOB-NAME.", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Train a job on this machine, without a cluster.
 
-    Every node is a process of its own, started by the same commands as a pod. Checkpoints go to the endpoint that
-    spec.output.s3 names, or else to an S3 server in the output folder. The same command again continues from the last
-    committed checkpoint. Ctrl-C saves, commits and ends; a second Ctrl-C kills.
+    Every node runs in its own process, started by the same commands as in a pod. Checkpoints go to the endpoint in
+    spec.output.s3 or, without one, to an S3 server in the output folder. To continue from the last committed checkpoint,
+    run the same command again. Ctrl-C saves, commits and ends; a second Ctrl-C kills.
     """
     document = read(file)
     job = on_this_machine(validate(AdapterTrainingJob, document), document)

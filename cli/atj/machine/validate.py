@@ -24,20 +24,22 @@ TRAINING: Location = ("spec", "training")
 def validate_command(
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="An AdapterTrainingJob, or a training configuration.", show_default=False),
+        typer.Argument(
+            metavar="FILE", help="File of an AdapterTrainingJob or a training configuration.", show_default=False
+        ),
     ],
     data: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="Check the data in this folder; by default in data_root_path.", show_default=False
+            metavar="FOLDER", help="Folder of the data to check; by default data_root_path.", show_default=False
         ),
     ] = None,
     output: Output = OutputFormat.table,
 ) -> None:
-    """Check a job, or a bare training configuration, and its data, and name every fault with its path and line.
+    """Check a job or training configuration and its data; show every fault with its path and line.
 
-    The table of the data is opened where its folder is on this machine: columns, labels and files are checked, and no picture
-    is decoded. Exit code 0 when all is valid, 2 when something is not.
+    If the data are on this machine, their table is opened and columns, labels and files are checked; no picture is decoded.
+    Exit code 0 if everything is valid, 2 otherwise.
     """
     try:
         summary = _checked(read(file), data)
@@ -102,7 +104,7 @@ def _not_opened(document: Document, config: TrainingConfig, job: "AdapterTrainin
         message = f"{folder} is not a folder here; correct the path, which is absolute or from the working directory"
         raise InvalidDocument([document.fault(("spec", "data", "folder"), message)])
     if job is not None and job.spec.data is None and not job.spec.pod.volumes and not Path(folder).is_absolute():
-        message = f"{folder} is not a folder here, and nothing else brings data; correct it, or set spec.data"
+        message = f"{folder} is not a folder here, and no other source of data is set; correct it, or set spec.data"
         raise InvalidDocument([document.fault((*at, "data", "params", "data_root_path"), message)])
     return f"The data were not opened: {folder} is not on this machine. --data FOLDER checks a copy of it."
 

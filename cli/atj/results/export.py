@@ -20,21 +20,23 @@ RECORD, CARD = "export.json", "README.md"
 
 def export_command(
     checkpoint: CheckpointPlace,
-    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Folder to write; it must be empty or not exist.")],
+    to: Annotated[
+        Path, typer.Option("--to", metavar="FOLDER", help="Folder to write to; it must be empty or not exist.")
+    ],
     what: Annotated[
         Literal["adapters", "base"],
         typer.Option(
-            help="adapters: the files for diffusers and ComfyUI. base: the whole model, in diffusers' layout, for "
+            help="What to write. adapters: files for diffusers and ComfyUI. base: the whole model in diffusers' layout, for "
             "`pretrained` in a configuration."
         ),
     ] = "adapters",
     endpoint_url: EndpointURL = None,
     region: Region = None,
 ) -> None:
-    """Copy the files for others out of a checkpoint: adapters, low-rank weights, token conditioners, model card.
+    """Export a checkpoint for other programs: adapters, low-rank weights, token conditioners, model card.
 
-    With --what base: write the whole model, as others begin with it: every network, frozen ones too, and what conditions have
-    learnt; low-rank weights are merged into the UNet.
+    With --what base: write the whole model as a base for further training: every network, also frozen ones, and the trained
+    conditions; low-rank weights are merged into the UNet.
     """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise refusal(f"--to {to}: is there already; name an empty folder, or one that does not exist")
@@ -101,7 +103,7 @@ def _files(folder: Path, checkpoint: str) -> list[str]:
     # Names from a file that anybody may have written must not lead out of the folder.
     files = [Path(name).name for name in named if name]
     if absent := [name for name in files if not _is_plain(folder / name)]:
-        raise refusal(f"{checkpoint}: {absent[0]} is missing or is no plain file; use another checkpoint")
+        raise refusal(f"{checkpoint}: {absent[0]} is missing or is not a regular file; use another checkpoint")
     if conditioners:
         files += [file for file in _conditioners(folder, conditioners, averaged=averaged) if _is_plain(folder / file)]
     if not files:

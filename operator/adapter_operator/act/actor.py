@@ -133,7 +133,7 @@ class Actor:
         )
         for error in told:
             if isinstance(error, ClusterError) and not (error.is_conflict or error.is_not_found):
-                log.warning("%s/%s: a commit is not told to schedulers: %s", *key, error)
+                log.warning("%s/%s: a commit could not be announced to schedulers: %s", *key, error)
                 return  # one missing right would be told once for each pod
             if isinstance(error, BaseException) and not isinstance(error, ClusterError):
                 raise error

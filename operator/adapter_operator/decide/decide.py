@@ -65,7 +65,7 @@ def _in_time(job: AdapterTrainingJob, observed: Observed, begun: Decision, now: 
     if (failure := _failure(job, observed, begun, pods, now)) is not None:
         return _answer(job, observed, begun, failure, now)
     if pods and pods[0].nodes != job.spec.nodes:
-        message = f"saving, then {job.spec.nodes} nodes instead of {pods[0].nodes} go on from there"
+        message = f"saving, then {job.spec.nodes} nodes instead of {pods[0].nodes} continue from there"
         return _next_attempt(begun, State.RESTARTING, "Resizing", message)
     return _as_specified(job, observed, begun, underway(job, observed, begun, pods, now))
 
@@ -123,7 +123,7 @@ def _unlaunched(job: AdapterTrainingJob, observed: Observed, begun: Decision, no
         if leaving:
             message = f"{len(leaving)} pods are saving and ending; no pods run until suspend is false"
             return replace(begun, state=State.SUSPENDED, reason="Suspending", message=message, look_at=again)
-        message = "suspended; set suspend to false to go on from the newest checkpoint"
+        message = "suspended; set suspend to false to continue from the newest checkpoint"
         return replace(begun, state=State.SUSPENDED, reason="Suspended", message=message)
     waiting = State.RESTARTING if begun.attempt > 1 else State.STARTING
     if leaving:
@@ -225,7 +225,7 @@ def _answer(job: AdapterTrainingJob, observed: Observed, begun: Decision, failur
     )  # fmt: skip
     begun = replace(begun, last_failure=last, failure=failure, needs_fresh_view=failure.pod is None)
     if failure.is_final:
-        message = f"{_place(failure)}{failure.message}; trying again would not help. Correct it and apply the job anew"
+        message = f"{_place(failure)}{failure.message}; trying again would not help. Correct it and apply the job again"
         return _stopped(begun, observed, State.FAILED, failure.reason, message)
     limit = job.spec.restart.max_restarts
     if charged > limit:

@@ -86,7 +86,7 @@ def _mending(refusal: str) -> str:
     """The fields to set for what a quota or a policy says."""
     lacking = _LACKING.findall(refusal)
     if not lacking:
-        return "Ask for less, wait until there is room, or ask whoever administers the namespace"
+        return "Ask for less, wait until there is room, or ask the administrator of the namespace"
     containers = {name for _, _, names in lacking for name in names.split(",")}
     parts = [f"spec.agentResources.{{{_kinds(lacking)}}}"] if containers & {RESTORE, SYNC} else []
     parts += [f"spec.resources.{{{_kinds(lacking)}}}"] if TRAINER in containers else []

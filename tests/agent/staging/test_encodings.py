@@ -138,7 +138,7 @@ def test_a_damaged_object_is_refused_and_replaced_by_what_was_made_anew(
     other, record = tmp_path / "other", tmp_path / "other-agent"
     assert stage(store, other, record) == 1
     assert not (other / LATENTS).exists()
-    assert "refused, and made anew if it is needed" in caplog.text
+    assert "refused, and encoded again if needed" in caplog.text
     assert LATENTS in caplog.text
     write(other, LATENTS, b"made anew")
     assert send_all(store, other, record) == 1

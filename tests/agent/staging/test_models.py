@@ -114,7 +114,10 @@ def test_every_model_of_a_configuration_is_found_by_its_field() -> None:
     [
         pytest.param([], pipeline(), "holds no objects; correct the address, or upload", id="nothing"),
         pytest.param(
-            ["unet/config.json"], pipeline(), "holds no model_index.json, so it is no pipeline; name the", id="pipeline"
+            ["unet/config.json"],
+            pipeline(),
+            "holds no model_index.json, so it is not a pipeline; name the",
+            id="pipeline",
         ),
         pytest.param(["a.safetensors"], (UNET,), "holds no config.json in its topmost folder; name", id="config"),
         pytest.param(

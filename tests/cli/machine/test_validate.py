@@ -154,7 +154,7 @@ def test_pictures_to_draw_from_must_be_there(tmp_path: Path) -> None:
     }
     found = refused(training(tmp_path, data, changes))
     assert (
-        "sampling.rows[1].image: gone.png is no file, neither in data.params.data_root_path nor from where the command runs"
+        "sampling.rows[1].image: gone.png is not a file, neither in data.params.data_root_path nor relative to the working directory"
         in found
     )
     assert "rows[0]" not in found
@@ -171,7 +171,7 @@ def test_vectors_of_different_lengths_are_found_without_a_width(tmp_path: Path) 
 def test_a_job_s_own_folder_must_be_there_when_nothing_else_brings_data(tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
     file.write_text(JOB.replace("resolution: 64", "resolution: 64, data_root_path: photoz"))
-    assert "photoz is not a folder here, and nothing else brings data" in refused(file)
+    assert "photoz is not a folder here, and no other source of data is set" in refused(file)
 
 
 def test_programs_get_faults_and_counts_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,7 +41,7 @@ def test_a_run_is_not_continued_beside_other_weights_than_it_began_with(data: Pa
     assert runs.train_here(settings(data, unet, 4), output, *LATEST) != 0
     ended = runs.outcome(output)
     assert ended.reason == "IncompatibleCheckpoint"
-    assert "was trained beside other weights of unet than what is loaded now from the same place" in ended.message
+    assert "was trained with other weights of unet than what is loaded now from the same place" in ended.message
     store(unet, 1)
     assert runs.train_here(settings(data, unet, 4), output, *LATEST) == 0
     assert list(runs.losses(output)) == [1, 2, 3, 4]

@@ -100,8 +100,8 @@ def test_what_a_file_says_of_its_prediction_is_read(
     assert found.rescale_betas_zero_snr == zero
     if prediction is None:
         assert said == [
-            (f"model.params.scheduler_config.params.prediction_type: {file} does not say what it predicts; epsilon is taken, "
-            "as SDXL does")
+            (f"model.params.scheduler_config.params.prediction_type: {file} does not say what it predicts; epsilon is assumed, "
+            "as for SDXL")
         ]  # fmt: skip
         other = tiny.merged(
             settings(file, bases),

@@ -183,7 +183,7 @@ class Saver:
         if answer is None:
             raise TrainingError(
                 f"{command.final}: the process that writes checkpoints was killed ({writer.end()}), twice; is memory "
-                "short? The checkpoints before this one stand"
+                "short? Earlier checkpoints are kept"
             )
         if "text" in answer:
             raise _told(command.final, answer)
@@ -229,7 +229,7 @@ class _Writer:
 def _told(final: str, answer: dict[str, Any]) -> TrainingError:
     if checkpoint_folder.is_full(OSError(answer["errno"], answer["text"])):
         return DiskFull(
-            f"{final}: no space left on the device; free some, or keep fewer checkpoints (checkpoint.keep_last). The "
-            "checkpoints before this one stand"
+            f"{final}: no space left on the device; free some, or keep fewer checkpoints (checkpoint.keep_last). "
+            "Earlier checkpoints are kept"
         )
     return TrainingError(f"{final}: cannot be written: {answer['text']}")

@@ -93,7 +93,7 @@ def read_folder(folder: Path, columns: tuple[Column, ...], *, repeats: bool = Tr
     elif without:
         raise InvalidData(
             f"{folder}: {len(without)} of {len(found)} pictures have no caption, the first is {without[0]}; write "
-            f"{without[0].with_suffix(CAPTION).name} beside it, empty where there is to be none"
+            f"{without[0].with_suffix(CAPTION).name} next to it, empty for no caption"
         )
     for path, caption in captions.items():
         times, concept = concepts.get(_top(path, folder), (1, ""))
@@ -173,7 +173,7 @@ def _masked(stem: str) -> str | None:
 
 ORPHANS = "caption files without a picture"
 TABLES = "tables, which are read where data.params.pairs_file_path names them"
-BESIDE = "files beside pictures of a kind that is not read"
+BESIDE = "files next to pictures of a kind that is not read"
 
 
 def _kind_of(name: str, stems: set[str]) -> str | None:
@@ -199,7 +199,7 @@ def _caption(files: list[Path], contents: Contents) -> str | list[str] | None:
         if chosen is not None:
             contents.leave_out("caption files of pictures that have another", file)
         elif (chosen := caption_files.read_caption(file)) is None:
-            contents.leave_out(".json files beside pictures without a `caption`", file)
+            contents.leave_out(".json files next to pictures without a `caption`", file)
     return chosen
 
 
@@ -221,8 +221,8 @@ def _check_captions_elsewhere(folder: Path, without: list[Path], contents: Conte
     if other := [*orphans, *beside]:
         raise InvalidData(
             f"{folder}: no picture has a caption file, but there is {os.path.relpath(other[0], folder)}; captions are read "
-            f"from {', '.join(caption_files.ENDINGS)} files beside their pictures: rename or move them, or remove what holds "
-            "none"
+            f"from {', '.join(caption_files.ENDINGS)} files next to their pictures: rename or move them, or remove what "
+            "holds none"
         )
 
 

@@ -134,6 +134,6 @@ def _text(model: "AdapterModel") -> None:
     wanted = unet.projection_class_embeddings_input_dim - 6 * unet.addition_time_embed_dim
     if (given := model.text_encoders.pooled_width) != wanted:
         raise InvalidConfig(
-            f"{field}: the last one's pooled embedding has {given} numbers, the UNet takes {wanted} beside its micro-"
+            f"{field}: the last one's pooled embedding has {given} numbers, the UNet takes {wanted} in addition to its micro-"
             "conditions; name the encoders that the UNet was trained with, the one whose pooled embedding it takes last"
         )

@@ -85,7 +85,9 @@ def _of_parts(opened: Mapping[str, Tensor], parts: tuple[str, ...], prefix: str)
 
 def _load(module: nn.Module, found: Mapping[str, Tensor], source: str, field: str, absence: str) -> None:
     if not found:
-        raise InvalidConfig(f"{field}.pretrained: {source} holds {absence}; name another, or remove it to begin anew")
+        raise InvalidConfig(
+            f"{field}.pretrained: {source} holds {absence}; name another, or remove it to begin with new weights"
+        )
     wanted = module.state_dict()
     # A published adapter has no learned null.
     missing = [name for name in wanted if name not in found and not name.endswith("null_tokens")]

@@ -119,7 +119,7 @@ def scheduler_of(unet: Source) -> dict[str, Any] | None:
     except huggingface_hub.errors.LocalEntryNotFoundError as error:
         raise InvalidConfig(
             f"model.params.scheduler_config: {name} (folder {subfolder}) cannot be asked for {file}: {_first_line(error)}; "
-            "without it nobody knows what the base predicts: fetch it, or set params.prediction_type"
+            "without it the base's prediction type is unknown: fetch it, or set params.prediction_type"
         ) from error
     except huggingface_hub.errors.EntryNotFoundError:
         return None
@@ -129,7 +129,7 @@ def scheduler_of(unet: Source) -> dict[str, Any] | None:
             f"{_first_line(error)}; restore it"
         ) from error
     if not isinstance(found, dict):
-        raise InvalidConfig(f"model.params.scheduler_config: {name}: {file} is no JSON object; restore it")
+        raise InvalidConfig(f"model.params.scheduler_config: {name}: {file} is not a JSON object; restore it")
     return found
 
 

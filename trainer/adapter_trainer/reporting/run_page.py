@@ -125,7 +125,7 @@ def stretches(history: list[Line]) -> list[tuple[dict[str, Any], float]]:
 def device_of(history: list[Line]) -> str:
     """PURE: of the newest start."""
     starts = [line["start"] for line in history if "start" in line]
-    return f"{starts[-1]['processes']} x {starts[-1]['device']}" if starts else "not told"
+    return f"{starts[-1]['processes']} x {starts[-1]['device']}" if starts else "not reported"
 
 
 def cost(history: list[Line]) -> str:

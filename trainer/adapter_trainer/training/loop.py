@@ -27,7 +27,7 @@ from adapter_trainer.training.state import TrainingState
 MAX_OVERFLOWS = 40
 """In a row: the scale has then been halved to nothing."""
 _REMEDY = (
-    "the checkpoints before it stand. Lower optimization.learning_rate, set max_grad_norm, or train with "
+    "the checkpoints before it are kept. Lower optimization.learning_rate, set max_grad_norm, or train with "
     "mixed_precision bf16 or no"
 )
 

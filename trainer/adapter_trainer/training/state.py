@@ -215,7 +215,7 @@ class TrainingState:
         holders = processes.gather((folder / checkpoint_folder.STATE_FILE).is_file())
         if not any(holders):
             raise InvalidConfig(
-                f"--resume_from_checkpoint: {folder} has no {checkpoint_folder.STATE_FILE}, so it is no checkpoint; name a "
+                f"--resume_from_checkpoint: {folder} has no {checkpoint_folder.STATE_FILE}, so it is not a checkpoint; name a "
                 "checkpoint-<step> folder, or latest"
             )
         source = holders.index(True)
@@ -265,8 +265,8 @@ class TrainingState:
             )
         if changed := self._other_base(progress):
             raise IncompatibleCheckpoint(
-                f"{folder} was trained beside other weights of {', '.join(changed)} than what is loaded now from the same "
-                "place; restore what lay there (on the hub: the commit, as `revision`), or use another output folder"
+                f"{folder} was trained with other weights of {', '.join(changed)} than what is loaded now from the same "
+                "place; restore what was there (on the hub: the commit, as `revision`), or use another output folder"
             )
 
     def _other_base(self, progress: dict[str, Any]) -> list[str]:
@@ -279,7 +279,7 @@ class TrainingState:
             if found := trained_data.changes(progress.get("data", {}), self.data):
                 self.notices.append(f"begins from a checkpoint of other data: {', '.join(found)}")
             if changed := self._other_base(progress):
-                self.notices.append(f"begins from a checkpoint beside other weights of {', '.join(changed)}")
+                self.notices.append(f"begins from a checkpoint trained with other weights of {', '.join(changed)}")
             return
         self.run_id = progress.get("run_id", self.run_id)
         if self.config.data.params.aspect_buckets is not None and "data" not in progress:
@@ -287,7 +287,7 @@ class TrainingState:
                 "the checkpoint is of a build whose buckets had fewer sizes; from here on there are all"
             )
         if found := circumstances.changes(progress.get("circumstances", {}), self._circumstances(processes)):
-            self.notices.append(f"goes on, though not bit by bit as it would have: {'; '.join(found)}")
+            self.notices.append(f"continues, but not with bit-identical results: {'; '.join(found)}")
 
     def _apply(self, tensors: StoredTensors, records: dict[str, Any], folder: Path) -> None:
         parts, shadows = weights.weights_in(self.model, tensors.part)

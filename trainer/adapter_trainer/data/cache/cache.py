@@ -144,7 +144,7 @@ class Cache:
             removed = kind.shards.verify(kind.shards.names()[local::count]) if reads_all else []
             removed += kind.shards.refresh()
             for message in [line for lines in self.processes.gather(removed) for line in lines]:
-                self.show(f"{message}; what was in it is encoded anew")
+                self.show(f"{message}; its entries are encoded again")
             kind.shards.refresh()
 
     def _has_room(self, kinds: list[Encoding]) -> bool:
