@@ -137,7 +137,7 @@ def _pipeline(config: TrainingConfig) -> Iterator[Fault]:
 def _first_stage(config: TrainingConfig) -> Iterator[Fault]:
     params, data = config.model.params, config.data.params
     stage, unet = params.first_stage_config, params.unet_config
-    channels = {"RGB": 3, "L": 1}[data.image_mode]
+    channels = data.channels
     built_unet = unet.pretrained is None and params.pretrained_model_name_or_path is None
     built_stage = stage.pretrained is None and params.pretrained_model_name_or_path is None
     made = ""

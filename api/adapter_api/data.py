@@ -116,6 +116,11 @@ class DataParams(ConfigModel):
     verify: Literal["decode", "open", "none"] = "decode"
     """What is checked of every image before the first step: all of it, its header, or only that it exists."""
 
+    @property
+    def channels(self) -> int:
+        """Channels of an image in `image_mode`."""
+        return {"RGB": 3, "L": 1}[self.image_mode]
+
 
 class DataConfig(ConfigModel):
     """The data."""

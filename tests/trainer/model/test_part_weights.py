@@ -44,7 +44,7 @@ def beginning(data: Path, source: Path, adapter: str = "style") -> AdapterModel:
     adapters = {adapter: {**ADAPTER["style"], "pretrained": str(source)}}
     conditioner = {"label_to_token": {"pretrained": str(source)}} if source.is_dir() else {}
     settings = given(data, adapters, seed=99)
-    return AdapterModel(
+    return AdapterModel.of(
         tiny.configuration(tiny.merged(settings, {"model": {"params": {"token_conditioners": conditioner}}}))
     )
 
@@ -115,7 +115,7 @@ def test_what_does_not_fit_names_field_and_file(
     source = str(checkpoint / "ip_adapter.safetensors")
     adapters = {"style": tiny.merged({**ADAPTER["style"], "pretrained": source}, adapter)}
     with pytest.raises(InvalidConfig, match=rf"^model\.params\.adapters_config\.style.*{message}"):
-        AdapterModel(tiny.configuration(given(data, adapters)))
+        AdapterModel.of(tiny.configuration(given(data, adapters)))
 
 
 def test_a_folder_without_that_condition_says_so(data: Path, checkpoint: Path, tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ def load(folder: Path, device: str | None = None, models: Path | None = None) ->
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     config = _computable(config, chosen)
     # What conditions began with does not matter any more: the checkpoint has them.
-    model = AdapterModel(sources.without_beginnings(sources.with_local_models(config, models)))
+    model = AdapterModel.of(sources.without_beginnings(sources.with_local_models(config, models)))
     cast_frozen(model, registry.WEIGHT_TYPES[config.optimization.mixed_precision])
     try:
         parts, averages = weights.weights_in(model, stored(folder).part)
