@@ -1,6 +1,6 @@
 """PURE: which data columns a configuration has, and which of them feeds which module."""
 
-from adapter_api.conditions import Conditioned
+from adapter_api.conditions import Conditioned, ModulePath
 from adapter_api.data import Column, ColumnKind
 from adapter_api.training import TrainingConfig
 
@@ -27,28 +27,26 @@ def columns_of(config: TrainingConfig) -> tuple[Column, ...]:
     return tuple(implied)
 
 
-def fitting_kinds(path: str) -> tuple[ColumnKind, ...]:
-    """Kinds of column that can feed the module at `path` below model.params."""
-    return _FITTING.get(path.rsplit(".", 1)[-1] if path.startswith("token_conditioners.") else "adapter", ())
+def fitting_kinds(path: ModulePath) -> tuple[ColumnKind, ...]:
+    """Kinds of column that can feed a module."""
+    return _FITTING["adapter" if path.is_adapter else path.name]
 
 
-def column_of(config: TrainingConfig, path: str, module: Conditioned) -> Column | None:
+def column_of(config: TrainingConfig, path: ModulePath, module: Conditioned) -> Column | None:
     """The column that feeds a module: the one it names, else the first of a fitting kind.
 
     An adapter without a column of its own takes the sample's own image as reference, as IP-Adapter's training does.
     None when the named column does not exist, or nothing fits.
     """
-    is_adapter = path.startswith("adapters_config.")
     columns = columns_of(config)
     if module.column is not None:
-        if is_adapter and module.column == "image":
+        if path.is_adapter and module.column == "image":
             return Column(name="image", kind="reference")
         return next((column for column in columns if column.name == module.column), None)
-    fitting = fitting_kinds(path)
-    if is_adapter:
+    if path.is_adapter:
         references = (column for column in columns if column.kind == "reference")
         return next(references, Column(name="image", kind="reference"))
-    return next((column for column in columns if column.kind in fitting), None)
+    return next((column for column in columns if column.kind in fitting_kinds(path)), None)
 
 
 def read_by_model(config: TrainingConfig) -> tuple[str, ...]:

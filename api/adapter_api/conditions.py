@@ -1,5 +1,6 @@
 """How text, labels, embeddings and images condition a model: tokens, adapters, and what stands in for what is dropped."""
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -70,6 +71,54 @@ class Conditioned(Trainable):
     pretrained: ModelName | None = None
     """Weights to begin with: a checkpoint folder, what `atj export` has written, or an IP-Adapter's .safetensors file; a local
     path, or s3://bucket/prefix of such an export. By default training begins from new ones."""
+
+
+@dataclass(frozen=True)
+class ModulePath:
+    """A module that a data column feeds, under each of its names."""
+
+    section: Literal["token_conditioners", "adapters_config"]
+    name: str
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether it is an IP-Adapter; else it is a token conditioner."""
+        return self.section == "adapters_config"
+
+    @property
+    def location(self) -> tuple[str, str]:
+        """Its place below model.params."""
+        return self.section, self.name
+
+    @property
+    def field(self) -> str:
+        """The field that describes it."""
+        return f"model.params.{self.section}.{self.name}"
+
+    @property
+    def condition(self) -> str:
+        """The condition that it gives the model, in figures such as `gain.adapters.style` and in what is dropped."""
+        return f"adapters.{self.name}" if self.is_adapter else self.name
+
+    @property
+    def part(self) -> str:
+        """The part of the model, and its file in a checkpoint."""
+        return f"adapter-{self.name}" if self.is_adapter else self.name
+
+    @property
+    def module(self) -> str:
+        """The module in the model, where the names of its weights begin."""
+        return f"adapters.{self.name}" if self.is_adapter else f"{self.section}.{self.name}"
+
+
+def adapter_path(name: str) -> ModulePath:
+    """Of the adapter of this name."""
+    return ModulePath("adapters_config", name)
+
+
+def conditioner_path(name: str) -> ModulePath:
+    """Of the token conditioner of this name."""
+    return ModulePath("token_conditioners", name)
 
 
 class TokenConditionerConfig(Conditioned):

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from adapter_api.columns import BUILT_IN, column_of, columns_of, fitting_kinds
+from adapter_api.conditions import adapter_path
 from adapter_api.networks import Trainable
 from adapter_api.sources import PIPELINE_ENCODERS
 from adapter_api.training import TrainingConfig
@@ -68,7 +69,7 @@ def _implied_columns(config: TrainingConfig) -> Iterator[Fault]:
 def _modules(config: TrainingConfig) -> Iterator[Fault]:
     params = config.model.params
     for path, module in config.model.conditioned.items():
-        at = ("model", "params", *path.split("."))
+        at = ("model", "params", *path.location)
         column = column_of(config, path, module)
         fitting = fitting_kinds(path)
         if column is None and module.column is None:
@@ -86,8 +87,8 @@ def _modules(config: TrainingConfig) -> Iterator[Fault]:
         if column.kind == "reference" and params.image_encoder_config is None:
             yield at, "takes reference images, so model.params.image_encoder_config must say what encodes them"
     for name, adapter in params.adapters_config.items():
-        at = ("model", "params", "adapters_config", name)
-        column = column_of(config, f"adapters_config.{name}", adapter)
+        at = ("model", "params", *adapter_path(name).location)
+        column = column_of(config, adapter_path(name), adapter)
         if adapter.projector.reads_sequence and column is not None and column.kind != "reference":
             message = (
                 f"{adapter.projector.target} reads a sequence of image features, column {column.name!r} holds one "
@@ -105,7 +106,7 @@ def trainable_modules(config: TrainingConfig) -> dict[Location, Trainable]:
     modules |= {("text_config", "encoders", i): encoder for i, encoder in enumerate(params.text_config.encoders)}
     if params.image_encoder_config is not None:
         modules["image_encoder_config",] = params.image_encoder_config
-    return modules | {tuple(path.split(".")): module for path, module in config.model.conditioned.items()}
+    return modules | {path.location: module for path, module in config.model.conditioned.items()}
 
 
 def _trained(config: TrainingConfig) -> Iterator[Fault]:

@@ -106,9 +106,9 @@ def _stored(params: ModelParams) -> Iterator[StoredModel]:
         if isinstance(part, TextEncoderConfig) and name is not None and is_stored(name) and not is_single_file(name):
             field = PIPELINE_FIELD if name == pipeline else f"model.params.{path}.tokenizer"
             yield StoredModel(uri=name, field=field, holds="tokenizer", folder=part.tokenizer_subfolder or "")
-    for path, module in ModelConfig(params=params).conditioned.items():
+    for module_path, module in ModelConfig(params=params).conditioned.items():
         if module.pretrained is not None and is_stored(module.pretrained):
-            yield StoredModel(uri=module.pretrained, field=f"model.params.{path}.pretrained", holds="parts")
+            yield StoredModel(uri=module.pretrained, field=f"{module_path.field}.pretrained", holds="parts")
 
 
 def scheduler_folder(subfolder: str | None) -> str | None:

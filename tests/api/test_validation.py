@@ -38,7 +38,10 @@ def refusal(text: str) -> str:
 
 def test_the_documented_shape_is_accepted_as_it_stands() -> None:
     read = config(SEED_SHAPE)
-    assert set(read.model.conditioned) == {"token_conditioners.label_to_token", "token_conditioners.embed_to_token"}
+    assert [path.field for path in read.model.conditioned] == [
+        "model.params.token_conditioners.label_to_token",
+        "model.params.token_conditioners.embed_to_token",
+    ]
     assert read.data.params.resolution == 1024
     assert read.model.params.unet_config.params.block_out_channels == (320, 640, 1280)
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from adapter_api.columns import column_of
-from adapter_api.conditions import TokenConditionerConfig
+from adapter_api.conditions import ModulePath, TokenConditionerConfig, conditioner_path
 from adapter_api.data import Column
 from adapter_api.document import InvalidDocument, read, validate
 from adapter_api.training import TrainingConfig
@@ -99,9 +99,10 @@ def load(folder: Path | str, device: str | torch.device = "cpu") -> Conditioners
             settings: TokenConditionerConfig | None = getattr(config.model.params.token_conditioners, name)
             if settings is None:
                 continue
-            column = _column(config, name, settings)
-            prefix = f"{CONDITIONERS_PART}.{name}."
-            own = dict(tensors.part(f"model/{name}"))
+            path = conditioner_path(name)
+            column = _column(config, path, settings)
+            prefix = f"{path.module}."
+            own = dict(tensors.part(f"model/{path.part}"))
             own |= {key.removeprefix(prefix): value for key, value in averages.items() if key.startswith(prefix)}
             token_dim = own["projector.norm.weight"].shape[0]
             projector = registry.PROJECTORS[settings.projector.target](
@@ -115,10 +116,10 @@ def load(folder: Path | str, device: str | torch.device = "cpu") -> Conditioners
     return Conditioners(modules.to(device), columns, config.model.params.text_config.null_condition)
 
 
-def _column(config: TrainingConfig, name: str, settings: TokenConditionerConfig) -> Column:
-    column = column_of(config, f"token_conditioners.{name}", settings)
+def _column(config: TrainingConfig, path: ModulePath, settings: TokenConditionerConfig) -> Column:
+    column = column_of(config, path, settings)
     if column is None:
-        raise KeyError(f"token_conditioners.{name} has no data column")
+        raise KeyError(f"{path.module} has no data column")
     return column
 
 

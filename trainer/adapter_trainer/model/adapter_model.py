@@ -8,7 +8,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from adapter_api.conditions import Conditioned
+from adapter_api.conditions import Conditioned, adapter_path, conditioner_path
 from adapter_api.networks import Trainable
 from adapter_api.training import TrainingConfig
 from adapter_trainer.model import fit
@@ -29,7 +29,7 @@ class Conditions:
     columns: dict[str, Tensor]
     """By data column: vectors [B, width]; reference images [B, 3, S, S], normalised for the image encoder."""
     dropped: dict[str, Tensor]
-    """By module path (`text`, `label_to_token`, `adapters.<name>`, …): samples whose condition is its null, [B] bool."""
+    """By condition (`text`, `label_to_token`, `adapters.<name>`, …): samples for which it is its null, [B] bool."""
     time_ids: Tensor
     """[B, 6]: original height and width, crop top and left, target height and width, in pixels (arXiv 2307.01952)."""
     input_ids: list[Tensor]
@@ -110,7 +110,7 @@ class AdapterModel(nn.Module):
         for name, conditioner in self.token_conditioners.items():
             yield name, conditioner, getattr(self.params.token_conditioners, name)
         for name, adapter in self.adapters.items():
-            yield f"adapter-{name}", adapter, self.params.adapters_config[name]
+            yield adapter_path(name).part, adapter, self.params.adapters_config[name]
 
     @property
     def lora(self) -> LoraWeights | None:
@@ -142,17 +142,17 @@ class AdapterModel(nn.Module):
             yield self.image_encoder
 
     def condition_dropouts(self) -> dict[str, float]:
-        """Share of dropped samples by module path; the keys of `Conditions.dropped`."""
+        """Share of dropped samples by condition; the keys of `Conditions.dropped`."""
         dropouts = {"text": self.params.text_config.dropout} if self.text_encoders is not None else {}
         for name in self.token_conditioners:
             dropouts[name] = getattr(self.params.token_conditioners, name).dropout
         for name in self.adapters:
-            dropouts[f"adapters.{name}"] = self.params.adapters_config[name].dropout
+            dropouts[adapter_path(name).condition] = self.params.adapters_config[name].dropout
         return dropouts
 
     def reference_features(self) -> set[tuple[str, bool]]:
         """Columns whose pictures the image encoder reads, and whether for its sequence of states."""
-        names = [(name, self.columns[f"adapters_config.{name}"]) for name in self.adapters]
+        names = [(name, self.columns[adapter_path(name)]) for name in self.adapters]
         return {(column.name, self._reads_sequence(name)) for name, column in names if column.is_reference}
 
     def _reads_sequence(self, adapter: str) -> bool:
@@ -173,10 +173,7 @@ class AdapterModel(nn.Module):
         sequence = conditioning_sequence(
             text,
             self.token_conditioners,
-            {
-                name: conditions.columns[self.columns[f"token_conditioners.{name}"].name]
-                for name in self.token_conditioners
-            },
+            {name: conditions.columns[self.columns[conditioner_path(name)].name] for name in self.token_conditioners},
             conditions.dropped,
             batch_size=latents.shape[0],
             token_dim=self.token_dim,
@@ -242,14 +239,14 @@ class AdapterModel(nn.Module):
         return states, pooled
 
     def _adapter_tokens(self, name: str, conditions: Conditions) -> Tensor:
-        column, dropped = self.columns[f"adapters_config.{name}"], conditions.dropped[f"adapters.{name}"]
+        column, dropped = self.columns[adapter_path(name)], conditions.dropped[adapter_path(name).condition]
         values = self._of_pictures(name, conditions) if column.is_reference else conditions.columns[column.name]
         adapter = self.adapters[name]
         tokens: Tensor = adapter.tokens(values, dropped)  # type: ignore[operator]
         return tokens
 
     def _of_pictures(self, name: str, conditions: Conditions) -> Tensor:
-        column, sequence = self.columns[f"adapters_config.{name}"].name, self._reads_sequence(name)
+        column, sequence = self.columns[adapter_path(name)].name, self._reads_sequence(name)
         pictures = [conditions.columns[column]] if column in conditions.columns else []
         # Of a dropped picture's pooled embedding the tokens are told: there, its null is zeros.
         is_encoded = sequence and self.params.adapters_config[name].null_condition == "encoded"
@@ -259,7 +256,7 @@ class AdapterModel(nn.Module):
             [torch.zeros_like(each[:1]) for each in pictures],
             conditions,
             [feature_name(column, sequence=sequence)],
-            conditions.dropped[f"adapters.{name}"] if is_encoded else None,
+            conditions.dropped[adapter_path(name).condition] if is_encoded else None,
         )
         return features
 

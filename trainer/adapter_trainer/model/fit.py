@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from adapter_api.conditions import adapter_path
 from adapter_api.networks import FirstStageConfig, FirstStageParams
 from adapter_api.training import TrainingConfig
 from adapter_trainer.errors import InvalidConfig
@@ -95,12 +96,12 @@ def _overlap(parts: Parts, config: TrainingConfig) -> None:
     seen: dict[tuple[str, str, str], str] = {}
     for name, adapter in parts.adapters.items():
         projector = config.model.params.adapters_config[name].projector.target
-        column = parts.columns[f"adapters_config.{name}"].name
+        column = parts.columns[adapter_path(name)].name
         for layer in adapter.layer_names():
             other = seen.setdefault((column, projector, layer), name)
             if other != name:
                 raise InvalidConfig(
-                    f"model.params.adapters_config.{name}.layers: overlaps {other!r} in {layer}, with the same column "
+                    f"{adapter_path(name).field}.layers: overlaps {other!r} in {layer}, with the same column "
                     f"{column!r} and projector {projector}, so that nothing tells them apart; give them other layers, "
                     "columns or projectors, or remove one"
                 )

@@ -6,7 +6,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from adapter_api.columns import column_of
-from adapter_api.conditions import Conditioned
+from adapter_api.conditions import Conditioned, ModulePath, adapter_path
 from adapter_api.model import ModelParams
 from adapter_api.sources import with_pipeline_sources
 from adapter_api.training import TrainingConfig
@@ -48,8 +48,8 @@ class Parts:
     text_encoders: TextEncoders | None
     image_encoder: ImageEncoder | None
     unet: UNet2DConditionModel
-    columns: dict[str, ConditionColumn]
-    """By the path of the module that each feeds, below model.params."""
+    columns: dict[ModulePath, ConditionColumn]
+    """By the module that each feeds."""
     token_conditioners: dict[str, ConditionTokens]
     adapters: dict[str, Adapter]
     lora: LoraWeights | None
@@ -87,24 +87,23 @@ def parts_of(config: TrainingConfig) -> Parts:
         unet=unet,
         columns=columns,
         token_conditioners={
-            path.split(".")[1]: _token_conditioner(config, path, module, columns[path], unet)
+            path.name: _token_conditioner(config, path, module, columns[path], unet)
             for path, module in config.model.conditioned.items()
-            if path.startswith("token_conditioners.")
+            if not path.is_adapter
         },
         adapters={
-            name: _adapter(config, name, columns[f"adapters_config.{name}"], images, unet)
-            for name in params.adapters_config
+            name: _adapter(config, name, columns[adapter_path(name)], images, unet) for name in params.adapters_config
         },
         lora=_low_rank(params, seed, unet),
     )
 
 
-def _columns(config: TrainingConfig) -> dict[str, ConditionColumn]:
+def _columns(config: TrainingConfig) -> dict[ModulePath, ConditionColumn]:
     columns = {}
     for path, module in config.model.conditioned.items():
         column = column_of(config, path, module)
         if column is None:
-            raise InvalidConfig(f"model.params.{path}: has no data column")
+            raise InvalidConfig(f"{path.field}: has no data column")
         is_reference = column.kind == "reference"
         if column.width is None and not is_reference:
             raise InvalidConfig(f"data.params.columns: the width of column {column.name!r} is not known; set `width`")
@@ -126,9 +125,9 @@ def _unet(params: ModelParams, config: TrainingConfig, factor: int, precision: t
 
 
 def _token_conditioner(
-    config: TrainingConfig, path: str, module: Conditioned, column: ConditionColumn, unet: UNet2DConditionModel
+    config: TrainingConfig, path: ModulePath, module: Conditioned, column: ConditionColumn, unet: UNet2DConditionModel
 ) -> ConditionTokens:
-    name, token_dim = path.split(".")[1], int(unet.config.cross_attention_dim)
+    name, token_dim = path.name, int(unet.config.cross_attention_dim)
     projector = getattr(config.model.params.token_conditioners, name).projector
     built = sources.build(
         name,
@@ -138,10 +137,10 @@ def _token_conditioner(
             token_dim,
             module.null_condition,
         ),
-        f"model.params.{path}",
+        path.field,
     )
     if module.pretrained is not None:
-        part_weights.begin_conditioner(built, name, module.pretrained, f"model.params.{path}")
+        part_weights.begin_conditioner(built, path, module.pretrained)
     return built
 
 
@@ -149,7 +148,8 @@ def _adapter(
     config: TrainingConfig, name: str, column: ConditionColumn, images: ImageEncoder | None, unet: UNet2DConditionModel
 ) -> Adapter:
     settings, token_dim = config.model.params.adapters_config[name], int(unet.config.cross_attention_dim)
-    field = f"model.params.adapters_config.{name}"
+    path = adapter_path(name)
+    field = path.field
     projector, width, shape = settings.projector, column.width, settings.projector.params
     if column.is_reference:
         if images is None:
@@ -160,7 +160,7 @@ def _adapter(
     available = cross_attention_layers(unet)
     chosen = matching_layers(settings.layers, list(available), f"{field}.layers")
     tokens = sources.build(
-        f"adapters.{name}",
+        path.module,
         config.seed,
         lambda: ConditionTokens(
             registry.PROJECTORS[projector.target](width, token_dim, shape), token_dim, settings.null_condition
@@ -169,7 +169,7 @@ def _adapter(
     )
     adapter = Adapter(tokens, {layer: AdapterLayer(available[layer]) for layer in chosen}, settings.scale)
     if settings.pretrained is not None:
-        part_weights.begin_adapter(adapter, name, unet, settings.pretrained, field)
+        part_weights.begin_adapter(adapter, path, unet, settings.pretrained)
     return adapter
 
 

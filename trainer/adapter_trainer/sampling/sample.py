@@ -116,8 +116,7 @@ class Sampler:
             if unknown := sorted(set(row) - known):
                 raise InvalidData(f"there is no condition {unknown[0]!r}; this model knows: {', '.join(sorted(known))}")
         for path, column in self.model.columns.items():
-            name = path.removeprefix("token_conditioners.").replace("adapters_config.", "adapters.")
-            dropped[name] = torch.tensor([column.name not in row for row in rows], device=self.device)
+            dropped[path.condition] = torch.tensor([column.name not in row for row in rows], device=self.device)
             if column.name not in columns:
                 values = [self._value(column.name, column.width, row.get(column.name)) for row in rows]
                 columns[column.name] = torch.stack(values).to(self.device)
