@@ -7,11 +7,8 @@ from adapter_api.training import TrainingConfig
 BUILT_IN = ("image", "caption")
 """Every sample has these two; `image` can also be an adapter's reference."""
 
-_FITTING: dict[str, tuple[ColumnKind, ...]] = {
-    "label_to_token": ("label", "vector"),
-    "embed_to_token": ("embedding", "vector"),
-    "adapter": ("reference", "embedding", "label", "vector"),
-}
+ADAPTER_KINDS: tuple[ColumnKind, ...] = ("reference", "embedding", "label", "vector")
+"""Kinds of column that can feed an adapter."""
 
 
 def columns_of(config: TrainingConfig) -> tuple[Column, ...]:
@@ -19,17 +16,16 @@ def columns_of(config: TrainingConfig) -> tuple[Column, ...]:
     if config.data.params.columns is not None:
         return config.data.params.columns
     tokens = config.model.params.token_conditioners
-    implied = []
-    if tokens.label_to_token is not None:
-        implied.append(Column(name=tokens.label_to_token.column or "label", kind="label"))
-    if tokens.embed_to_token is not None:
-        implied.append(Column(name=tokens.embed_to_token.column or "embedding", kind="embedding"))
-    return tuple(implied)
+    feeds = tokens.feeds()
+    return tuple(
+        Column(name=conditioner.column or feeds[name].column, kind=feeds[name].kinds[0])
+        for name, conditioner in tokens.present.items()
+    )
 
 
-def fitting_kinds(path: ModulePath) -> tuple[ColumnKind, ...]:
+def fitting_kinds(config: TrainingConfig, path: ModulePath) -> tuple[ColumnKind, ...]:
     """Kinds of column that can feed a module."""
-    return _FITTING["adapter" if path.is_adapter else path.name]
+    return ADAPTER_KINDS if path.is_adapter else config.model.params.token_conditioners.feeds()[path.name].kinds
 
 
 def column_of(config: TrainingConfig, path: ModulePath, module: Conditioned) -> Column | None:
@@ -46,7 +42,7 @@ def column_of(config: TrainingConfig, path: ModulePath, module: Conditioned) -> 
     if path.is_adapter:
         references = (column for column in columns if column.kind == "reference")
         return next(references, Column(name="image", kind="reference"))
-    return next((column for column in columns if column.kind in fitting_kinds(path)), None)
+    return next((column for column in columns if column.kind in fitting_kinds(config, path)), None)
 
 
 def read_by_model(config: TrainingConfig) -> tuple[str, ...]:

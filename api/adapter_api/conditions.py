@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from adapter_api.base import ConfigModel, Flag, Fraction, ModelName, Name, PathText, PositiveCount, Real
+from adapter_api.data import ColumnKind
 from adapter_api.networks import TextEncoderConfig, Trainable
 
 Null = Literal["learned", "zeros", "encoded"]
@@ -39,6 +40,11 @@ class ProjectorParams(ConfigModel):
     """Attention heads of a PerceiverResampler; by default hidden_dim over 64."""
 
 
+ProjectorKind = Literal["Linear", "MLP", "SequenceMLP", "PerceiverResampler"]
+SEQUENCE_PROJECTORS: frozenset[str] = frozenset({"SequenceMLP", "PerceiverResampler"})
+"""Those that read the image encoder's penultimate states, and no single vector."""
+
+
 class ProjectorConfig(ConfigModel):
     """How a condition becomes tokens.
 
@@ -47,14 +53,14 @@ class ProjectorConfig(ConfigModel):
     PerceiverResampler: learned queries over a sequence of features (IP-Adapter Plus, arXiv 2204.14198).
     """
 
-    target: Literal["Linear", "MLP", "SequenceMLP", "PerceiverResampler"] = "Linear"
+    target: ProjectorKind = "Linear"
     """Kind, by its name in the registry."""
     params: ProjectorParams = ProjectorParams()
 
     @property
     def reads_sequence(self) -> bool:
         """Whether it reads the image encoder's penultimate states rather than the pooled embedding."""
-        return self.target in ("SequenceMLP", "PerceiverResampler")
+        return self.target in SEQUENCE_PROJECTORS
 
 
 class Conditioned(Trainable):
@@ -134,11 +140,33 @@ class TokenConditionerConfig(Conditioned):
         return ProjectorConfig(target=self.target, params=self.params)
 
 
+@dataclass(frozen=True)
+class Feed:
+    """Which data columns can feed a token conditioner."""
+
+    kinds: tuple[ColumnKind, ...]
+    """Of these kinds; where no columns are declared, there is one of the first kind."""
+    column: str
+    """What that one is called."""
+
+
 class TokenConditionersConfig(ConfigModel):
     """The modules whose tokens follow the text's, in this order."""
 
-    label_to_token: TokenConditionerConfig | None = None
-    embed_to_token: TokenConditionerConfig | None = None
+    label_to_token: Annotated[TokenConditionerConfig | None, Feed(("label", "vector"), "label")] = None
+    embed_to_token: Annotated[TokenConditionerConfig | None, Feed(("embedding", "vector"), "embedding")] = None
+
+    @classmethod
+    def feeds(cls) -> dict[str, Feed]:
+        """What feeds each of them, by name; in the order of their tokens."""
+        return {
+            name: feed for name, field in cls.model_fields.items() for feed in field.metadata if isinstance(feed, Feed)
+        }
+
+    @property
+    def present(self) -> dict[str, TokenConditionerConfig]:
+        """Those that are configured, by name; in the order of their tokens."""
+        return {name: conditioner for name, conditioner in self if conditioner is not None}
 
 
 class AdapterConfig(Conditioned):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from adapter_api.columns import BUILT_IN, column_of, columns_of, fitting_kinds
-from adapter_api.conditions import adapter_path
+from adapter_api.conditions import adapter_path, conditioner_path
 from adapter_api.networks import Trainable
 from adapter_api.sources import PIPELINE_ENCODERS
 from adapter_api.training import TrainingConfig
@@ -54,14 +54,12 @@ def _columns(config: TrainingConfig) -> Iterator[Fault]:
 
 
 def _implied_columns(config: TrainingConfig) -> Iterator[Fault]:
-    tokens = config.model.params.token_conditioners
     taken: set[str] = set(BUILT_IN)
-    for name in ("label_to_token", "embed_to_token"):
-        conditioner = getattr(tokens, name)
-        if conditioner is None or conditioner.column is None:
+    for name, conditioner in config.model.params.token_conditioners.present.items():
+        if conditioner.column is None:
             continue
         if conditioner.column in taken:
-            at = ("model", "params", "token_conditioners", name, "column")
+            at = ("model", "params", *conditioner_path(name).location, "column")
             yield at, f"{conditioner.column!r} is already a column, of another kind; give this one a name of its own"
         taken.add(conditioner.column)
 
@@ -71,7 +69,7 @@ def _modules(config: TrainingConfig) -> Iterator[Fault]:
     for path, module in config.model.conditioned.items():
         at = ("model", "params", *path.location)
         column = column_of(config, path, module)
-        fitting = fitting_kinds(path)
+        fitting = fitting_kinds(config, path)
         if column is None and module.column is None:
             yield at, f"needs a data column of kind {' or '.join(fitting)}; declare one in data.params.columns"
             continue
@@ -292,8 +290,7 @@ def _text(config: TrainingConfig) -> Iterator[Fault]:
         if not (encoder.pretrained or encoder.tokenizer or params.pretrained_model_name_or_path):
             yield (*at, index), "needs a tokenizer: name a folder or hub name in `tokenizer`, or load `pretrained`"
     sequence = params.text_config.encoders or params.pretrained_model_name_or_path
-    tokens = params.token_conditioners
-    if not sequence and tokens.label_to_token is None and tokens.embed_to_token is None and not params.adapters_config:
+    if not sequence and not config.model.conditioned:
         yield (
             ("model", "params"),
             "has no condition at all; add text_config.encoders, a token conditioner or an adapter",

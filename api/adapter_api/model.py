@@ -102,7 +102,5 @@ class ModelConfig(ConfigModel):
     @property
     def conditioned(self) -> dict[ModulePath, Conditioned]:
         """Every module that a data column feeds."""
-        tokens = {
-            conditioner_path(name): module for name, module in self.params.token_conditioners if module is not None
-        }
+        tokens = {conditioner_path(name): module for name, module in self.params.token_conditioners.present.items()}
         return {**tokens, **{adapter_path(name): module for name, module in self.params.adapters_config.items()}}

@@ -24,8 +24,8 @@ from adapter_api.training import TrainingConfig
 from adapter_trainer.checkpoint import checkpoint_folder
 from adapter_trainer.checkpoint.tensor_files import stored
 from adapter_trainer.errors import DamagedCheckpoint, InvalidData
-from adapter_trainer.model import registry
 from adapter_trainer.model.part_weights import CONDITIONERS_PART
+from adapter_trainer.model.projectors import PROJECTORS
 from adapter_trainer.model.token_conditioners import TOKEN_CONDITIONERS, conditioning_sequence
 from adapter_trainer.publishing import card
 
@@ -95,19 +95,14 @@ def load(folder: Path | str, device: str | torch.device = "cpu") -> Conditioners
         averages = {**tensors.part("ema")}
         averages |= {f"{CONDITIONERS_PART}.{name}": value for name, value in tensors.part(CONDITIONERS_PART).items()}
         modules, columns = nn.ModuleDict(), {}
-        for name in TOKEN_CONDITIONERS:
-            settings: TokenConditionerConfig | None = getattr(config.model.params.token_conditioners, name)
-            if settings is None:
-                continue
+        for name, settings in config.model.params.token_conditioners.present.items():
             path = conditioner_path(name)
             column = _column(config, path, settings)
             prefix = f"{path.module}."
             own = dict(tensors.part(f"model/{path.part}"))
             own |= {key.removeprefix(prefix): value for key, value in averages.items() if key.startswith(prefix)}
             token_dim = own["projector.norm.weight"].shape[0]
-            projector = registry.PROJECTORS[settings.projector.target](
-                column.width, token_dim, settings.projector.params
-            )
+            projector = PROJECTORS[settings.projector.target](column.width, token_dim, settings.projector.params)
             modules[name] = TOKEN_CONDITIONERS[name](projector, token_dim, settings.null_condition)
             modules[name].load_state_dict(own)
             columns[name] = column.name
@@ -124,5 +119,4 @@ def _column(config: TrainingConfig, path: ModulePath, settings: TokenConditioner
 
 
 def _width(module: nn.Module) -> int:
-    first = module.projector.proj  # type: ignore[union-attr]
-    return int((first[0] if isinstance(first, nn.Sequential) else first).in_features)  # type: ignore[union-attr,arg-type]
+    return int(module.projector.input_dim)  # type: ignore[union-attr,arg-type]

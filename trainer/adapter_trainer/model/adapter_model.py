@@ -108,7 +108,7 @@ class AdapterModel(nn.Module):
         if self.image_encoder is not None and self.params.image_encoder_config is not None:
             yield "image_encoder", self.image_encoder, self.params.image_encoder_config
         for name, conditioner in self.token_conditioners.items():
-            yield name, conditioner, getattr(self.params.token_conditioners, name)
+            yield name, conditioner, self.params.token_conditioners.present[name]
         for name, adapter in self.adapters.items():
             yield adapter_path(name).part, adapter, self.params.adapters_config[name]
 
@@ -145,7 +145,7 @@ class AdapterModel(nn.Module):
         """Share of dropped samples by condition; the keys of `Conditions.dropped`."""
         dropouts = {"text": self.params.text_config.dropout} if self.text_encoders is not None else {}
         for name in self.token_conditioners:
-            dropouts[name] = getattr(self.params.token_conditioners, name).dropout
+            dropouts[name] = self.params.token_conditioners.present[name].dropout
         for name in self.adapters:
             dropouts[adapter_path(name).condition] = self.params.adapters_config[name].dropout
         return dropouts

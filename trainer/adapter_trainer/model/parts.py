@@ -23,7 +23,7 @@ from adapter_trainer.model.encoders import (
 )
 from adapter_trainer.model.first_stage import Autoencoder, Pixels, first_stage
 from adapter_trainer.model.lora import LoraWeights
-from adapter_trainer.model.projectors import ConditionTokens
+from adapter_trainer.model.projectors import PROJECTORS, ConditionTokens
 from adapter_trainer.model.token_conditioners import TOKEN_CONDITIONERS
 
 
@@ -128,12 +128,12 @@ def _token_conditioner(
     config: TrainingConfig, path: ModulePath, module: Conditioned, column: ConditionColumn, unet: UNet2DConditionModel
 ) -> ConditionTokens:
     name, token_dim = path.name, int(unet.config.cross_attention_dim)
-    projector = getattr(config.model.params.token_conditioners, name).projector
+    projector = config.model.params.token_conditioners.present[name].projector
     built = sources.build(
         name,
         config.seed,
         lambda: TOKEN_CONDITIONERS[name](
-            registry.PROJECTORS[projector.target](column.width, token_dim, projector.params),
+            PROJECTORS[projector.target](column.width, token_dim, projector.params),
             token_dim,
             module.null_condition,
         ),
@@ -150,21 +150,20 @@ def _adapter(
     settings, token_dim = config.model.params.adapters_config[name], int(unet.config.cross_attention_dim)
     path = adapter_path(name)
     field = path.field
+    kind = PROJECTORS[settings.projector.target]
     projector, width, shape = settings.projector, column.width, settings.projector.params
     if column.is_reference:
         if images is None:
             raise InvalidConfig(f"{field}: takes reference images; set model.params.image_encoder_config")
         width = images.sequence_dim if projector.reads_sequence else images.pooled_dim
-        if projector.target == "SequenceMLP":
+        if kind.is_per_feature:
             shape = shape.model_copy(update={"num_tokens": images.sequence_length})
     available = cross_attention_layers(unet)
     chosen = matching_layers(settings.layers, list(available), f"{field}.layers")
     tokens = sources.build(
         path.module,
         config.seed,
-        lambda: ConditionTokens(
-            registry.PROJECTORS[projector.target](width, token_dim, shape), token_dim, settings.null_condition
-        ),
+        lambda: ConditionTokens(kind(width, token_dim, shape), token_dim, settings.null_condition),
         f"{field}.projector",
     )
     adapter = Adapter(tokens, {layer: AdapterLayer(available[layer]) for layer in chosen}, settings.scale)
