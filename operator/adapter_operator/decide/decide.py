@@ -11,13 +11,13 @@ from datetime import datetime, timedelta
 from adapter_api.base import MAX_INT
 from adapter_api.job import AdapterTrainingJob
 from adapter_api.status import MAX_ATTEMPT, JobStatus, LastFailure, Restarts
-from adapter_operator.act.manifests import specification
 from adapter_operator.decide import failures
 from adapter_operator.decide.decision import Action, Decision, Launch, Remove, RemoveJob, State, is_shown_running
 from adapter_operator.decide.failures import Failure
 from adapter_operator.decide.times import later
 from adapter_operator.decide.underway import underway
 from adapter_operator.observe.observed import Observed, ObservedPod, all_running
+from adapter_operator.specification import specification
 
 MAX_BACKOFF_SECONDS = 3600
 FREE_RESTARTS = 5
