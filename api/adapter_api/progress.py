@@ -7,8 +7,6 @@ from pydantic import AwareDatetime, Field
 
 from adapter_api.base import Count, NonNegativeReal, PositiveCount, Real, ResourceModel
 
-PROGRESS_FILE = "progress.json"
-OUTCOME_FILE = "outcome.json"
 MAX_PROGRESS_BYTES = 64 * 1024
 """A reader takes no more than this from an agent."""
 

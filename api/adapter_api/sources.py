@@ -9,8 +9,6 @@ from adapter_api.conditions import Conditioned, TextConfig
 from adapter_api.model import ModelConfig, ModelParams
 from adapter_api.networks import FirstStageConfig, Source, TextEncoderConfig
 
-MODELS_FOLDER = "models"
-"""In a node's work folder."""
 SCHEDULER_FOLDER, UNET_FOLDER = "scheduler", "unet"
 """Of a pipeline: beside each other."""
 PIPELINE_FIELD = "model.params.pretrained_model_name_or_path"

@@ -12,6 +12,7 @@ from typing import Any
 from adapter_api.cluster_rules import validate_for_cluster
 from adapter_api.document import InvalidDocument, plain
 from adapter_api.job import API_VERSION, KIND, AdapterTrainingJob
+from adapter_api.names import RESTORE, TRAINER
 from adapter_api.status import JobStatus
 from adapter_operator import metrics
 from adapter_operator.act.actor import Actor, NameConflict, Refused
@@ -20,7 +21,7 @@ from adapter_operator.decide.decide import decide
 from adapter_operator.decide.decision import Announce, Decision, Launch, Remove, RemoveJob, State
 from adapter_operator.decide.second_look import Look, second_look
 from adapter_operator.decide.steps import NAME_CONFLICT, REFUSED, Restore, Step, Tell, steps_of
-from adapter_operator.names import RESTORE, TRAINER, Key
+from adapter_operator.names import Key
 from adapter_operator.observe.cache import Cache, CachedJob
 from adapter_operator.observe.observed import Observed
 from adapter_operator.observe.stored import status_of

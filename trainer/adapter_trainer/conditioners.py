@@ -20,6 +20,7 @@ from adapter_api.columns import column_of
 from adapter_api.conditions import ModulePath, TokenConditionerConfig, conditioner_path
 from adapter_api.data import Column
 from adapter_api.document import InvalidDocument, read, validate
+from adapter_api.layout import EXPORT_FILE, STATE_FILE, TRAINING_FILE
 from adapter_api.training import TrainingConfig
 from adapter_trainer.checkpoint import checkpoint_folder
 from adapter_trainer.checkpoint.tensor_files import stored
@@ -27,7 +28,6 @@ from adapter_trainer.errors import DamagedCheckpoint, InvalidData
 from adapter_trainer.model.part_weights import CONDITIONERS_PART
 from adapter_trainer.model.projectors import PROJECTORS
 from adapter_trainer.model.token_conditioners import TOKEN_CONDITIONERS, conditioning_sequence
-from adapter_trainer.publishing import card
 
 
 class Conditioners:
@@ -87,10 +87,10 @@ def load(folder: Path | str, device: str | torch.device = "cpu") -> Conditioners
         DamagedCheckpoint: not a checkpoint, or not as it was written.
     """
     folder = Path(folder)
-    if not ((folder / card.RECORD_FILE).is_file() and not (folder / checkpoint_folder.STATE_FILE).exists()):
+    if not ((folder / EXPORT_FILE).is_file() and not (folder / STATE_FILE).exists()):
         checkpoint_folder.check(folder)  # an export has no seals
     try:
-        config = validate(TrainingConfig, read(folder / "training.yaml"))
+        config = validate(TrainingConfig, read(folder / TRAINING_FILE))
         tensors = stored(folder)
         averages = {**tensors.part("ema")}
         averages |= {f"{CONDITIONERS_PART}.{name}": value for name, value in tensors.part(CONDITIONERS_PART).items()}

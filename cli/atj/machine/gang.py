@@ -14,8 +14,9 @@ from pydantic import ValidationError
 
 from adapter_api.document import dump
 from adapter_api.job import AdapterTrainingJob
-from adapter_api.launch import BEGIN_VARIABLE, TRAINING_FILE, Command, launch
-from adapter_api.progress import OUTCOME_FILE, PROGRESS_FILE, ExitCode, Outcome
+from adapter_api.launch import BEGIN_VARIABLE, Command, launch
+from adapter_api.layout import ADDRESS_FILE, AGENT_FOLDER, OUTCOME_FILE, PROGRESS_FILE, TRAINING_FILE
+from adapter_api.progress import ExitCode, Outcome
 from atj import processes
 from atj.machine.fork_server import ForkServer, forked
 from atj.machine.places import places
@@ -95,7 +96,7 @@ class Gang:
             results.mkdir(parents=True, exist_ok=True)
             for stale in (OUTCOME_FILE, PROGRESS_FILE):
                 (results / stale).unlink(missing_ok=True)
-            (self.folder.work(node) / "agent" / "address.json").unlink(missing_ok=True)
+            (self.folder.work(node) / AGENT_FOLDER / ADDRESS_FILE).unlink(missing_ok=True)
             self._begin_file(node).unlink(missing_ok=True)
             (self.folder.work(node) / TRAINING_FILE).write_text(dump(self._training), encoding="utf-8")
 

@@ -6,13 +6,12 @@ from typing import Any
 
 from adapter_api.document import dump_json
 from adapter_api.job import API_VERSION, KIND, AdapterTrainingJob
-from adapter_api.launch import TRAINING_FILE
+from adapter_api.layout import TRAINING_FILE
+from adapter_api.names import INDEX_LABEL, JOB_LABEL
 from adapter_operator.act.commit_marks import commit_marks
 from adapter_operator.act.pods import RENDEZVOUS_PORT, pod_template
 from adapter_operator.names import (
     AGENT_PORT,
-    INDEX_LABEL,
-    JOB_LABEL,
     QUEUE_LABEL,
     QUEUE_PRIORITY_LABEL,
     SPECIFICATION_ANNOTATION,

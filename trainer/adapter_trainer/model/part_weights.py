@@ -9,8 +9,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from adapter_api.conditions import ModulePath
+from adapter_api.layout import STATE_FILE
 from adapter_trainer.checkpoint import tensor_files
-from adapter_trainer.checkpoint.checkpoint_folder import STATE_FILE, fault_of
+from adapter_trainer.checkpoint.checkpoint_folder import fault_of
 from adapter_trainer.errors import DamagedCheckpoint, InvalidConfig
 from adapter_trainer.model import ip_adapter_file
 from adapter_trainer.model.adapters import Adapter

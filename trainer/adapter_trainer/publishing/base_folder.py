@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from adapter_api.conditions import adapter_path
+from adapter_api.layout import CARD_FILE
 from adapter_api.model import DiffusionSchedule
 from adapter_trainer.checkpoint.tensor_files import SUFFIX
 from adapter_trainer.model import ip_adapter_file, registry, weights
@@ -55,7 +56,7 @@ def write(sampler: Sampler, to: Path, name: str) -> list[str]:
     parts = _parts(model)
     for file, tensors in parts.items():
         save_file({key: value.detach().contiguous() for key, value in tensors.items()}, to / f"{file}{SUFFIX}")
-    (to / card.CARD_FILE).write_text(_readme(sampler, networks, parts, name, is_pipeline=is_pipeline), encoding="utf-8")
+    (to / CARD_FILE).write_text(_readme(sampler, networks, parts, name, is_pipeline=is_pipeline), encoding="utf-8")
     return [*networks, "scheduler", *(f"{file}{SUFFIX}" for file in parts)]
 
 

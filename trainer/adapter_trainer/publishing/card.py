@@ -12,8 +12,6 @@ from adapter_trainer.model import ip_adapter_file, sharding, weights
 from adapter_trainer.model.adapter_model import AdapterModel
 from adapter_trainer.model.first_stage import Autoencoder
 
-CARD_FILE = "README.md"
-RECORD_FILE = "export.json"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 """Hubs refuse cards that name a folder of somebody's machine as their base."""
 

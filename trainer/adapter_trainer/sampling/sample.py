@@ -11,6 +11,7 @@ from torch import Tensor
 
 from adapter_api.columns import columns_of
 from adapter_api.document import InvalidDocument, read, validate
+from adapter_api.layout import TRAINING_FILE
 from adapter_api.training import TrainingConfig
 from adapter_trainer.checkpoint import checkpoint_folder
 from adapter_trainer.checkpoint.tensor_files import stored
@@ -172,7 +173,7 @@ def load(folder: Path, device: str | None = None, models: Path | None = None) ->
     """
     checkpoint_folder.check(folder)
     try:
-        config = validate(TrainingConfig, read(folder / "training.yaml"))
+        config = validate(TrainingConfig, read(folder / TRAINING_FILE))
     except InvalidDocument as error:
         raise DamagedCheckpoint(f"{folder}: {error}") from None
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

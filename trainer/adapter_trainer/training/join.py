@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
+from adapter_api.layout import LOGS_FOLDER
 from adapter_api.training import TrainingConfig
 from adapter_trainer.checkpoint import checkpoint_folder
 from adapter_trainer.distributed.processes import Processes
@@ -47,7 +48,7 @@ def join(config: TrainingConfig, output: Path, show: Callable[[str], None]) -> J
         mixed_precision=optimization.mixed_precision,
         gradient_accumulation_steps=optimization.gradient_accumulation_steps,
         log_with=list(config.logging.report_to) or None,
-        project_dir=str(output / "logs"),
+        project_dir=str(output / LOGS_FOLDER),
     )
     _check_joined(accelerator.num_processes)
     processes = Processes.of_this_run(output)

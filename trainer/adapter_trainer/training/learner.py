@@ -7,12 +7,12 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch import nn
 
+from adapter_api.layout import HISTORY_FILE
 from adapter_api.training import TrainingConfig
 from adapter_trainer.distributed.processes import Processes
 from adapter_trainer.errors import InvalidConfig
 from adapter_trainer.model import base_digests, replicas, sharding
 from adapter_trainer.model.adapter_model import AdapterModel
-from adapter_trainer.reporting.history import METRICS_FILE
 from adapter_trainer.training import building, optimizers, randomness, trained_data
 from adapter_trainer.training.dataset import Dataset
 from adapter_trainer.training.join import Joined
@@ -60,7 +60,7 @@ def build_learner(dataset: Dataset, joined: Joined, models: Path | None) -> Lear
         ema=ema,
         accelerator=accelerator,
         data=trained_data.record_of(config, dataset.rows, dataset.contents, dataset.layout, processes),
-        history=joined.output / METRICS_FILE,
+        history=joined.output / HISTORY_FILE,
         base=base,
     )
     randomness.seed(config.seed, 0, processes.rank)

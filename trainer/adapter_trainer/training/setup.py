@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapter_api.columns import columns_of
+from adapter_api.layout import SAMPLES_FOLDER
 from adapter_api.retention import Policy
 from adapter_api.training import TrainingConfig
 from adapter_trainer.checkpoint import checkpoint_folder
@@ -155,7 +156,7 @@ def _training(
         watch=Watch(device),
         losses=LossMean(),
         evaluation=evaluation,
-        gallery=Gallery(config, model, processes, device, joined.output / "samples", stop.is_asked),
+        gallery=Gallery(config, model, processes, device, joined.output / SAMPLES_FOLDER, stop.is_asked),
     )
 
 
