@@ -30,6 +30,7 @@ KUEUE = "kueue.x-k8s.io"
 
 
 MAX_NODES = 4096
+MAX_BACKOFF_SECONDS = 3600
 MAX_SECONDS = 2**31 - 1
 """What Kubernetes' own Jobs take for a time to live: 68 years."""
 
@@ -64,6 +65,10 @@ class Restart(ResourceModel):
     """Before the first charged restart; doubles with each."""
     hang_seconds: Annotated[Count, Field(le=604_800)] = 1800
     """An attempt that makes no step for so long is restarted; 0 never restarts it."""
+
+    def backoff(self, restart: int) -> int:
+        """Seconds before a charged restart, counted from 1: twice as many as before the one before it, up to an hour."""
+        return min(self.backoff_seconds * 2 ** min(restart - 1, 20), MAX_BACKOFF_SECONDS)
 
 
 class JobSpec(ResourceModel):
