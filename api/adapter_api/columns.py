@@ -2,7 +2,7 @@
 
 from adapter_api.conditions import Conditioned, ModulePath
 from adapter_api.data import Column, ColumnKind
-from adapter_api.training import TrainingConfig
+from adapter_api.sections import TrainingSections
 
 BUILT_IN = ("image", "caption")
 """Every sample has these two; `image` can also be an adapter's reference."""
@@ -11,7 +11,7 @@ ADAPTER_KINDS: tuple[ColumnKind, ...] = ("reference", "embedding", "label", "vec
 """Kinds of column that can feed an adapter."""
 
 
-def columns_of(config: TrainingConfig) -> tuple[Column, ...]:
+def columns_of(config: TrainingSections) -> tuple[Column, ...]:
     """The declared columns; without a declaration, those that the token conditioners need, in their order."""
     if config.data.params.columns is not None:
         return config.data.params.columns
@@ -23,12 +23,12 @@ def columns_of(config: TrainingConfig) -> tuple[Column, ...]:
     )
 
 
-def fitting_kinds(config: TrainingConfig, path: ModulePath) -> tuple[ColumnKind, ...]:
+def fitting_kinds(config: TrainingSections, path: ModulePath) -> tuple[ColumnKind, ...]:
     """Kinds of column that can feed a module."""
     return ADAPTER_KINDS if path.is_adapter else config.model.params.token_conditioners.feeds()[path.name].kinds
 
 
-def column_of(config: TrainingConfig, path: ModulePath, module: Conditioned) -> Column | None:
+def column_of(config: TrainingSections, path: ModulePath, module: Conditioned) -> Column | None:
     """The column that feeds a module: the one it names, else the first of a fitting kind.
 
     An adapter without a column of its own takes the sample's own image as reference, as IP-Adapter's training does.
@@ -45,7 +45,7 @@ def column_of(config: TrainingConfig, path: ModulePath, module: Conditioned) -> 
     return next((column for column in columns if column.kind in fitting_kinds(config, path)), None)
 
 
-def read_by_model(config: TrainingConfig) -> tuple[str, ...]:
+def read_by_model(config: TrainingSections) -> tuple[str, ...]:
     """What a model can be given: the columns that feed a part of it, and `caption` where there are text encoders."""
     params = config.model.params
     has_text = bool(params.text_config.encoders) or params.pretrained_model_name_or_path is not None

@@ -5,15 +5,15 @@ from collections.abc import Iterator
 from adapter_api.columns import BUILT_IN, column_of, columns_of, fitting_kinds
 from adapter_api.conditions import adapter_path, conditioner_path
 from adapter_api.networks import Trainable
+from adapter_api.sections import TrainingSections
 from adapter_api.sources import PIPELINE_ENCODERS
-from adapter_api.training import TrainingConfig
 
 Location = tuple[str | int, ...]
 Fault = tuple[Location, str]
 """Location of the field to change, and what is wrong with it."""
 
 
-def inconsistencies(config: TrainingConfig) -> list[Fault]:
+def inconsistencies(config: TrainingSections) -> list[Fault]:
     """Every rule that the configuration breaks; empty when it is consistent."""
     rules = (
         _columns,
@@ -33,7 +33,7 @@ def inconsistencies(config: TrainingConfig) -> list[Fault]:
     return [fault for rule in rules for fault in rule(config)]
 
 
-def _columns(config: TrainingConfig) -> Iterator[Fault]:
+def _columns(config: TrainingSections) -> Iterator[Fault]:
     seen: set[str] = set(BUILT_IN)
     for index, column in enumerate(config.data.params.columns or ()):
         at = ("data", "params", "columns", index)
@@ -53,7 +53,7 @@ def _columns(config: TrainingConfig) -> Iterator[Fault]:
         yield from _implied_columns(config)
 
 
-def _implied_columns(config: TrainingConfig) -> Iterator[Fault]:
+def _implied_columns(config: TrainingSections) -> Iterator[Fault]:
     taken: set[str] = set(BUILT_IN)
     for name, conditioner in config.model.params.token_conditioners.present.items():
         if conditioner.column is None:
@@ -64,7 +64,7 @@ def _implied_columns(config: TrainingConfig) -> Iterator[Fault]:
         taken.add(conditioner.column)
 
 
-def _modules(config: TrainingConfig) -> Iterator[Fault]:
+def _modules(config: TrainingSections) -> Iterator[Fault]:
     params = config.model.params
     for path, module in config.model.conditioned.items():
         at = ("model", "params", *path.location)
@@ -95,7 +95,7 @@ def _modules(config: TrainingConfig) -> Iterator[Fault]:
             yield (*at, "projector", "target"), message
 
 
-def trainable_modules(config: TrainingConfig) -> dict[Location, Trainable]:
+def trainable_modules(config: TrainingSections) -> dict[Location, Trainable]:
     """Everything with a `train` flag, by its path below model.params."""
     params = config.model.params
     modules: dict[Location, Trainable] = {("unet_config",): params.unet_config}
@@ -107,7 +107,7 @@ def trainable_modules(config: TrainingConfig) -> dict[Location, Trainable]:
     return modules | {path.location: module for path, module in config.model.conditioned.items()}
 
 
-def _trained(config: TrainingConfig) -> Iterator[Fault]:
+def _trained(config: TrainingSections) -> Iterator[Fault]:
     modules = trainable_modules(config)
     for path, module in modules.items():
         if not module.train and module.learning_rate is not None:
@@ -123,7 +123,7 @@ def _trained(config: TrainingConfig) -> Iterator[Fault]:
         yield ("model", "params"), "nothing is trained; set train: true for the UNet or add an adapter or conditioner"
 
 
-def _pipeline(config: TrainingConfig) -> Iterator[Fault]:
+def _pipeline(config: TrainingSections) -> Iterator[Fault]:
     params = config.model.params
     for name in ("revision", "variant"):
         if getattr(params, name) is not None and params.pretrained_model_name_or_path is None:
@@ -133,7 +133,7 @@ def _pipeline(config: TrainingConfig) -> Iterator[Fault]:
             )
 
 
-def _first_stage(config: TrainingConfig) -> Iterator[Fault]:
+def _first_stage(config: TrainingSections) -> Iterator[Fault]:
     params, data = config.model.params, config.data.params
     stage, unet = params.first_stage_config, params.unet_config
     channels = data.channels
@@ -170,7 +170,7 @@ def _first_stage(config: TrainingConfig) -> Iterator[Fault]:
         )
 
 
-def _resolution(config: TrainingConfig) -> Iterator[Fault]:
+def _resolution(config: TrainingSections) -> Iterator[Fault]:
     params, resolution = config.model.params, config.data.params.resolution
     if params.pretrained_model_name_or_path is not None or params.unet_config.pretrained is not None:
         return
@@ -192,7 +192,7 @@ def _resolution(config: TrainingConfig) -> Iterator[Fault]:
         yield ("data", "params", "aspect_buckets", "step"), message
 
 
-def _cache(config: TrainingConfig) -> Iterator[Fault]:
+def _cache(config: TrainingSections) -> Iterator[Fault]:
     params, stage = config.data.params, config.model.params.first_stage_config
     if params.cache.uri is not None and params.cache.folder is not None:
         message = (
@@ -218,7 +218,7 @@ _OPTIMIZERS_WITH = {
 }
 
 
-def _optimizer(config: TrainingConfig) -> Iterator[Fault]:
+def _optimizer(config: TrainingSections) -> Iterator[Fault]:
     optimization = config.optimization
     target, params = optimization.optimizer.target, optimization.optimizer.params
     at = ("optimization", "optimizer", "params")
@@ -238,7 +238,7 @@ def _optimizer(config: TrainingConfig) -> Iterator[Fault]:
 _SCHEDULES_WITH = {"lr_num_cycles": "cosine_with_restarts", "lr_power": "polynomial", "lr_end": "polynomial"}
 
 
-def _learning_rates(config: TrainingConfig) -> Iterator[Fault]:
+def _learning_rates(config: TrainingSections) -> Iterator[Fault]:
     optimization = config.optimization
     name = optimization.lr_scheduler
     for field, having in _SCHEDULES_WITH.items():
@@ -249,7 +249,7 @@ def _learning_rates(config: TrainingConfig) -> Iterator[Fault]:
         yield ("optimization", "lr_end"), f"{message}; choose a lower one"
 
 
-def _parallelism(config: TrainingConfig) -> Iterator[Fault]:
+def _parallelism(config: TrainingSections) -> Iterator[Fault]:
     """What cannot be computed on each process's share alone, or has no use for shares."""
     optimization = config.optimization
     if optimization.parallelism != "FSDP":
@@ -271,7 +271,7 @@ def _parallelism(config: TrainingConfig) -> Iterator[Fault]:
         yield at, "FSDP does not scale losses as fp16 needs it; use mixed_precision bf16 or no, or DDP"
 
 
-def _text(config: TrainingConfig) -> Iterator[Fault]:
+def _text(config: TrainingSections) -> Iterator[Fault]:
     params = config.model.params
     at = ("model", "params", "text_config", "encoders")
     if params.unet_config.pretrained is None and params.pretrained_model_name_or_path is None:
@@ -297,7 +297,7 @@ def _text(config: TrainingConfig) -> Iterator[Fault]:
         )
 
 
-def _sampling(config: TrainingConfig) -> Iterator[Fault]:
+def _sampling(config: TrainingSections) -> Iterator[Fault]:
     known = {*BUILT_IN, *(column.name for column in columns_of(config))}
     kinds = {column.name: column for column in columns_of(config)}
     given = [("rows", index, row) for index, row in enumerate(config.sampling.rows)]
@@ -318,7 +318,7 @@ def _sampling(config: TrainingConfig) -> Iterator[Fault]:
                 yield at, f"column {name!r} has {kinds[name].width} numbers, not {len(value)}"
 
 
-def _schedule(config: TrainingConfig) -> Iterator[Fault]:
+def _schedule(config: TrainingSections) -> Iterator[Fault]:
     """What a base's own scheduler may still say is not judged before it is read."""
     params = config.model.params
     given = params.scheduler_config.params

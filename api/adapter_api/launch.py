@@ -15,7 +15,7 @@ from adapter_api.sources import StoredModel, stored_models
 if TYPE_CHECKING:  # trainers and agents, which read the names alone, are spared the models of a job
     from adapter_api.job import AdapterTrainingJob
     from adapter_api.places import OutputLocation, S3Access, S3Location
-    from adapter_api.training import CheckpointConfig
+    from adapter_api.sections import CheckpointConfig
 
 PROCESS_RESTARTS = 3
 """Times that torchrun restarts crashed processes in place before the node fails and the whole gang is replaced.

@@ -5,7 +5,8 @@ import pytest
 from adapter_api.document import Fault, InvalidDocument, dump, parse, validate
 from adapter_api.model import ModelConfig, ModelParams
 from adapter_api.networks import UNetConfig
-from adapter_api.training import SamplingConfig, TrainingConfig
+from adapter_api.sections import SamplingConfig
+from adapter_api.training import TrainingConfig
 
 TRAINED = "model: {params: {token_conditioners: {label_to_token: {}}}}\n"
 

@@ -9,7 +9,7 @@ import pytest
 
 from adapter_api.layout import METRICS_FILE, STATE_FILE
 from adapter_api.retention import Policy
-from adapter_api.training import KeepBest
+from adapter_api.sections import KeepBest
 from adapter_trainer.checkpoint import checkpoint_folder
 from adapter_trainer.checkpoint.arena import Contents
 from adapter_trainer.distributed.processes import Processes
