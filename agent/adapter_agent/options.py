@@ -14,8 +14,8 @@ from adapter_api.base import S3URI
 from adapter_api.kubernetes import DEFAULT_GRACE_SECONDS
 from adapter_api.launch import CREDENTIALS_PREFIX
 from adapter_api.retention import Policy
+from adapter_api.sections import KeepBest
 from adapter_api.sources import StoredModel
-from adapter_api.training import KeepBest
 
 if TYPE_CHECKING:
     from adapter_agent.storage.store import Store

@@ -1,10 +1,12 @@
 """How text, labels, embeddings and images condition a model: tokens, adapters, and what stands in for what is dropped."""
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from adapter_api.base import ConfigModel, Flag, Fraction, ModelName, Name, PathText, PositiveCount, Real
+from adapter_api.data import ColumnKind
 from adapter_api.networks import TextEncoderConfig, Trainable
 
 Null = Literal["learned", "zeros", "encoded"]
@@ -41,6 +43,11 @@ class ProjectorParams(ConfigModel):
     """Number of attention heads; only PerceiverResampler uses it. By default hidden_dim / 64."""
 
 
+ProjectorKind = Literal["Linear", "MLP", "SequenceMLP", "PerceiverResampler"]
+SEQUENCE_PROJECTORS: frozenset[str] = frozenset({"SequenceMLP", "PerceiverResampler"})
+"""Those that read the image encoder's penultimate states, and no single vector."""
+
+
 class ProjectorConfig(ConfigModel):
     """The projector that turns a condition into tokens.
 
@@ -49,14 +56,14 @@ class ProjectorConfig(ConfigModel):
     PerceiverResampler: learned queries over a sequence of features (IP-Adapter Plus, arXiv 2204.14198).
     """
 
-    target: Literal["Linear", "MLP", "SequenceMLP", "PerceiverResampler"] = "Linear"
+    target: ProjectorKind = "Linear"
     """Kind of projector."""
     params: ProjectorParams = ProjectorParams()
 
     @property
     def reads_sequence(self) -> bool:
         """Whether it reads the image encoder's penultimate states rather than the pooled embedding."""
-        return self.target in ("SequenceMLP", "PerceiverResampler")
+        return self.target in SEQUENCE_PROJECTORS
 
 
 class Conditioned(Trainable):
@@ -77,6 +84,54 @@ class Conditioned(Trainable):
     h94/IP-Adapter/sdxl_models/ip-adapter_sdxl_vit-h.safetensors. By default training starts from new weights."""
 
 
+@dataclass(frozen=True)
+class ModulePath:
+    """A module that a data column feeds, under each of its names."""
+
+    section: Literal["token_conditioners", "adapters_config"]
+    name: str
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether it is an IP-Adapter; else it is a token conditioner."""
+        return self.section == "adapters_config"
+
+    @property
+    def location(self) -> tuple[str, str]:
+        """Its place below model.params."""
+        return self.section, self.name
+
+    @property
+    def field(self) -> str:
+        """The field that describes it."""
+        return f"model.params.{self.section}.{self.name}"
+
+    @property
+    def condition(self) -> str:
+        """The condition that it gives the model, in figures such as `gain.adapters.style` and in what is dropped."""
+        return f"adapters.{self.name}" if self.is_adapter else self.name
+
+    @property
+    def part(self) -> str:
+        """The part of the model, and its file in a checkpoint."""
+        return f"adapter-{self.name}" if self.is_adapter else self.name
+
+    @property
+    def module(self) -> str:
+        """The module in the model, where the names of its weights begin."""
+        return f"adapters.{self.name}" if self.is_adapter else f"{self.section}.{self.name}"
+
+
+def adapter_path(name: str) -> ModulePath:
+    """Of the adapter of this name."""
+    return ModulePath("adapters_config", name)
+
+
+def conditioner_path(name: str) -> ModulePath:
+    """Of the token conditioner of this name."""
+    return ModulePath("token_conditioners", name)
+
+
 class TokenConditionerConfig(Conditioned):
     """A token conditioner: its tokens are appended to the text tokens."""
 
@@ -90,11 +145,33 @@ class TokenConditionerConfig(Conditioned):
         return ProjectorConfig(target=self.target, params=self.params)
 
 
+@dataclass(frozen=True)
+class Feed:
+    """Which data columns can feed a token conditioner."""
+
+    kinds: tuple[ColumnKind, ...]
+    """Of these kinds; where no columns are declared, there is one of the first kind."""
+    column: str
+    """What that one is called."""
+
+
 class TokenConditionersConfig(ConfigModel):
     """Token conditioners, whose tokens follow the text tokens in this order."""
 
-    label_to_token: TokenConditionerConfig | None = None
-    embed_to_token: TokenConditionerConfig | None = None
+    label_to_token: Annotated[TokenConditionerConfig | None, Feed(("label", "vector"), "label")] = None
+    embed_to_token: Annotated[TokenConditionerConfig | None, Feed(("embedding", "vector"), "embedding")] = None
+
+    @classmethod
+    def feeds(cls) -> dict[str, Feed]:
+        """What feeds each of them, by name; in the order of their tokens."""
+        return {
+            name: feed for name, field in cls.model_fields.items() for feed in field.metadata if isinstance(feed, Feed)
+        }
+
+    @property
+    def present(self) -> dict[str, TokenConditionerConfig]:
+        """Those that are configured, by name; in the order of their tokens."""
+        return {name: conditioner for name, conditioner in self if conditioner is not None}
 
 
 class AdapterConfig(Conditioned):

@@ -125,6 +125,11 @@ class DataParams(ConfigModel):
     """How every image is checked before the first step. decode: decode it fully. open: read its header. none: check
     only that the file exists."""
 
+    @property
+    def channels(self) -> int:
+        """Channels of an image in `image_mode`."""
+        return {"RGB": 3, "L": 1}[self.image_mode]
+
 
 class DataConfig(ConfigModel):
     """The training data."""

@@ -30,6 +30,7 @@ KUEUE = "kueue.x-k8s.io"
 
 
 MAX_NODES = 4096
+MAX_BACKOFF_SECONDS = 3600
 MAX_SECONDS = 2**31 - 1
 """What Kubernetes' own Jobs take for a time to live: 68 years."""
 
@@ -66,6 +67,10 @@ class Restart(ResourceModel):
     hang_seconds: Annotated[Count, Field(le=604_800)] = 1800
     """Seconds without a training step after which an attempt counts as hanging and is restarted; 0 disables the
     check."""
+
+    def backoff(self, restart: int) -> int:
+        """Seconds before a charged restart, counted from 1: twice as many as before the one before it, up to an hour."""
+        return min(self.backoff_seconds * 2 ** min(restart - 1, 20), MAX_BACKOFF_SECONDS)
 
 
 class JobSpec(ResourceModel):

@@ -5,7 +5,15 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from adapter_api.base import ConfigModel, Count, Flag, Fraction, ModelName, Name, PositiveCount, PositiveReal, Text
-from adapter_api.conditions import AdapterConfig, Conditioned, TextConfig, TokenConditionersConfig
+from adapter_api.conditions import (
+    AdapterConfig,
+    Conditioned,
+    ModulePath,
+    TextConfig,
+    TokenConditionersConfig,
+    adapter_path,
+    conditioner_path,
+)
 from adapter_api.networks import FirstStageConfig, ImageEncoderConfig, UNetConfig
 
 Betas = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
@@ -98,10 +106,7 @@ class ModelConfig(ConfigModel):
     params: ModelParams = ModelParams()
 
     @property
-    def conditioned(self) -> dict[str, Conditioned]:
-        """Every module that a data column feeds, by its path below model.params."""
-        tokens = self.params.token_conditioners
-        named = {"token_conditioners.label_to_token": tokens.label_to_token}
-        named["token_conditioners.embed_to_token"] = tokens.embed_to_token
-        adapters = {f"adapters_config.{name}": adapter for name, adapter in self.params.adapters_config.items()}
-        return {**{path: module for path, module in named.items() if module is not None}, **adapters}
+    def conditioned(self) -> dict[ModulePath, Conditioned]:
+        """Every module that a data column feeds."""
+        tokens = {conditioner_path(name): module for name, module in self.params.token_conditioners.present.items()}
+        return {**tokens, **{adapter_path(name): module for name, module in self.params.adapters_config.items()}}

@@ -7,8 +7,6 @@ from pydantic import AwareDatetime, Field
 
 from adapter_api.base import Count, NonNegativeReal, PositiveCount, Real, ResourceModel
 
-PROGRESS_FILE = "progress.json"
-OUTCOME_FILE = "outcome.json"
 MAX_PROGRESS_BYTES = 64 * 1024
 """A reader takes no more than this from an agent."""
 
@@ -32,6 +30,27 @@ class ExitCode(IntEnum):
     STOPPED = 75
     """Asked to stop, and saved if there was time for it: running again continues."""
     INTERRUPTED = 130
+
+
+Reason = Literal[
+    "Complete", "Stopped", "InvalidConfig", "InvalidData", "IncompatibleCheckpoint", "NonFiniteLoss", "OutOfMemory",
+    "DiskFull", "CommunicationFailed", "Failed",
+]  # fmt: skip
+"""Why a trainer ended, in one word."""
+USERS_REASONS = frozenset({"InvalidConfig", "InvalidData", "IncompatibleCheckpoint", "InvalidConfiguration"})
+"""Reasons that only the user can change something about; the last one is the agent's."""
+FENCED_REASON = "Fenced"
+"""A newer attempt owns the output."""
+
+
+def is_users(reason: str, exit_code: int) -> bool:
+    """Whether the user has to change something before another attempt can go further."""
+    return reason in USERS_REASONS or exit_code == ExitCode.INVALID
+
+
+def ends_for_good(reason: str, exit_code: int) -> bool:
+    """Whether another attempt would end in the same way."""
+    return is_users(reason, exit_code) or reason == FENCED_REASON or exit_code == ExitCode.FENCED
 
 
 class CheckpointMark(ResourceModel):
@@ -86,10 +105,7 @@ class Outcome(ResourceModel):
     """How a trainer ended; the trainer writes it last."""
 
     exit_code: int
-    reason: Literal[
-        "Complete", "Stopped", "InvalidConfig", "InvalidData", "IncompatibleCheckpoint", "NonFiniteLoss", "OutOfMemory",
-        "DiskFull", "CommunicationFailed", "Failed",
-    ]  # fmt: skip
+    reason: Reason
     message: Annotated[str, Field(max_length=8192)] = ""
     step: Count = 0
     rank: Count = 0

@@ -9,8 +9,6 @@ from adapter_api.conditions import Conditioned, TextConfig
 from adapter_api.model import ModelConfig, ModelParams
 from adapter_api.networks import FirstStageConfig, Source, TextEncoderConfig
 
-MODELS_FOLDER = "models"
-"""In a node's work folder."""
 SCHEDULER_FOLDER, UNET_FOLDER = "scheduler", "unet"
 """Of a pipeline: beside each other."""
 PIPELINE_FIELD = "model.params.pretrained_model_name_or_path"
@@ -106,9 +104,9 @@ def _stored(params: ModelParams) -> Iterator[StoredModel]:
         if isinstance(part, TextEncoderConfig) and name is not None and is_stored(name) and not is_single_file(name):
             field = PIPELINE_FIELD if name == pipeline else f"model.params.{path}.tokenizer"
             yield StoredModel(uri=name, field=field, holds="tokenizer", folder=part.tokenizer_subfolder or "")
-    for path, module in ModelConfig(params=params).conditioned.items():
+    for module_path, module in ModelConfig(params=params).conditioned.items():
         if module.pretrained is not None and is_stored(module.pretrained):
-            yield StoredModel(uri=module.pretrained, field=f"model.params.{path}.pretrained", holds="parts")
+            yield StoredModel(uri=module.pretrained, field=f"{module_path.field}.pretrained", holds="parts")
     lora = params.unet_config.lora
     if lora is not None and lora.pretrained is not None and is_stored(lora.pretrained):
         yield StoredModel(uri=lora.pretrained, field="model.params.unet_config.lora.pretrained", holds="parts")

@@ -13,9 +13,10 @@ from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import kube_config
 
 from adapter_api.job import GROUP, PLURAL, VERSION
+from adapter_api.names import JOB_LABEL
 from adapter_operator import metrics
 from adapter_operator.clock import ServerClock
-from adapter_operator.names import JOB_LABEL, OURS, Key
+from adapter_operator.names import OURS, Key
 from adapter_operator.token_bucket import TokenBucket
 
 Plain = dict[str, Any]

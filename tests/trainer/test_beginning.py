@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from adapter_api.launch import BEGIN_VARIABLE
-from adapter_api.progress import OUTCOME_FILE, ExitCode
+from adapter_api.layout import OUTCOME_FILE
+from adapter_api.progress import ExitCode
 from adapter_trainer import beginning
 
 SEEN_WAITING = f"""

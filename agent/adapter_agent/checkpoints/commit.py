@@ -21,9 +21,10 @@ from adapter_api.checkpoint import (
     IndexEntry,
     Receipt,
 )
+from adapter_api.layout import METRICS_FILE, TRAINING_FILE, VERSIONS_FILE
 from adapter_api.training import TrainingConfig
 
-_FACTS = {"metrics": "metrics.json", "versions": "versions.json"}
+_FACTS = {"metrics": METRICS_FILE, "versions": VERSIONS_FILE}
 """Manifest field -> file in the folder of rank 0's node that it is copied from."""
 
 
@@ -134,7 +135,7 @@ def _read_facts(path: Path) -> dict[str, object]:
 
 
 def _read_training(folder: Path) -> TrainingConfig | None:
-    path = folder / "training.yaml"
+    path = folder / TRAINING_FILE
     if not path.is_file():
         return None
     try:

@@ -21,6 +21,7 @@ from adapter_agent.syncing.extras import Extras
 from adapter_agent.syncing.pipeline import Pipeline
 from adapter_agent.syncing.report import Report
 from adapter_agent.syncing.serve import serving
+from adapter_api.layout import ADDRESS_FILE
 from adapter_api.progress import ExitCode
 
 POLL_SECONDS = 0.2
@@ -52,7 +53,7 @@ def sync(options: SyncOptions) -> ExitCode:
         pipeline = Pipeline(store, begun, options, report, extras, lambda: datetime.now(UTC), encodings)
         with serving(*options.listen, report) as url, _Stop(options.drain_seconds, pipeline.describe_rest) as stop:
             address = f'{{"url": "{url}"}}\n'
-            local_files.write_whole(options.folders.agent / "address.json", address.encode())
+            local_files.write_whole(options.folders.agent / ADDRESS_FILE, address.encode())
             log.info("serving %s/progress and %s/metrics", url, url)
             _loop(pipeline, report, stop, lambda: _renew(stores))
     except OSError as error:

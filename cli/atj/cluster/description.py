@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from adapter_operator.names import ATTEMPT_LABEL, INDEX_LABEL
+from adapter_api.names import ATTEMPT_LABEL, INDEX_LABEL
 from atj.cluster.table import age
 from atj.terminal import size
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from adapter_operator.names import ATTEMPT_LABEL, INDEX_LABEL, RESTORE, SYNC, TRAINER
+from adapter_api.names import ATTEMPT_LABEL, INDEX_LABEL, RESTORE, SYNC, TRAINER
 from atj.cluster.api_server import Cluster
 from atj.cluster.changes import holds
 from atj.cluster.connection import Context, JobName, Kubeconfig, Namespace, connected

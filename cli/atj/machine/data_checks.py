@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from adapter_api.columns import columns_of
+from adapter_api.conditions import adapter_path
 from adapter_api.data import Column
 from adapter_api.document import Document, Fault, Location
 from adapter_api.layers import cross_attention_layers, unmatched
@@ -117,7 +118,7 @@ def layer_faults(config: TrainingConfig, document: Document, at: Location) -> It
     for name, adapter in config.model.params.adapters_config.items():
         for index, pattern in enumerate(adapter.layers):
             if (message := unmatched(pattern, names)) is not None:
-                yield document.fault((*at, "model", "params", "adapters_config", name, "layers", index), message)
+                yield document.fault((*at, "model", "params", *adapter_path(name).location, "layers", index), message)
 
 
 def _unet_shape(config: TrainingConfig) -> UNetParams | None:

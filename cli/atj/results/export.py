@@ -8,14 +8,12 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from adapter_api.launch import TRAINING_FILE
+from adapter_api.layout import CARD_FILE, EXPORT_FILE, TRAINING_FILE
 from atj.errors import refusal
 from atj.extras import require
 from atj.results.address import CheckpointPlace, EndpointURL, Region
 from atj.results.sample import at_hand
 from atj.terminal import results, say
-
-RECORD, CARD = "export.json", "README.md"
 
 
 def export_command(
@@ -43,15 +41,15 @@ def export_command(
     if what == "base":
         with at_hand(checkpoint, endpoint_url, region, with_models=True) as (folder, models):
             written = write_base(folder, models, to)
-        say(results(), f"{to}: {', '.join(written)}; {CARD} says what to write into a configuration")
+        say(results(), f"{to}: {', '.join(written)}; {CARD_FILE} says what to write into a configuration")
         return
     with at_hand(checkpoint, endpoint_url, region, with_models=False) as (folder, _):
         files = _files(folder, checkpoint)
         to.mkdir(parents=True, exist_ok=True)
-        for file in (*files, RECORD, CARD):
+        for file in (*files, EXPORT_FILE, CARD_FILE):
             (to / file).parent.mkdir(exist_ok=True)
             shutil.copyfile(folder / file, to / file, follow_symlinks=False)
-    say(results(), f"{to}: {', '.join(files)}; {CARD} says how to load them")
+    say(results(), f"{to}: {', '.join(files)}; {CARD_FILE} says how to load them")
 
 
 def _is_plain(file: Path) -> bool:
@@ -90,16 +88,16 @@ def write_base(folder: Path, models: Path | None, to: Path) -> list[str]:
 
 
 def _files(folder: Path, checkpoint: str) -> list[str]:
-    if linked := [name for name in (RECORD, CARD) if (folder / name).is_symlink()]:
+    if linked := [name for name in (EXPORT_FILE, CARD_FILE) if (folder / name).is_symlink()]:
         raise refusal(f"{checkpoint}: {linked[0]} is a link, which is not followed; use another checkpoint")
     try:
-        record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        record: dict[str, Any] = json.loads((folder / EXPORT_FILE).read_text(encoding="utf-8"))
         named = [*(adapter["file"] for adapter in record["adapters"]), record["lora"], record.get("lora_kohya")]
         conditioners = [Path(name).name for name in record.get("token_conditioners", ())]
         averaged = record.get("weights") == "averaged"
         reasons = [f"{adapter['name']}: {adapter['diffusers']}" for adapter in record["adapters"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise refusal(f"{checkpoint}: has no {RECORD} that can be read ({error}); name a checkpoint") from None
+        raise refusal(f"{checkpoint}: has no {EXPORT_FILE} that can be read ({error}); name a checkpoint") from None
     # Names from a file that anybody may have written must not lead out of the folder.
     files = [Path(name).name for name in named if name]
     if absent := [name for name in files if not _is_plain(folder / name)]:

@@ -13,8 +13,8 @@ from adapter_agent.staging import models
 from adapter_agent.storage.store import Store
 from adapter_api.checkpoint import folder_name, step_of
 from adapter_api.document import InvalidDocument, read, validate
-from adapter_api.launch import TRAINING_FILE
-from adapter_api.sources import MODELS_FOLDER, stored_models
+from adapter_api.layout import MODELS_FOLDER, TRAINING_FILE
+from adapter_api.sources import stored_models
 from adapter_api.training import TrainingConfig
 from atj.errors import refusal
 from atj.extras import require

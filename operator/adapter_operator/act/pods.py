@@ -6,20 +6,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from adapter_api.job import AdapterTrainingJob
-from adapter_api.launch import (
-    CREDENTIALS_FOLDER,
-    CREDENTIALS_PREFIX,
-    TRAINING_FILE,
-    Command,
-    NodePlace,
-    epoch,
-    launch,
-    supervised,
-)
+from adapter_api.launch import CREDENTIALS_FOLDER, CREDENTIALS_PREFIX, Command, NodePlace, epoch, launch, supervised
+from adapter_api.layout import TRAINING_FILE
+from adapter_api.names import RESTORE, SYNC, TRAINER
 from adapter_api.places import ClaimSource, Data, S3Access
 from adapter_api.pod import Volume
 from adapter_api.resources import Resources
-from adapter_operator.names import AGENT_PORT, RESTORE, SYNC, TRAINER, attempt_labels, attempt_name
+from adapter_operator.names import AGENT_PORT, attempt_labels, attempt_name
 from adapter_operator.settings import Settings
 
 Plain = dict[str, Any]

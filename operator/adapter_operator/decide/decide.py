@@ -11,15 +11,14 @@ from datetime import datetime, timedelta
 from adapter_api.base import MAX_INT
 from adapter_api.job import AdapterTrainingJob
 from adapter_api.status import MAX_ATTEMPT, JobStatus, LastFailure, Restarts
-from adapter_operator.act.manifests import specification
 from adapter_operator.decide import failures
 from adapter_operator.decide.decision import Action, Decision, Launch, Remove, RemoveJob, State, is_shown_running
 from adapter_operator.decide.failures import Failure
 from adapter_operator.decide.times import later
 from adapter_operator.decide.underway import underway
 from adapter_operator.observe.observed import Observed, ObservedPod, all_running
+from adapter_operator.specification import specification
 
-MAX_BACKOFF_SECONDS = 3600
 FREE_RESTARTS = 5
 """Restarts that are the cluster's doing are not delayed, as long as there are no more than this."""
 FREE_RESTART_SECONDS = 10
@@ -158,7 +157,7 @@ def _not_before(job: AdapterTrainingJob) -> datetime | None:
     if status.last_failure is None:
         return None
     if status.last_failure.charged:
-        seconds = min(restart.backoff_seconds * 2 ** min(status.restarts.charged - 1, 20), MAX_BACKOFF_SECONDS)
+        seconds = restart.backoff(status.restarts.charged)
     elif status.last_failure.reason == failures.STORAGE_REFUSED:
         seconds = REFUSED_RESTART_SECONDS
     else:

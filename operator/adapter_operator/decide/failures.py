@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from adapter_api.progress import ExitCode
+from adapter_api.progress import FENCED_REASON, ExitCode, ends_for_good
 from adapter_operator.observe.observed import ContainerEnd, ObservedPod
 
 SETTLE_SECONDS = 10
 """How long a failure that looks like the consequence of another one waits for that one to show."""
 
-_USERS = frozenset({"InvalidConfig", "InvalidData", "IncompatibleCheckpoint", "InvalidConfiguration", "Fenced"})
 STORAGE_REFUSED = "StorageRefused"
 """Credentials that were withdrawn, a bucket that is gone: mended by somebody, while the job stays as it is."""
 _CONSEQUENCES = frozenset({"CommunicationFailed", "Stopped", "Terminated"})
@@ -37,7 +36,7 @@ _DISRUPTIONS = {
     "TerminationByKubelet": "Evicted",
 }
 _BY_CODE = {
-    int(ExitCode.FENCED): ("Fenced", "a newer attempt owns the output", True, True),
+    int(ExitCode.FENCED): (FENCED_REASON, "a newer attempt owns the output", True, True),
     int(ExitCode.INVALID): ("InvalidConfiguration", "the agent refused its options", True, True),
     int(ExitCode.REFUSED): (STORAGE_REFUSED, "storage refuses what it allowed before", False, False),
     137: ("Killed", "the container was killed by SIGKILL", True, False),
@@ -127,7 +126,7 @@ def _by_container(pod: ObservedPod, end: ContainerEnd, *, is_restore: bool) -> F
             saved = ending.reason == "Stopped"
             message = "the trainer was told to stop, and saved" if saved else ending.message
             return _failure(pod, end, "Stopped", message, is_charged=False)
-        final = ending.reason in _USERS or ending.exit_code == ExitCode.INVALID
+        final = ends_for_good(ending.reason, ending.exit_code)
         return _failure(pod, end, ending.reason, ending.message, is_final=final)
     if end.exit_code in _BY_CODE:
         reason, message, is_charged, is_final = _BY_CODE[end.exit_code]

@@ -5,9 +5,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from adapter_api.job import AdapterTrainingJob
+from adapter_api.names import RESTORE, SYNC, TRAINER
 from adapter_operator.decide.decision import Announce, Decision, State, is_shown_running
 from adapter_operator.decide.times import later
-from adapter_operator.names import RESTORE, SYNC, TRAINER
 from adapter_operator.observe.observed import Observed, ObservedPod, all_running
 
 _LACKING = re.compile(r"\b(limits|requests)\.([a-z0-9./-]+) for: ([a-z0-9,-]+)")

@@ -8,17 +8,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from adapter_api.launch import NODES_ARGUMENT
+from adapter_api.names import JOB_LABEL, RESTORE, TRAINER
 from adapter_api.progress import Ending, Progress
 from adapter_api.scalars import visible
-from adapter_operator.names import (
-    JOB_LABEL,
-    RESTORE,
-    SPECIFICATION_ANNOTATION,
-    TRAINER,
-    Key,
-    attempt_of,
-    number,
-)
+from adapter_operator.names import SPECIFICATION_ANNOTATION, Key, attempt_of, number
 
 MAX_TEXT = 2048
 """Characters that are kept of a message."""

@@ -10,7 +10,8 @@ from adapter_agent.errors import BucketMissing, StorageFull
 from adapter_agent.staging import encodings
 from adapter_agent.staging.encodings import Exchange, stage
 from adapter_agent.storage.store import Store
-from adapter_api.progress import PROGRESS_FILE, Progress
+from adapter_api.layout import PROGRESS_FILE
+from adapter_api.progress import Progress
 from tests.agent.support.faulty_proxy import Proxy
 from tests.agent.support.node import MakeNode, safetensors
 from tests.support.waiting import wait_until

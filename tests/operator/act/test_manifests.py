@@ -15,9 +15,10 @@ from adapter_api.document import parse, validate
 from adapter_api.job import JobSpec
 from adapter_api.launch import epoch
 from adapter_api.training import TrainingConfig
-from adapter_operator.act.manifests import manifests, service, specification
+from adapter_operator.act.manifests import manifests, service
 from adapter_operator.act.pods import pod_template
 from adapter_operator.settings import Settings
+from adapter_operator.specification import specification
 from tests.operator.support.builders import job
 
 GOLDEN = Path(__file__).with_name("golden")

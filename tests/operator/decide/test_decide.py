@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from adapter_api.base import MAX_INT
 from adapter_api.progress import Progress
 from adapter_api.status import MAX_ATTEMPT, JobStatus, LastFailure, Restarts
-from adapter_operator.act.manifests import specification
 from adapter_operator.decide.decide import decide
 from adapter_operator.decide.decision import Announce, Launch, Remove, RemoveJob, State
 from adapter_operator.observe.observed import BatchJob, ContainerEnd, Observed, ObservedPod, Unreachable
+from adapter_operator.specification import specification
 from adapter_operator.tell import job_status
 from tests.operator.support.builders import NOW, after, failed, job, observed, pod, said, status
 

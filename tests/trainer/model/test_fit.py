@@ -38,7 +38,7 @@ def refusal(stage: tiny.Settings, unet: str, **params: Any) -> str:
     settings = tiny.settings(changes={"model": {"params": model}, "data": {"params": {"resolution": 16}}})
     settings["model"]["params"]["unet_config"].pop("params")
     try:
-        AdapterModel(tiny.configuration(settings))
+        AdapterModel.of(tiny.configuration(settings))
     except InvalidConfig as error:
         return str(error)
     return ""

@@ -45,7 +45,7 @@ def beginning(data: Path, source: Path, adapter: str = "style") -> AdapterModel:
     adapters = {adapter: {**ADAPTER["style"], "pretrained": str(source)}}
     conditioner = {"label_to_token": {"pretrained": str(source)}} if source.is_dir() else {}
     settings = given(data, adapters, seed=99)
-    return AdapterModel(
+    return AdapterModel.of(
         tiny.configuration(tiny.merged(settings, {"model": {"params": {"token_conditioners": conditioner}}}))
     )
 
@@ -116,7 +116,7 @@ def test_what_does_not_fit_names_field_and_file(
     source = str(checkpoint / "ip_adapter.safetensors")
     adapters = {"style": tiny.merged({**ADAPTER["style"], "pretrained": source}, adapter)}
     with pytest.raises(InvalidConfig, match=rf"^model\.params\.adapters_config\.style.*{message}"):
-        AdapterModel(tiny.configuration(given(data, adapters)))
+        AdapterModel.of(tiny.configuration(given(data, adapters)))
 
 
 def test_features_of_another_width_name_the_encoders_that_give_them(data: Path, checkpoint: Path) -> None:
@@ -126,7 +126,9 @@ def test_features_of_another_width_name_the_encoders_that_give_them(data: Path, 
     with pytest.raises(
         InvalidConfig, match=r"features that are 5 wide, and here they are 1280 wide \(CLIP ViT-bigG, pooled"
     ):
-        AdapterModel(tiny.configuration(tiny.merged(given(data, adapters), {"data": {"params": {"columns": columns}}})))
+        AdapterModel.of(
+            tiny.configuration(tiny.merged(given(data, adapters), {"data": {"params": {"columns": columns}}}))
+        )
 
 
 def test_an_adapter_begins_with_a_file_of_a_hub_repository(

@@ -19,6 +19,7 @@ from typing import IO, Any, cast
 import torch
 
 from adapter_api.checkpoint import folder_name
+from adapter_api.layout import METRICS_FILE
 from adapter_api.retention import Policy
 from adapter_trainer.checkpoint import checkpoint_folder
 from adapter_trainer.checkpoint.arena import Arena, Contents
@@ -164,7 +165,7 @@ class Saver:
         metrics: dict[int, dict[str, float]] = {}
         if self._policy.best is not None:
             if self._processes.is_main:
-                newest = checkpoint_folder.figures_in(contents.blobs.get(checkpoint_folder.METRICS_FILE, b"{}"))
+                newest = checkpoint_folder.figures_in(contents.blobs.get(METRICS_FILE, b"{}"))
                 metrics = {**checkpoint_folder.metrics_of(self._output), step: newest}
             metrics = self._processes.gather(metrics)[0]
         if not self._processes.is_leader:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from adapter_api.columns import columns_of
-from adapter_api.training import EvaluationConfig, TrainingConfig
+from adapter_api.sections import EvaluationConfig
+from adapter_api.training import TrainingConfig
 from adapter_trainer.data.images import place_image
 from adapter_trainer.data.order import Place
 from adapter_trainer.data.pairs_table import Faults, Row, Table, read_samples

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 
 from adapter_api.buckets import bucket_sizes, nearest_bucket
 from adapter_api.data import DataParams
-from adapter_api.launch import CACHE_FOLDER
+from adapter_api.layout import CACHE_FOLDER
 from adapter_api.training import TrainingConfig
 from adapter_trainer.data.cache.encode import Build, bytes_needed, free_bytes, missing_of
 from adapter_trainer.data.cache.encodings import Encoding, Encodings, Plan
