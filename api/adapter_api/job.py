@@ -70,7 +70,8 @@ class Restart(ResourceModel):
 
     def backoff(self, restart: int) -> int:
         """Seconds before a charged restart, counted from 1: twice as many as before the one before it, up to an hour."""
-        return min(self.backoff_seconds * 2 ** min(restart - 1, 20), MAX_BACKOFF_SECONDS)
+        factor: int = 2 ** min(restart - 1, 20)
+        return min(self.backoff_seconds * factor, MAX_BACKOFF_SECONDS)
 
 
 class JobSpec(ResourceModel):

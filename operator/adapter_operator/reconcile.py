@@ -14,6 +14,7 @@ from adapter_api.document import InvalidDocument, plain
 from adapter_api.job import API_VERSION, KIND, AdapterTrainingJob
 from adapter_api.names import RESTORE, TRAINER
 from adapter_api.status import JobStatus
+from adapter_api.stored_status import status_of
 from adapter_operator import metrics
 from adapter_operator.act.actor import Actor, NameConflict, Refused
 from adapter_operator.cluster import Cluster, ClusterError
@@ -24,7 +25,6 @@ from adapter_operator.decide.steps import NAME_CONFLICT, REFUSED, Restore, Step,
 from adapter_operator.names import Key
 from adapter_operator.observe.cache import Cache, CachedJob
 from adapter_operator.observe.observed import Observed
-from adapter_operator.observe.stored import status_of
 from adapter_operator.settings import Settings
 from adapter_operator.tell import job_status
 from adapter_operator.tell.events import About, events

@@ -102,7 +102,7 @@ def load(folder: Path | str, device: str | torch.device = "cpu") -> Conditioners
             own = dict(tensors.part(f"model/{path.part}"))
             own |= {key.removeprefix(prefix): value for key, value in averages.items() if key.startswith(prefix)}
             token_dim = own["projector.norm.weight"].shape[0]
-            projector = PROJECTORS[settings.projector.target](column.width, token_dim, settings.projector.params)
+            projector = PROJECTORS[settings.projector.target](column.width or 0, token_dim, settings.projector.params)
             modules[name] = TOKEN_CONDITIONERS[name](projector, token_dim, settings.null_condition)
             modules[name].load_state_dict(own)
             columns[name] = column.name

@@ -11,8 +11,8 @@ import typer
 
 from adapter_api.names import ATTEMPT_LABEL, INDEX_LABEL, RESTORE, SYNC, TRAINER
 from atj.cluster.api_server import Cluster
-from atj.cluster.changes import holds
 from atj.cluster.connection import Context, JobName, Kubeconfig, Namespace, connected
+from atj.cluster.job_view import has_ended, state_in, status_in, why
 from atj.errors import CommandError
 from atj.terminal import errors, say, shown
 
@@ -99,15 +99,14 @@ def follow_logs(job: str, node: int | None, reader: "LogReader", tail: int | Non
     is_first, told, cluster = True, None, reader.cluster
     while True:
         found = cluster.find_job(job)
-        status = (found or {}).get("status") or {}
-        has_ended = found is None or holds(status, "Complete") or holds(status, "Failed")
+        is_over = found is None or has_ended(found)
         for pod in _readable(cluster.pods(job), node, reader.container):
             reader.follow(pod, tail if is_first else None)
-        state = None if found is None else status.get("state", "Pending")
-        if state != told and state is not None and state != "Running":
-            say(errors(), f"{cluster.namespace}/{job}: {state}{_why(status)}", "dim")
+        state = None if found is None else state_in(found)
+        if found is not None and state not in {told, "Running"}:
+            say(errors(), f"{cluster.namespace}/{job}: {_stands(found)}", "dim")
         is_first, told = False, state
-        if has_ended:
+        if is_over:
             reader.join()
             return
         time.sleep(POLL_SECONDS)
@@ -196,22 +195,19 @@ def _state(pod: dict[str, Any], container: Container) -> dict[str, Any]:
 
 
 def _from_status(cluster: Cluster, job: dict[str, Any]) -> None:
-    status = job.get("status") or {}
-    failure = status.get("lastFailure") or {}
-    if failure.get("logTail"):
-        say(errors(), f"no pod is left; the last lines of attempt {failure['attempt']}, from the job's status:", "dim")
-        typer.echo(shown(failure["logTail"]))
+    failure = status_in(job).last_failure
+    if failure is not None and failure.log_tail:
+        say(errors(), f"no pod is left; the last lines of attempt {failure.attempt}, from the job's status:", "dim")
+        typer.echo(shown(failure.log_tail))
         return
     place = f"{cluster.namespace}/{job['metadata']['name']}"
-    raise CommandError(f"{place}: no container has begun yet ({status.get('state', 'Pending')}{_why(status)})")
+    raise CommandError(f"{place}: no container has begun yet ({_stands(job)})")
 
 
-def _why(status: dict[str, Any]) -> str:
-    for name in ("Failed", "Running"):
-        for condition in status.get("conditions") or ():
-            if condition["type"] == name and condition.get("message"):
-                return f": {condition['message']}"
-    return ""
+def _stands(job: dict[str, Any]) -> str:
+    """The job's state, and why it is in that."""
+    reason = why(job)
+    return f"{state_in(job)}: {reason}" if reason else state_in(job)
 
 
 def _label(pod: dict[str, Any], name: str) -> int:

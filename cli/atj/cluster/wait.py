@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import typer
 from rich.status import Status
 
-from atj.cluster.changes import until, where
+from atj.cluster.changes import until
 from atj.cluster.connection import Context, JobName, Kubeconfig, Namespace, connected
+from atj.cluster.job_view import status_in, where
 from atj.output_format import Output, OutputFormat
 from atj.terminal import errors, results, say
 
@@ -39,14 +40,15 @@ def wait_command(
         with Status("", console=errors()) as shown:
 
             def show(found: dict[str, Any]) -> None:
-                shown.update(f"{place}: {where(found.get('status') or {})}")
+                shown.update(f"{place}: {where(found)}")
 
             found = until(cluster, job, awaited.value, timeout, show)
     if output is OutputFormat.json:
         typer.echo(json.dumps(found, indent=2))
         return
-    say(results(), f"{place}: {awaited.value}{_checkpoint(found.get('status') or {})}")
+    say(results(), f"{place}: {awaited.value}{_checkpoint(found)}")
 
 
-def _checkpoint(status: dict[str, Any]) -> str:
-    return f", {status['checkpoint']['uri']}" if status.get("checkpoint") else ""
+def _checkpoint(job: dict[str, Any]) -> str:
+    checkpoint = status_in(job).checkpoint
+    return "" if checkpoint is None else f", {checkpoint.uri}"

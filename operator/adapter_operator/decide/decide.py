@@ -189,7 +189,7 @@ def _lost(
             reason = failures.disruption_of(pod) or "PodDeleted"
             return Failure(reason, f"pod {pod.name} is being deleted", pod.index, is_charged=False)
     if batch_job is not None and batch_job.failed is not None and not any(pod.has_failed for pod in pods):
-        return Failure("PodDeleted", batch_job.failed[1] or "the attempt's Job failed", is_charged=False)
+        return Failure("PodDeleted", batch_job.failed.message or "the attempt's Job failed", is_charged=False)
     was_running = is_shown_running(job.status) and job.status.attempt == begun.attempt
     nodes = pods[0].nodes if pods else job.spec.nodes
     missing = sorted(set(range(nodes)) - {pod.index for pod in pods})

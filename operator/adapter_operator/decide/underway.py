@@ -56,8 +56,8 @@ def _held_up(
     """What keeps its pods from starting, if something says so."""
     for pod in pods:
         if pod.waiting is not None:
-            reason, text = pod.waiting
-            message = f"pod {pod.name}: {text or reason}. {_remedy(reason, job)}"
+            reason = pod.waiting.reason
+            message = f"pod {pod.name}: {pod.waiting.message or reason}. {_remedy(reason, job)}"
             return replace(begun, state=State.PENDING, reason=reason, message=message, look_at=_soon(now, 60))
     for pod in pods:
         if pod.unscheduled is not None:

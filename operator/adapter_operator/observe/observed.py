@@ -23,6 +23,15 @@ still run there harmless."""
 
 
 @dataclass(frozen=True, slots=True)
+class Cause:
+    """Why something is as it is, as the cluster says it."""
+
+    reason: str
+    """In one word."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerEnd:
     """How a container ended."""
 
@@ -61,12 +70,12 @@ class ObservedPod:
     """When its grace period ends or ended, once it is being deleted."""
     unscheduled: str | None = None
     """Why no node takes it."""
-    waiting: tuple[str, str] | None = None
-    """Reason and message of a container that cannot start."""
+    waiting: Cause | None = None
+    """Of a container that cannot start."""
     disruption: str | None = None
     """Reason of the condition DisruptionTarget."""
-    failure: tuple[str, str] | None = None
-    """Reason and message of the pod's own status, such as Evicted."""
+    failure: Cause | None = None
+    """Of the pod's own status, such as Evicted."""
     trainer: ContainerEnd | None = None
     restore: ContainerEnd | None = None
     version: int = field(default=0, compare=False)
@@ -94,8 +103,8 @@ class BatchJob:
 
     uid: str
     is_suspended: bool = False
-    failed: tuple[str, str] | None = None
-    """Reason and message of its condition Failed."""
+    failed: Cause | None = None
+    """Of its condition Failed."""
     owner: str | None = None
     """uid of the AdapterTrainingJob that it belongs to."""
     specification: str | None = None
@@ -177,7 +186,7 @@ def pod_of(raw: dict[str, Any]) -> ObservedPod | None:
         unscheduled=_text(scheduled.get("message")) if scheduled.get("reason") == "Unschedulable" else None,
         waiting=_waiting([*init_containers, *containers]),
         disruption=disruption.get("reason", "DisruptionTarget") if disruption.get("status") == "True" else None,
-        failure=(reason, _text(status.get("message"))) if reason else None,
+        failure=Cause(reason, _text(status.get("message"))) if reason else None,
         trainer=_end(trainer),
         restore=_end(restore),
         version=int(metadata.get("resourceVersion", 0)),
@@ -193,7 +202,7 @@ def batch_job_of(raw: dict[str, Any]) -> BatchJob:
         owner=next((o["uid"] for o in raw["metadata"].get("ownerReferences") or () if o.get("controller")), None),
         specification=(raw["metadata"].get("annotations") or {}).get(SPECIFICATION_ANNOTATION),
         is_suspended=bool(raw.get("spec", {}).get("suspend")),
-        failed=None if failed is None else (failed.get("reason", "Failed"), _text(failed.get("message"))),
+        failed=None if failed is None else Cause(failed.get("reason", "Failed"), _text(failed.get("message"))),
     )
 
 
@@ -244,11 +253,11 @@ def all_running(pods: tuple[ObservedPod, ...]) -> bool:
 _NORMAL_WAITING = frozenset({"PodInitializing", "ContainerCreating"})
 
 
-def _waiting(containers: Iterable[dict[str, Any]]) -> tuple[str, str] | None:
+def _waiting(containers: Iterable[dict[str, Any]]) -> Cause | None:
     for container in containers:
         waiting = container.get("state", {}).get("waiting")
         if waiting is not None and waiting.get("reason", "PodInitializing") not in _NORMAL_WAITING:
-            return waiting["reason"], _text(waiting.get("message"))
+            return Cause(waiting["reason"], _text(waiting.get("message")))
     return None
 
 

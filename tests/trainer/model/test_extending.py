@@ -41,7 +41,8 @@ class GatedProjector(Projector):
     def forward(self, features: Tensor) -> Tensor:
         """Tokens [B, num_tokens, token_dim]."""
         tokens: Tensor = self.proj(features).unflatten(1, (self.num_tokens, -1))
-        return tokens * self.gate(features).sigmoid()[..., None]
+        gated: Tensor = tokens * self.gate(features).sigmoid()[..., None]
+        return gated
 
 
 class PoseToToken(ConditionTokens):
