@@ -13,6 +13,9 @@ SYNC = $(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --requir
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
+# Which Kubernetes is compiled and tested with: empty for the newest that is pinned, or 1.34.
+export KUBERNETES ?=
+
 # Every process that a test starts imports our modules: where Python may not keep them compiled, it compiles them each time.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -49,13 +52,14 @@ test: $(INSTALLED) ## Run the tests that need nothing else: real store, agents, 
 test-pure: $(INSTALLED) ## Run the tests that start no process; most of its minutes go to counting whole models
 	$(PYTEST) -m "not process and not cluster and not e2e"
 
-test-cluster: $(INSTALLED) compiled ## Run the tests on a Kubernetes control plane and a second S3 server, which Go compiles first
+test-cluster: $(INSTALLED) compiled ## Run the tests on a Kubernetes control plane (KUBERNETES=1.34: an old one) and a second S3 server
 	$(PYTEST) -m cluster
 
 test-stores: $(INSTALLED) compiled ## Test two checkpoints and a kill on every S3 server; prints the table of docs/checkpoints.md
 	$(BIN)/python -m tests.stores.support.table
 
-test-all: $(INSTALLED) compiled ## Run every test except those of `make e2e`
+test-all: $(INSTALLED) compiled ## Run every test except those of `make e2e`; names pins of other programs older than six months
+	@$(BIN)/python -m tests.cluster pins
 	$(PYTEST) -m "not e2e"
 
 compiled: $(INSTALLED) ## Compile what `make test-cluster` needs, with Go; takes ten minutes, once
