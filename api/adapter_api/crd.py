@@ -71,7 +71,9 @@ def crd() -> Plain:
     _add_rule(spec["properties"]["data"], "has(self.s3) || has(self.pvc) || !has(self.folder)", HERE_ONLY)
     pod = spec["properties"]["pod"]["properties"]
     exactly_one = "has(self.value) != has(self.secretKeyRef)"
-    _add_rule(pod["env"]["items"], exactly_one, "give exactly one of value and secretKeyRef")
+    for field in ("env", "commonEnv"):
+        _add_rule(pod[field]["items"], exactly_one, "give exactly one of value and secretKeyRef")
+    _add_rule(pod["caBundle"], "has(self.configMap) != has(self.secret)", "give exactly one of configMap and secret")
     sources = " + ".join(f"(has(self.{name}) ? 1 : 0)" for name in ("pvc", "configMap", "secret", "emptyDir"))
     _add_rule(pod["volumes"]["items"], f"{sources} == 1", "give exactly one of pvc, configMap, secret and emptyDir")
     status["properties"]["conditions"] |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
