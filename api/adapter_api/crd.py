@@ -69,6 +69,7 @@ def crd() -> Plain:
         "give exactly one of s3 and pvc",
     )  # fmt: skip
     _add_rule(spec["properties"]["data"], "has(self.s3) || has(self.pvc) || !has(self.folder)", HERE_ONLY)
+    _let_no_be_false(spec["properties"]["training"]["properties"]["optimization"]["properties"]["mixed_precision"])
     pod = spec["properties"]["pod"]["properties"]
     exactly_one = "has(self.value) != has(self.secretKeyRef)"
     for field in ("env", "commonEnv"):
@@ -140,6 +141,12 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         del data
         return True
+
+
+def _let_no_be_false(field: Plain) -> None:
+    """Readers of YAML 1.1, such as kubectl, take an unquoted `no` for false. A schema of one type would refuse it."""
+    del field["type"]
+    field |= {"x-kubernetes-preserve-unknown-fields": True, "enum": [*field["enum"], False]}
 
 
 def _add_immutable(whole: Plain, name: str, rule: str, why: str) -> None:
