@@ -21,7 +21,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install check format test test-pure test-cluster test-stores test-all compiled demo demo-openmoji example-data bench crash-matrix test-kueue test-cert-manager cluster-up cluster-down e2e generate golden lock clean
+.PHONY: help install check format test test-pure test-cluster test-stores test-all compiled demo demo-openmoji example-data bench crash-matrix package check-chart test-kueue test-cert-manager cluster-up cluster-down e2e generate golden lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -76,6 +76,12 @@ example-data: $(INSTALLED) ## Write the data that configs/example.yaml trains on
 
 bench: $(INSTALLED) ## Measure against other implementations; writes docs/benchmarks.md (ONLY="step start" runs some sections)
 	$(BIN)/python -m benchmarks $(ONLY)
+
+package: $(INSTALLED) compiled ## Write the chart to dist/, as an OCI registry takes it; pushing it is in docs/kubernetes.md
+	$(BIN)/python -m tests.chart.package dist
+
+check-chart: $(INSTALLED) compiled ## Let an API server take every rendering of tests/chart/values, without creating anything
+	$(BIN)/python -m pytest tests/chart
 
 test-kueue: $(INSTALLED) ## Run jobs with a queue name under Kueue itself, which Go compiles first; a few minutes
 	$(BIN)/python -m pytest tests/integrations/test_kueue.py

@@ -69,9 +69,12 @@ def crd() -> Plain:
         "give exactly one of s3 and pvc",
     )  # fmt: skip
     _add_rule(spec["properties"]["data"], "has(self.s3) || has(self.pvc) || !has(self.folder)", HERE_ONLY)
+    _let_no_be_false(spec["properties"]["training"]["properties"]["optimization"]["properties"]["mixed_precision"])
     pod = spec["properties"]["pod"]["properties"]
     exactly_one = "has(self.value) != has(self.secretKeyRef)"
-    _add_rule(pod["env"]["items"], exactly_one, "give exactly one of value and secretKeyRef")
+    for field in ("env", "commonEnv"):
+        _add_rule(pod[field]["items"], exactly_one, "give exactly one of value and secretKeyRef")
+    _add_rule(pod["caBundle"], "has(self.configMap) != has(self.secret)", "give exactly one of configMap and secret")
     sources = " + ".join(f"(has(self.{name}) ? 1 : 0)" for name in ("pvc", "configMap", "secret", "emptyDir"))
     _add_rule(pod["volumes"]["items"], f"{sources} == 1", "give exactly one of pvc, configMap, secret and emptyDir")
     status["properties"]["conditions"] |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
@@ -138,6 +141,12 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         del data
         return True
+
+
+def _let_no_be_false(field: Plain) -> None:
+    """Readers of YAML 1.1, such as kubectl, take an unquoted `no` for false. A schema of one type would refuse it."""
+    del field["type"]
+    field |= {"x-kubernetes-preserve-unknown-fields": True, "enum": [*field["enum"], False]}
 
 
 def _add_immutable(whole: Plain, name: str, rule: str, why: str) -> None:

@@ -1,12 +1,13 @@
 """AdapterTrainingJob: what users apply."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
 from adapter_api.base import Count, Flag, PositiveCount, ResourceModel
 from adapter_api.kubernetes import (
     DEFAULT_GRACE_SECONDS,
+    MAX_NAME,
     JobName,
     LabelName,
     LabelValue,
@@ -31,6 +32,8 @@ KUEUE = "kueue.x-k8s.io"
 
 MAX_NODES = 4096
 MAX_BACKOFF_SECONDS = 3600
+GENERATED = "xxxxx"
+"""Stands for the five characters that the API server adds to generateName."""
 MAX_SECONDS = 2**31 - 1
 """What Kubernetes' own Jobs take for a time to live: 68 years."""
 
@@ -42,6 +45,8 @@ class Metadata(ResourceModel):
 
     name: JobName
     """Name of the job."""
+    generate_name: ShortText | None = None
+    """In place of name: the cluster adds five characters to this when the job is created."""
     namespace: LabelName | None = None
     """Namespace of the job."""
     uid: ShortText | None = None
@@ -54,6 +59,14 @@ class Metadata(ResourceModel):
     """Labels of the job."""
     annotations: dict[str, str] = {}
     """Annotations of the job."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _generated(cls, given: Any) -> Any:
+        """A name as long as the one that the API server makes of generateName."""
+        if isinstance(given, dict) and "name" not in given and isinstance(given.get("generateName"), str):
+            return {**given, "name": f"{given['generateName'][:MAX_NAME]}{GENERATED}"}
+        return given
 
 
 class Restart(ResourceModel):

@@ -2,12 +2,13 @@
 
 import posixpath
 from collections import Counter
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from adapter_api.affinity import Affinity
-from adapter_api.base import MAX_INT, Flag, ResourceModel
+from adapter_api.base import MAX_INT, Flag, PositiveCount, ResourceModel
 from adapter_api.kubernetes import (
     AnnotationMap,
     LabelMap,
@@ -20,13 +21,18 @@ from adapter_api.kubernetes import (
     ShortText,
     label_name,
 )
+from adapter_api.messages import refuse
 from adapter_api.places import ClaimSource
+from adapter_api.topology_spread import TopologySpreadConstraint
 
 MAX_VOLUME_NAME = 58
 """Pods have it behind `user-`, in 63 characters."""
 OWN_MOUNTS = ("/work", "/data", "/tmp", "/dev/shm")  # noqa: S108 - paths in a pod
 """Where the trainer's own volumes are mounted."""
 _WHOLLY_OURS = ("/work", "/data")
+CA_VARIABLES = ("AWS_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+"""Variables by which boto3, OpenSSL and requests find the certificates that they trust."""
+CREDENTIAL_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
 class Toleration(ResourceModel):
@@ -74,6 +80,17 @@ class Scheduling(ResourceModel):
     topology_key: QualifiedName | None = None
     """Node label that must have the same value for all pods of an attempt, such as topology.kubernetes.io/zone. Pods
     wait until nodes with a common value have room."""
+    topology_spread_constraints: Annotated[tuple[TopologySpreadConstraint, ...], Field(max_length=16)] = ()
+    """Limits on how unevenly pods spread over zones, racks or nodes, as in a pod; by default the operator's setting."""
+
+    @model_validator(mode="after")
+    def _spread_once(self) -> Self:
+        spread = Counter((each.topology_key, each.when_unsatisfiable) for each in self.topology_spread_constraints)
+        if twice := [key for (key, _), count in spread.items() if count > 1]:
+            raise ValueError(
+                f"topologySpreadConstraints hold {twice[0]} twice with the same whenUnsatisfiable; keep one of them"
+            )
+        return self
 
 
 class SecretKeyRef(SecretRef):
@@ -106,12 +123,41 @@ class EnvVar(ResourceModel):
     def _allowed(self) -> Self:
         if self.name.startswith(("PET_", "TORCHELASTIC_", "ADAPTER_TRAINING_")) or self.name in (
             "RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
-            "JOB_COMPLETION_INDEX",
+            "JOB_COMPLETION_INDEX", "POD_IP",
         ):  # fmt: skip
             raise ValueError(f"{self.name} is set by the launch; remove it")
         if (self.value is None) == (self.secret_key_ref is None):
             raise ValueError(f"{self.name}: give exactly one of value and secretKeyRef")
         return self
+
+
+class CABundle(ResourceModel):
+    """Certificates that all containers trust: one entry of a ConfigMap or of a Secret, in PEM."""
+
+    config_map: SecretKeyRef | None = None
+    """Entry of a ConfigMap."""
+    secret: SecretKeyRef | None = None
+    """Entry of a Secret."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.config_map is None) == (self.secret is None):
+            raise ValueError("give exactly one of configMap and secret")
+        return self
+
+
+_ID = Annotated[PositiveCount, Field(le=2**31 - 1)]
+
+
+class PodSecurityContext(ResourceModel):
+    """User and groups that pods run with. What is left out, the cluster or the image decides."""
+
+    run_as_user: _ID | None = None
+    """User ID of all processes; not 0."""
+    run_as_group: _ID | None = None
+    """Group ID of all processes; not 0."""
+    fs_group: _ID | None = None
+    """Group ID that owns the files of volumes; not 0."""
 
 
 class EmptyDir(ResourceModel):
@@ -164,6 +210,16 @@ class Pod(ResourceModel):
     """Annotations of the pods."""
     env: Annotated[tuple[EnvVar, ...], Field(max_length=256)] = ()
     """Environment variables of the trainer."""
+    common_env: Annotated[tuple[EnvVar, ...], Field(max_length=64)] = ()
+    """Environment variables of all three containers, restore, sync and trainer, such as HTTPS_PROXY and NO_PROXY."""
+    ca_bundle: CABundle | None = None
+    """Certificates of authorities that all three containers trust in place of the image's own, for object storage and
+    hubs behind a private authority; by default the operator's setting."""
+    runtime_class_name: ObjectName | None = None
+    """RuntimeClass of the pods, such as nvidia; by default the operator's setting."""
+    security_context: PodSecurityContext | None = None
+    """User and groups of the pods; by default the operator's setting, 65532 for each. {} names none: the cluster assigns
+    them, as OpenShift's restricted-v2 does, or the image's own are used."""
     service_account_name: ObjectName | None = None
     """Service account of the pods; its token is not mounted."""
     image_pull_secrets: Annotated[tuple[SecretRef, ...], Field(max_length=64)] = ()
@@ -186,12 +242,29 @@ class Pod(ResourceModel):
     def _distinct(self) -> Self:
         for what, names in (
             ("env", [variable.name for variable in self.env]),
+            ("commonEnv", [variable.name for variable in self.common_env]),
+            ("env and commonEnv", [variable.name for variable in (*self.env, *self.common_env)]),
             ("volumes, by name,", [volume.name for volume in self.volumes]),
             ("volumes, by mountPath,", [posixpath.normpath(volume.mount_path) for volume in self.volumes]),
         ):
             if twice := {name for name, count in Counter(names).items() if count > 1}:
                 raise ValueError(f"{what} hold {', '.join(sorted(twice))} twice; keep one")
         return self
+
+    @model_validator(mode="after")
+    def _set_elsewhere(self) -> Self:
+        refuse("Pod", self._variables_set_elsewhere())
+        return self
+
+    def _variables_set_elsewhere(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        for index, variable in enumerate(self.common_env):
+            if variable.name in CREDENTIAL_VARIABLES:
+                message = f"{variable.name} is read from the Secret that spec.output.s3.secretRef names; remove it here"
+                yield ("commonEnv", index), message
+        for field, variables in (("env", self.env), ("commonEnv", self.common_env)):
+            for index, variable in enumerate(variables):
+                if self.ca_bundle is not None and variable.name in CA_VARIABLES:
+                    yield (field, index), f"{variable.name} is set by caBundle; remove one of the two"
 
 
 def _taken(mount_path: str) -> str | None:

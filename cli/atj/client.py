@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 
 from adapter_api.cluster_rules import validate_for_cluster
 from adapter_api.document import Document, parse, read
-from adapter_api.job import AdapterTrainingJob
+from adapter_api.job import KIND, AdapterTrainingJob
 from atj.cluster import changes, job_view
 from atj.cluster.api_server import Cluster
 from atj.cluster.changes import Condition
@@ -218,7 +218,7 @@ class Jobs:
 
 def _document(job: JobLike) -> Document:
     if isinstance(job, str | Path):
-        return read(job)
+        return read(job, of_kind=KIND)
     if isinstance(job, AdapterTrainingJob):
         job = job.model_dump(mode="json", exclude_unset=True)
     return parse(json.dumps(dict(job), default=str), "the job")

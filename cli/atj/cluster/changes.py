@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from adapter_api.document import Document
-from adapter_api.job import AdapterTrainingJob
+from adapter_api.job import GENERATED, AdapterTrainingJob
 from adapter_api.progress import ExitCode
 from atj.cluster.api_server import Cluster
 from atj.cluster.job_view import has_ended, holds, state_in, status_in, where
@@ -41,10 +41,14 @@ def create(cluster: Cluster, document: Document, *, name: str | None, nodes: int
     raw = json.loads(json.dumps(document.data, default=str))
     if name is not None:
         raw["metadata"]["name"] = name
+        raw["metadata"].pop("generateName", None)
     if nodes is not None:
         raw["spec"]["nodes"] = nodes
     raw["metadata"]["namespace"] = cluster.namespace
-    known = cluster.find_job(raw["metadata"]["name"])
+    if raw["metadata"].get("name") == f"{raw['metadata'].get('generateName')}{GENERATED}":
+        del raw["metadata"]["name"]  # the model's own, which stands for the one to come
+    given = raw["metadata"].get("name")
+    known = None if given is None else cluster.find_job(given)  # of generateName, the cluster makes a name of its own
     if known is not None:
         raise refusal(
             f"there is a job {cluster.namespace}/{known['metadata']['name']} already ({state_in(known)}): choose another "

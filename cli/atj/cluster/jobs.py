@@ -9,14 +9,14 @@ import typer
 
 from adapter_api.cluster_rules import validate_for_cluster
 from adapter_api.document import read
-from adapter_api.job import MAX_NODES
+from adapter_api.job import KIND, MAX_NODES
 from atj.cluster.changes import change, create, named_namespace, until_gone
 from atj.cluster.connection import Context, JobName, Kubeconfig, Namespace, connected
 from atj.cluster.description import description
 from atj.cluster.table import job_table
 from atj.completion import job_names
 from atj.output_format import Output, OutputFormat
-from atj.terminal import results, say
+from atj.terminal import errors, results, say
 
 JobNames = Annotated[
     list[str],
@@ -46,7 +46,9 @@ def submit_command(
     kubeconfig: Kubeconfig = None,
 ) -> None:
     """Check a job here, then create it on a cluster. Faults are shown with their lines."""
-    document = read(file)
+    document = read(file, of_kind=KIND)
+    for each in document.others:
+        say(errors(), f"{file} also holds {each}, which is left alone: kubectl apply -f {file} creates it", "yellow")
     chosen = named_namespace(document, validate_for_cluster(document), namespace)
     with connected(kubeconfig, context, chosen) as cluster:
         created = create(cluster, document, name=name, nodes=nodes, dry_run=dry_run)["metadata"]

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from adapter_api.document import Document, read, validate
-from adapter_api.job import AdapterTrainingJob
+from adapter_api.job import KIND, AdapterTrainingJob
 from adapter_api.notes import notes_on
 from adapter_api.training import TrainingConfig
 from atj.completion import device_names
@@ -71,7 +71,7 @@ def plan_command(
     Widths of columns and the number of samples are read from the data, if they are on this machine. Exit code 1 if the
     job does not fit into the device's memory.
     """
-    document = read(file)
+    document = read(file, of_kind=KIND)
     config, world_size = _parsed(document)
     from adapter_trainer.forecast import forecast as forecasting  # brings torch
     from adapter_trainer.forecast.device_speed import KNOWN

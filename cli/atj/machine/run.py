@@ -11,7 +11,7 @@ from rich.console import Console
 
 from adapter_agent.errors import OwnerOnly
 from adapter_api.document import read, validate
-from adapter_api.job import MAX_NODES, AdapterTrainingJob
+from adapter_api.job import KIND, MAX_NODES, AdapterTrainingJob
 from adapter_api.progress import ExitCode
 from atj.extras import require
 from atj.machine.fork_server import ForkServer, fork_server
@@ -55,7 +55,7 @@ def run_command(
     spec.output.s3 or, without one, to an S3 server in the output folder. To continue from the last committed checkpoint,
     run the same command again. Ctrl-C saves, commits and ends; a second Ctrl-C kills.
     """
-    document = read(file)
+    document = read(file, of_kind=KIND)
     job = on_this_machine(validate(AdapterTrainingJob, document), document)
     require("local")
     if nodes is not None:

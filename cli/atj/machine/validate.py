@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from adapter_api.job import AdapterTrainingJob
 
 TRAINING: Location = ("spec", "training")
+KIND_OF_JOB = "AdapterTrainingJob"
 
 
 def validate_command(
@@ -42,7 +43,7 @@ def validate_command(
     Exit code 0 if everything is valid, 2 otherwise.
     """
     try:
-        summary = _checked(read(file), data)
+        summary = _checked(read(file, of_kind=KIND_OF_JOB), data)
     except (InvalidDocument, InvalidData) as error:
         if output is OutputFormat.json:
             typer.echo(json.dumps({"valid": False, "faults": _plain(error)}, indent=2))
@@ -72,17 +73,21 @@ def _checked(document: Document, root: Path | None) -> dict[str, Any]:
     """
     at: Location = ()
     job: Any = None
+    notes = [f"{document.source} also holds {each}, which is left alone" for each in document.others]
     if is_job(document):
-        from adapter_api.job import AdapterTrainingJob  # a training configuration does without its models
+        from adapter_api.job import AdapterTrainingJob
+        from adapter_api.job_notes import notes_on_job  # a training configuration does without its models
 
         job, at = validate(AdapterTrainingJob, document), TRAINING
         config, summary = job.spec.training, _job(job)
+        notes += notes_on_job(job)
     else:
         config = validate(TrainingConfig, document)
         summary = f"training configuration: {_length(config)}, resolution {config.data.params.resolution}"
+    notes += notes_on(config)
     folder = None if job is None or job.spec.data is None else job.spec.data.folder
     located = data_checks.with_root(config, root or (None if folder is None else Path(folder)))
-    opened, notes = None, list(notes_on(config))
+    opened = None
     if root is not None or data_checks.is_here(located):
         opened = data_checks.open_data(located)
         data_checks.held_out_faults(located)

@@ -186,3 +186,20 @@ def test_programs_get_faults_and_counts_as_json(tmp_path: Path, capsys: pytest.C
     found = json.loads(capsys.readouterr().out)
     assert found["faults"][0]["path"] == "data.params.resolutoin"
     assert found["faults"][0]["line"] == 1
+
+
+def test_of_several_objects_in_a_file_the_job_is_taken_and_the_others_are_named(atj: Atj, tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(
+        f"kind: Secret\nmetadata: {{name: keys}}\n---\n{JOB.replace('  name: digits', '  generateName: digits-')}---\n"
+    )
+    result = atj("validate", file)
+    assert result.returncode == 0, result.stderr
+    assert f"{file}: valid AdapterTrainingJob digits-xxxxx:" in result.stdout
+    assert f"Note: {file} also holds Secret keys (line 1), which is left alone" in result.stderr.replace("\n", " ")
+
+
+def test_parts_of_a_gpu_that_stay_idle_are_noted(atj: Atj, tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(JOB.replace("  nodes: 2", "  resources: {limits: {nvidia.com/mig-1g.10gb: 2}}"))
+    assert "1 of 2 stays idle" in atj("validate", file).stderr
