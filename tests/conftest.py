@@ -1,6 +1,8 @@
 """Settings of the whole suite: tiers, order, no hub, the same examples of property tests everywhere, one control plane."""
 
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -13,6 +15,8 @@ __all__ = ["cluster_tools", "control_plane", "no_process_unless_marked", "pytest
 
 # Before anything imports the hub's client, here or in a process that a test starts: no test depends on a network.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Threads of several processes would fight over the cores: before torch is imported, here or there.
+os.environ["OMP_NUM_THREADS"] = "1"
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
 
@@ -24,6 +28,14 @@ LONGEST = (
     "operator/test_processes.py", "cli/cluster/test_cluster_commands.py", "house/test_pasted.py",
 )  # fmt: skip
 """Modules that take longest, which a run begins with: none is then left for one worker at the end."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _temporary_files(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let what tests, and processes that they kill, leave in the folder for temporary files go with pytest's own folders."""
+    # Matplotlib looks through all fonts of the machine where this folder is new.
+    os.environ.setdefault("MPLCONFIGDIR", str(Path(tempfile.gettempdir()) / f"matplotlib-{os.getuid()}"))
+    os.environ["TMPDIR"] = tempfile.tempdir = str(tmp_path_factory.mktemp("t"))
 
 
 def pytest_configure(config: pytest.Config) -> None:

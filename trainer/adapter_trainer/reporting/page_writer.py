@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+PAGE = Path("logs") / "report.html"
+"""Within an output folder."""
 LEAST_SECONDS = 60.0
 """Between two pages: short runs need the last one only."""
 PATIENCE = 60.0

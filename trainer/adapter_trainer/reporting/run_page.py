@@ -25,8 +25,8 @@ from adapter_trainer.files import replace_text
 from adapter_trainer.reporting import charts
 from adapter_trainer.reporting.charts import Curve
 from adapter_trainer.reporting.history import METRICS_FILE, Line, read_history
+from adapter_trainer.reporting.page_writer import PAGE
 
-PAGE = Path("logs") / "report.html"
 CONFIGURATION = Path("logs") / "training.yaml"
 MAX_PICTURES = 12
 WIDEST_PICTURE = 1600
