@@ -2,11 +2,13 @@
 
 import os
 import tempfile
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from adapter_trainer.beginning import uncollected
 from tests.cluster.fixtures import cluster_tools, control_plane, pytest_collection_finish
 from tests.support.processes import no_process_unless_marked
 from tests.support.progress import Progress
@@ -42,6 +44,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """Report file by file, unless pytest is asked for more or less."""
     if config.get_verbosity() == 0 and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Progress(config))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage while modules are imported, nor later among them: it takes a third of the time of a start."""
+    with uncollected():
+        return (yield)
 
 
 MARKERS = {
