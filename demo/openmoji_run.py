@@ -17,7 +17,7 @@ from adapter_api.document import Document, read, validate
 from adapter_api.layout import HISTORY_FILE
 from adapter_api.training import TrainingConfig
 from adapter_trainer.reporting.history import read_history
-from adapter_trainer.reporting.run_page import PAGE
+from adapter_trainer.reporting.page_writer import PAGE
 from adapter_trainer.sampling.sample import Row, Sampler, load
 from adapter_trainer.train import main as train
 from atj.terminal import results, say

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 from adapter_api.document import read
 from adapter_api.job import GROUP, PLURAL, VERSION, AdapterTrainingJob
-from adapter_operator.act.manifests import batch_job
 from adapter_api.names import JOB_LABEL
+from adapter_operator.act.manifests import batch_job
 from adapter_operator.settings import Settings
 from benchmarks.older_build import environment
 from tests.cluster.control_plane import ControlPlane

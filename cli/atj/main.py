@@ -1,5 +1,6 @@
 """Entry point of `atj` and `kubectl-atj`: the commands, and the boundary at which errors become messages."""
 
+import os
 import sys
 from typing import Annotated
 
@@ -203,10 +204,12 @@ def run() -> None:
     # Taken out here, so that it may also stand behind the command, where it is usually wanted.
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
+    # Looking for them, pydantic reads the metadata of every installed package; nothing here has a use for one.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         app(arguments)
     except Exception as error:  # noqa: BLE001 - the boundary
-        from atj.boundary import explain  # brings pydantic and rich, which a help page does without
+        from atj.boundary import explain  # brings pydantic, which a help page does without
 
         sys.exit(explain(error, debug=debug))
 

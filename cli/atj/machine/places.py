@@ -44,7 +44,8 @@ def trainer_environment(job: AdapterTrainingJob) -> dict[str, str]:
     own = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     given = {variable.name: variable.value for variable in job.spec.pod.env if variable.value is not None}
     loopback = {"GLOO_SOCKET_IFNAME": LOOPBACK, "NCCL_SOCKET_IFNAME": LOOPBACK, "PYTHONUNBUFFERED": "1"}
-    return {**loopback, **own, **given}
+    # Else torchrun leaves a folder in /tmp after every attempt, for logs that it does not write: ours are in the output folder.
+    return {**loopback, "PET_LOG_DIR": os.devnull, **own, **given}
 
 
 def _free_port() -> int:

@@ -13,7 +13,7 @@ from adapter_api.training import TrainingConfig
 from adapter_trainer.errors import InvalidData
 from atj.machine import data_checks
 from atj.output_format import Output, OutputFormat
-from atj.terminal import errors, results, say
+from atj.terminal import say_error, say_result
 
 if TYPE_CHECKING:
     from adapter_api.job import AdapterTrainingJob
@@ -52,11 +52,11 @@ def validate_command(
     if output is OutputFormat.json:
         typer.echo(json.dumps({"valid": True, "faults": [], **summary}, indent=2))
         return
-    say(results(), f"{file}: valid {summary['summary']}")
+    say_result(f"{file}: valid {summary['summary']}")
     if summary["data"] is not None:
-        say(results(), f"{summary['data']['folder']}: {_counted(summary['data'])}")
+        say_result(f"{summary['data']['folder']}: {_counted(summary['data'])}")
     for note in summary["notes"]:
-        say(errors(), f"Note: {note}", "yellow")
+        say_error(f"Note: {note}", "yellow")
 
 
 def is_job(document: Document) -> bool:

@@ -20,13 +20,13 @@ from markupsafe import Markup
 from PIL import Image
 
 from adapter_api.checkpoint import step_of
-from adapter_api.layout import HISTORY_FILE, LOGS_FOLDER, PAGE_FILE, PROGRESS_FILE, SAMPLES_FOLDER, TRAINING_FILE
+from adapter_api.layout import HISTORY_FILE, LOGS_FOLDER, PROGRESS_FILE, SAMPLES_FOLDER, TRAINING_FILE
 from adapter_trainer.files import replace_text
 from adapter_trainer.reporting import charts
 from adapter_trainer.reporting.charts import Curve
 from adapter_trainer.reporting.history import Line, read_history
+from adapter_trainer.reporting.page_writer import PAGE
 
-PAGE = Path(LOGS_FOLDER) / PAGE_FILE
 CONFIGURATION = Path(LOGS_FOLDER) / TRAINING_FILE
 MAX_PICTURES = 12
 WIDEST_PICTURE = 1600

@@ -8,7 +8,7 @@ import torch
 
 from adapter_api.layout import SAMPLES_FOLDER
 from adapter_trainer.model.adapter_model import AdapterModel
-from adapter_trainer.reporting.run_page import PAGE
+from adapter_trainer.reporting.page_writer import PAGE
 
 _UNITS = ((1e9, "B"), (1e6, "M"), (1e3, "k"))
 
