@@ -116,6 +116,9 @@ def _machines(new: NewJob) -> Iterator[str]:
         yield "nodes: 1                       # pods; each runs one torchrun"
         yield "resources:"
         yield '  limits: {cpu: "8", memory: 48Gi, nvidia.com/gpu: "1"}   # of each pod; a process for each GPU'
+    if new.is_tiny:
+        yield "pod:                           # one thread: several wait for each other, the more the busier the machine is"
+        yield '  env: [{name: OMP_NUM_THREADS, value: "1"}]'
     yield "data:"
     yield f"  folder: {_scalar(new.data_path)}   # for `atj run`, from where it is started; pods have s3: {{uri: s3://bucket/prefix}} instead"
     yield "output:"
