@@ -13,7 +13,8 @@ from adapter_api.job import AdapterTrainingJob
 from adapter_api.kubernetes import MAX_NAME
 from atj.errors import refusal
 from atj.extras import require
-from atj.machine.data_folder import DataFolder, read_data_folder
+from atj.machine.data_folder import read_data_folder
+from atj.machine.found_data import DataFolder
 from atj.machine.new_job import CONDITIONS, Condition, NewJob, job_text, offered
 from atj.terminal import results, say
 
@@ -39,7 +40,8 @@ _HOW = {
 def init_command(
     *,
     data: Annotated[
-        Path, typer.Option("--data", metavar="PATH", help="Folder of pictures, or a table: .txt, .csv or .jsonl.")
+        Path,
+        typer.Option("--data", metavar="PATH", help="Folder of pictures, or a table: .txt, .csv, .jsonl or .json."),
     ] = Path(),
     wanted: Annotated[
         For, typer.Option("--for", help="Condition to train on; `all` takes every condition that the data have.")
@@ -55,7 +57,9 @@ def init_command(
     name: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Name of the job; by default the name of the data folder.", show_default=False
+            metavar="NAME",
+            help="Name of the job; by default the names of the data folder and of FILE.",
+            show_default=False,
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
@@ -71,7 +75,7 @@ def init_command(
         raise refusal(f"--out {out}: {out.parent} is not a folder; make it first")
     found = read_data_folder(data)
     conditions = _conditions(found, wanted, data)
-    job_name = _job_name(name or found.root.resolve().name)
+    job_name = _job_name(name or _default_name(found.root.resolve().name, out.stem))
     written = []
     if found.is_new:
         table = found.root / found.table
@@ -93,6 +97,10 @@ def init_command(
     console = results()
     for path in written:
         say(console, f"{path}: written, for the job to read")
+    for line in found.left_out:
+        say(console, f"{data}: not used: {line}")
+    for line in found.notes:
+        say(console, f"{data}: {line}")
     say(console, f"{out}: {len(found.records)} pictures, conditions: {', '.join(conditions)}")
     following = f"atj plan {out} --device l4" if sdxl else f"atj run {out}"
     say(console, f"  atj validate {out}\n  {following}")
@@ -106,6 +114,11 @@ def _conditions(found: DataFolder, wanted: For, data: Path) -> tuple[Condition, 
     if chosen not in there:
         raise refusal(f"--for {chosen}: {data} has none; {_HOW[chosen]}. There is: {', '.join(there)}")
     return (chosen,)
+
+
+def _default_name(folder: str, file: str) -> str:
+    """PURE: the folder's, told apart where several files train on it: each job has an output folder of its name."""
+    return folder if file in {"job", folder} else f"{folder}-{file}"
 
 
 def _job_name(text: str) -> str:

@@ -17,7 +17,9 @@ def places(job: AdapterTrainingJob, folder: OutputFolder) -> list[NodePlace]:
     """The place of every node, with a rendezvous port that was free just now."""
     spec = job.spec
     port = _free_port()
-    threads = max(1, len(os.sched_getaffinity(0)) // spec.world_size)
+    # Whoever says how many threads there are to be, in the job or in the shell, is obeyed.
+    is_said = "OMP_NUM_THREADS" in trainer_environment(job)
+    threads = None if is_said else max(1, len(os.sched_getaffinity(0)) // spec.world_size)
     return [
         NodePlace(
             index=node,

@@ -118,9 +118,9 @@ def _with_data(config: TrainingConfig, samples: int | None, *, is_named: bool) -
     """
     if not is_named and not data_checks.is_here(config):
         return config, samples
-    from adapter_trainer.data.verify import resolve_widths
+    from adapter_trainer.data.verify import resolve_widths  # those of embeddings are in their files
 
-    rows = data_checks.open_data(config).rows
+    rows = data_checks.open_data(config, opens_files=False).rows
     params = config.data.params
     resolved = resolve_widths(config, rows, Path(params.data_root_path) / params.pairs_file_path)
     return resolved, samples or len(rows)

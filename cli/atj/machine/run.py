@@ -19,7 +19,7 @@ from atj.machine.local_data import on_this_machine
 from atj.machine.local_run import Ending, run_job
 from atj.machine.progress_display import display_on
 from atj.storage import embedded_store
-from atj.storage.checkpoint_table import ROWS, checkpoint_table
+from atj.storage.checkpoint_table import ROWS, show_checkpoints
 from atj.storage.committed import FOR_EVER, Committed
 from atj.storage.output_folder import OutputFolder, RunRecord
 from atj.terminal import results, say
@@ -118,7 +118,7 @@ def report(console: Console, ending: Ending, committed: Committed, folder: Outpu
         say(console, "No checkpoint has been committed.")
         return
     current = committed.index()
-    console.print(checkpoint_table(committed, () if current is None else current.checkpoints, rows=ROWS))
+    show_checkpoints(console, committed, () if current is None else current.checkpoints, rows=ROWS)
     say(console, f"Newest checkpoint: {committed.uri_of(ending.newest)}", "bold")
     for picture in folder.pictures():
         say(console, f"Pictures: {picture}")

@@ -11,7 +11,7 @@ from atj.completion import checkpoint_steps
 from atj.errors import refusal
 from atj.output_format import Output, OutputFormat
 from atj.results.address import Address, EndpointURL, Region, located, step_meant
-from atj.storage.checkpoint_table import checkpoint_table
+from atj.storage.checkpoint_table import show_checkpoints
 from atj.storage.committed import Committed
 from atj.terminal import results, say, transfer
 
@@ -34,7 +34,7 @@ def list_command(
         elif not entries:
             say(results(), f"{committed.uri}: no checkpoint has been committed yet.")
         else:
-            results().print(checkpoint_table(committed, entries))
+            show_checkpoints(results(), committed, entries)
 
 
 def get_command(

@@ -85,7 +85,7 @@ def test_a_folder_for_each_class_gives_labels_with_names(tmp_path: Path) -> None
     job = made(tmp_path / "data", tmp_path / "job.yaml", For.label)
     assert columns(job) == {"label": ("label", 3)}
     assert "0 cat, 1 dog: big, 2 no" in (tmp_path / "job.yaml").read_text()
-    assert [row["label"] for row in job.spec.training.sampling.rows] == [0, 1, 2]
+    assert [row["label"] for row in job.spec.training.sampling.rows] == ["cat", "dog: big", "no"]
     lines = [json.loads(line) for line in (tmp_path / "data" / "atj-init.jsonl").read_text().splitlines()]
     assert lines[2] == {"image": "dog: big/0.jpg", "caption": "", "label": 1}
 
@@ -200,3 +200,63 @@ def test_large_pictures_of_several_shapes_keep_them_for_sdxl(tmp_path: Path) -> 
     assert params.aspect_buckets is not None
     assert job.spec.resources.limits["nvidia.com/gpu"] == "1"
     assert yaml.safe_load((tmp_path / "job.yaml").read_text())["metadata"]["name"] == "data"
+
+
+def test_what_cannot_be_trained_on_is_left_out_and_told(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = (photos / "photo-2.png").read_bytes()
+    (photos / "photo-2.png").write_bytes(whole[:-30])
+    (photos / "IMG_1.HEIC").write_bytes(b"ftypheic")
+    job = made(photos, tmp_path / "job.yaml", For.reference)
+    assert len((photos / "atj-init.jsonl").read_text().splitlines()) == COUNT - 1
+    assert not any("photo-2" in str(row) for row in job.spec.training.sampling.rows)
+    told = capsys.readouterr().out
+    assert f"{photos}: not used: photo-2.png cannot be decoded: " in told
+    assert f"{photos}: not used: .heic files, which are not read here (save them as PNG or JPEG): 1" in told
+    assert "not used: photo-2.png cannot be decoded" in (tmp_path / "job.yaml").read_text()
+
+
+def test_folders_of_kohya_s_trainers_give_classes_captions_and_repeats(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for folder in ("3_cat", "1_cat", "2_big dog"):
+        picture(data / folder / "a.png")
+    (data / "2_big dog" / "a.caption").write_text("a dog\nthat barks\n")
+    job = made(data, tmp_path / "job.yaml", For.label)
+    (column,) = job.spec.training.data.params.columns or ()
+    assert column.names == ("big dog", "cat")
+    lines = [json.loads(line) for line in (data / "atj-init.jsonl").read_text().splitlines()]
+    assert [(line["image"], line["caption"], line["label"]) for line in lines] == [
+        ("1_cat/a.png", "cat", 1),
+        *[("2_big dog/a.png", "a dog that barks", 0)] * 2,
+        *[("3_cat/a.png", "cat", 1)] * 3,
+    ]
+
+
+def test_classes_that_are_numbers_go_by_their_index(tmp_path: Path) -> None:
+    for name in ("10", "7"):
+        picture(tmp_path / "data" / name / "a.png")
+    job = made(tmp_path / "data", tmp_path / "job.yaml", For.label)
+    assert columns(job) == {"label": ("label", 2)}
+    assert [row["label"] for row in job.spec.training.sampling.rows] == [0, 1]
+
+
+def test_files_for_one_folder_make_jobs_of_different_names(photos: Path, tmp_path: Path) -> None:
+    names = [
+        made(photos, tmp_path / f"{file}.yaml", For.reference).metadata.name for file in ("job", "label", "photos")
+    ]
+    assert names == ["photos", "photos-label", "photos"]
+    assert made(photos, tmp_path / "other.yaml", For.reference, name="mine").metadata.name == "mine"
+
+
+def test_ip_adapter_s_list_of_pictures_is_a_table(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    samples = [{"image_file": f"{number}.png", "text": f"text {number}"} for number in range(COUNT)]
+    for sample in samples:
+        picture(data / sample["image_file"])
+    (data / "data.json").write_text(json.dumps(samples))
+    job = made(data / "data.json", tmp_path / "job.yaml", For.reference)
+    assert job.spec.training.data.params.pairs_file_path == "data.json"
+    (data / "data.json").write_text(json.dumps({"0": {"caption": "text"}}))
+    with pytest.raises(CommandError, match=r"data\.json: is not a list of samples; .* data\.params\.pairs_file_path"):
+        made(data / "data.json", tmp_path / "other.yaml")

@@ -63,6 +63,23 @@ def pictures(folder: Path) -> list[Path]:
     return sorted(path for path, _ in _walk(folder, Contents()))
 
 
+def captioned(folder: Path, contents: Contents) -> list[tuple[Path, str | list[str] | None]]:
+    """Those pictures, each with what a file beside it gives as its caption; `contents` hears what is left out.
+
+    Raises:
+        InvalidData: a caption cannot be read.
+    """
+    return [(path, _caption(files, contents)) for path, files in _walk(folder, contents)]
+
+
+def concept_of(name: str) -> tuple[int, str] | None:
+    """PURE: repeats, and the caption of pictures without a file, that a sub-folder's name gives; None for other names."""
+    match = REPEATS.fullmatch(name)
+    if match is None or len(match[1]) > len(str(MOST_REPEATS)) or int(match[1]) > MOST_REPEATS:
+        return None
+    return int(match[1]), match[2].strip()
+
+
 def read_folder(folder: Path, columns: tuple[Column, ...], *, repeats: bool = True) -> Contents:
     """Everything in a folder. Either every picture has a caption, or none has.
 
@@ -239,12 +256,11 @@ def _concepts(folder: Path, contents: Contents) -> dict[str, tuple[int, str]]:
     """Repeats, and the caption of pictures without a file, by sub-folder, as kohya's trainers read them."""
     concepts = {}
     for path in sorted(folder.iterdir()):
-        match = REPEATS.fullmatch(path.name)
-        if match is None or not path.is_dir():
+        if not path.is_dir():
             continue
-        if len(match[1]) <= len(str(MOST_REPEATS)) and int(match[1]) <= MOST_REPEATS:
-            concepts[path.name] = int(match[1]), match[2].strip()
-        else:
+        if (concept := concept_of(path.name)) is not None:
+            concepts[path.name] = concept
+        elif (match := REPEATS.fullmatch(path.name)) is not None:
             contents.notes.append(
                 f"{path.name}: an epoch reads its pictures once; {match[1]} is more than {MOST_REPEATS} repeats"
             )
