@@ -74,11 +74,11 @@ bench: $(INSTALLED) ## Measure against what others do, side by side; writes docs
 	$(BIN)/python -m benchmarks $(ONLY)
 
 package: $(INSTALLED) compiled ## Write the chart to dist/, as an OCI registry takes it; pushing it is in docs/kubernetes.md
-	$(BIN)/python -m tests.chart.package dist
+	$(BIN)/python -m tests.chart.support.package dist
 
 check-chart: $(INSTALLED) compiled build/scan ## Let an API server and checkov look over every rendering of tests/chart/values
 	$(BIN)/python -m pytest tests/chart
-	$(BIN)/python -m tests.chart.scan build/scan/bin/checkov
+	$(BIN)/python -m tests.chart.support.scan build/scan/bin/checkov
 
 sbom: build/sbom ## Write the packages of both images to dist/, as CycloneDX, from the locks that they are built from
 	@mkdir -p dist

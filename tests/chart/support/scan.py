@@ -1,4 +1,4 @@
-"""`python -m tests.chart.scan CHECKOV`: checkov over every rendering; what it finds is explained here, or ends this with 1."""
+"""`python -m tests.chart.support.scan CHECKOV`: checkov over every rendering; what it finds is explained here, or ends this with 1."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ from typing import Any
 from tests.cluster.tools import Tools, default_cache
 from tests.support.repository import CHART, CHART_IMAGES
 
-VALUES = Path(__file__).with_name("values")
+VALUES = Path(__file__).parent.with_name("values")
 NO_CPU_LIMIT = "a limit of CPU time makes probes and Leases late; memory is limited"
 BY_TAG = "image.digest pins it; by default the tag of the chart's own version is used"
 KEPT_IMAGE = "tags are versions and never move, so that an image that is there is the right one"

@@ -1,4 +1,4 @@
-"""`python -m tests.chart.package FOLDER`: checks the chart with Helm, and writes the archive that a registry takes."""
+"""`python -m tests.chart.support.package FOLDER`: checks the chart with Helm, and writes the archive that a registry takes."""
 
 import subprocess
 import sys
