@@ -14,9 +14,9 @@ def package(folder: Path, helm: Path) -> Path:
     Raises:
         subprocess.CalledProcessError: Helm refuses the chart.
     """
-    subprocess.run([helm, "lint", "--strict", "--quiet", *CHART_IMAGES, CHART], check=True, stdout=sys.stderr)
+    subprocess.run([str(helm), "lint", "--strict", "--quiet", *CHART_IMAGES, str(CHART)], check=True, stdout=sys.stderr)
     folder.mkdir(parents=True, exist_ok=True)
-    command = [helm, "package", CHART, "--destination", folder]
+    command = [str(helm), "package", str(CHART), "--destination", str(folder)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return Path(done.stdout.rpartition(": ")[2].strip())
 

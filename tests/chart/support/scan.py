@@ -33,15 +33,15 @@ Plain = dict[str, Any]
 
 def render(helm: Path, values: Path, folder: Path) -> None:
     """One rendering as a file; the CRD has no pods, and takes most of a scan's time."""
-    command = [helm, "template", "ato", CHART, "-n", "ato-system", "--kube-version", "1.34.4", *CHART_IMAGES]
-    done = subprocess.run([*command, "-f", values, "--set", "crd.install=false"], check=True, capture_output=True)
+    command = [str(helm), "template", "ato", str(CHART), "-n", "ato-system", "--kube-version", "1.34.4", *CHART_IMAGES]
+    done = subprocess.run([*command, "-f", str(values), "--set", "crd.install=false"], check=True, capture_output=True)
     (folder / values.name).write_bytes(done.stdout)
 
 
 def findings(checkov: Path, folder: Path) -> list[Plain]:
     """What checkov holds against the files of a folder; it asks nobody on the network."""
     options = ["--framework", "kubernetes", "--compact", "--quiet", "--skip-download", "--soft-fail", "-o", "json"]
-    done = subprocess.run([checkov, "-d", folder, *options], check=True, capture_output=True, text=True)
+    done = subprocess.run([str(checkov), "-d", str(folder), *options], check=True, capture_output=True, text=True)
     return list(json.loads(done.stdout)["results"]["failed_checks"])
 
 
