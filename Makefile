@@ -21,7 +21,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install check format test test-pure test-cluster test-stores test-all compiled demo demo-openmoji example-data bench crash-matrix package check-chart test-kueue test-cert-manager cluster-up cluster-down e2e generate golden lock clean
+.PHONY: help install check format test test-pure test-cluster test-stores test-all compiled demo demo-openmoji example-data bench crash-matrix package check-chart sbom test-kueue test-cert-manager cluster-up cluster-down e2e generate golden lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -78,10 +78,16 @@ bench: $(INSTALLED) ## Measure against other implementations; writes docs/benchm
 	$(BIN)/python -m benchmarks $(ONLY)
 
 package: $(INSTALLED) compiled ## Write the chart to dist/, as an OCI registry takes it; pushing it is in docs/kubernetes.md
-	$(BIN)/python -m tests.chart.package dist
+	$(BIN)/python -m tests.chart.support.package dist
 
-check-chart: $(INSTALLED) compiled ## Let an API server take every rendering of tests/chart/values, without creating anything
+check-chart: $(INSTALLED) compiled build/scan ## Let an API server and checkov look over every rendering of tests/chart/values
 	$(BIN)/python -m pytest tests/chart
+	$(BIN)/python -m tests.chart.support.scan build/scan/bin/checkov
+
+sbom: build/sbom ## Write the packages of both images to dist/, as CycloneDX, from the locks that they are built from
+	@mkdir -p dist
+	build/sbom/bin/cyclonedx-py requirements requirements/operator.txt --output-reproducible -o dist/operator.cdx.json
+	build/sbom/bin/cyclonedx-py requirements requirements.txt --output-reproducible -o dist/trainer.cdx.json
 
 test-kueue: $(INSTALLED) ## Run jobs with a queue name under Kueue itself, which Go compiles first; a few minutes
 	$(BIN)/python -m pytest tests/integrations/test_kueue.py
@@ -113,10 +119,18 @@ lock: $(BOOTSTRAPPED) ## Resolve requirements again from pyproject.toml, with ha
 	$(COMPILE) --group trainer -c requirements/dev.txt -o requirements.txt
 	$(COMPILE) --group operator -c requirements/dev.txt -o requirements/operator.txt
 	$(COMPILE) -c requirements/dev.txt requirements/bootstrap.in -o requirements/bootstrap.txt
+	$(COMPILE) requirements/scan.in -o requirements/scan.txt
+	$(COMPILE) requirements/sbom.in -o requirements/sbom.txt
 
 clean: ## Remove the environment, caches and build products
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Tools with an environment of their own, made from nothing when their lock changes.
+build/scan build/sbom: build/%: requirements/%.txt $(BOOTSTRAPPED)
+	@rm -rf $@ && $(UV) venv --quiet --python $(BIN)/python $@
+	$(UV) pip sync --quiet --python $@/bin/python --require-hashes $<
+	@touch $@
 
 # Two stamps, each written when its step has ended: an interrupted install continues at the step that was interrupted.
 # The wheels of this first step are kept, so that the next clone, and one without a network, takes them from there.

@@ -118,13 +118,14 @@ def test_releases_of_one_name_for_two_namespaces_share_no_object(render: Render)
 
 def test_the_webhook_and_the_operator_are_reached_at_their_own_port_only(render: Render) -> None:
     policies = {
-        each["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/component"]: each["spec"]["ingress"]
+        each["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/component"]: each["spec"].get("ingress", [])
         for each in render("-f", str(STRICT))
         if each["kind"] == "NetworkPolicy"
     }
     assert [[port["port"] for port in rule["ports"]] for rule in policies["webhook"]] == [[9443]]
     assert policies["webhook"][0]["from"] == [{"ipBlock": {"cidr": "10.0.0.0/24"}}]
     assert [[port["port"] for port in rule["ports"]] for rule in policies["operator"]] == [[8080]]
+    assert policies["test"] == []
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`python -m tests.chart.package FOLDER`: checks the chart with Helm, and writes the archive that a registry takes."""
+"""`python -m tests.chart.support.package FOLDER`: checks the chart with Helm, and writes the archive that a registry takes."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ def package(folder: Path, helm: Path) -> Path:
     Raises:
         subprocess.CalledProcessError: Helm refuses the chart.
     """
-    subprocess.run([helm, "lint", "--strict", "--quiet", *CHART_IMAGES, CHART], check=True, stdout=sys.stderr)
+    subprocess.run([str(helm), "lint", "--strict", "--quiet", *CHART_IMAGES, str(CHART)], check=True, stdout=sys.stderr)
     folder.mkdir(parents=True, exist_ok=True)
     command = [str(helm), "package", str(CHART), "--destination", str(folder)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
