@@ -16,7 +16,7 @@ from adapter_api.networks import UNetParams
 from adapter_api.sources import is_stored, with_pipeline_sources
 from adapter_api.training import TrainingConfig
 from adapter_trainer.data.condition_files import file_of
-from adapter_trainer.data.pairs_table import Row, read_table
+from adapter_trainer.data.pairs_table import Row, named_for_evaluation, read_table
 from adapter_trainer.errors import InvalidData
 
 EMBEDDED = ("embedding",)
@@ -84,10 +84,8 @@ def held_out_faults(config: TrainingConfig) -> None:
     if config.evaluation is None:
         return
     params = config.data.params.model_copy(update={"pairs_file_path": config.evaluation.pairs_file_path})
-    try:
+    with named_for_evaluation():
         read_table(params, columns_of(config))
-    except InvalidData as error:
-        raise InvalidData(str(error).replace("data.params.pairs_file_path", "evaluation.pairs_file_path")) from None
 
 
 def row_faults(config: TrainingConfig, opened: Opened | None, document: Document, at: Location) -> Iterator[Fault]:

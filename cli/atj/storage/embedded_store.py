@@ -4,10 +4,12 @@ Its folder:
 
     data/             the server's own files
     credentials.json  key and secret, made once; readable by the owner only
+    grpc.crt, .key    by which its services know each other, made anew at each start; readable by the owner only
     endpoint          address of the server that runs now
     weed.log          what it prints
 """
 
+import datetime as dt
 import fcntl
 import http.client
 import json
@@ -181,6 +183,9 @@ def _start(
     folder: Path, credentials: tuple[str, str], buckets: list[str], lock: IO[str]
 ) -> tuple[processes.Running, str]:
     """Starts the server and waits until it answers for every bucket; tries other ports when it ends at once."""
+    from atj.storage.store_certificate import new_certificate  # takes 0.1 s, which those who join a store need not wait
+
+    certificate = new_certificate(folder, dt.datetime.now(dt.UTC))
     data = folder / "data"
     data.mkdir(exist_ok=True)
     for stale in data.glob("m[0-9]*"):
@@ -193,7 +198,7 @@ def _start(
             name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "S3_", "WEED_"))
         }
         environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"] = credentials
-        environment |= (keys := new_keys())
+        environment |= certificate | (keys := new_keys())
         # The server holds the lock too: were this process killed, nobody could start a second one on the same files.
         process = processes.start(_command(ports, buckets), environment, log, folder=data, keep_open=[lock.fileno()])
         give_way(process.pid)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+from adapter_trainer.data.text_files import decoded
 from adapter_trainer.errors import InvalidData
 
 ENDINGS = (".txt", ".caption", ".json")
@@ -25,7 +26,7 @@ def read_caption(file: Path) -> str | list[str] | None:
         InvalidData: the file cannot be read as text or JSON.
     """
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = decoded(file.read_bytes())
     except OSError as error:
         raise InvalidData(f"{file}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

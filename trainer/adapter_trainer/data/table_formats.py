@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adapter_trainer.data.table_kinds import Kind
+from adapter_trainer.data.text_files import decoded
 from adapter_trainer.errors import InvalidData
 
 ALSO = {"image": ("file_name", "image_file"), "caption": ("text",)}
@@ -53,13 +54,11 @@ def read_text(path: Path) -> str:
         content = path.read_bytes()
     except OSError as error:
         raise InvalidData(f"data.params.pairs_file_path: {path} cannot be read: {error.strerror}") from None
-    encoding = "utf-16" if content[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig"
     try:
-        text = content.decode(encoding)
+        return decoded(content)
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise InvalidData(f"{path}:{line}: is not UTF-8 text; save the file as UTF-8") from None
-    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def fields_of(table: TableText, kind: Kind) -> Lines:
