@@ -1,7 +1,5 @@
 """What lies in a folder of pictures: which columns its table has, or which conditions files beside the pictures give."""
 
-import csv
-import io
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -11,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from adapter_api.data import ColumnKind
-from adapter_trainer.data.picture_folder import CAPTION, ENDINGS, pictures
-from adapter_trainer.data.table_formats import ALSO
+from adapter_trainer.data import caption_files
+from adapter_trainer.data.picture_folder import ENDINGS, not_used, pictures
+from adapter_trainer.errors import InvalidData
 from atj.errors import refusal
+from atj.machine.table_records import NOT_READ, Record, read_records
 
 TABLES = ("train.txt", "train.csv", "train.jsonl", "metadata.jsonl", "metadata.csv", "pairs.txt")
 """Names that a table goes by, the likeliest first."""
+OTHER_TABLES = frozenset({".csv", ".jsonl", ".ndjson", ".json", ".tsv"})
+"""Endings of tables of any name."""
 WRITTEN = "atj-init.jsonl"
 """Name of the table that is written where a folder has none that training reads."""
 EMBEDDINGS = (".npy", ".safetensors")
@@ -31,9 +33,6 @@ EXAMPLES = 8
 SIZED = 500
 """Pictures whose sizes are read."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
-
-Record = dict[str, Any]
-"""One sample: `image`, `caption`, and its other values by column."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,9 @@ class DataFolder:
     @property
     def captions(self) -> list[str]:
         """Those that are not empty."""
-        return [text for record in self.records if (text := str(record.get("caption") or "").strip())]
+        given = [record.get("caption") or "" for record in self.records]
+        texts = [text for each in given for text in (each if isinstance(each, list) else [each])]
+        return [text for each in texts if (text := str(each).strip())]
 
     def column(self, *kinds: ColumnKind) -> FoundColumn | None:
         """The first column of these kinds."""
@@ -85,9 +86,11 @@ class DataFolder:
             return []
         found = []
         for record in self.records[:SIZED]:
+            path = self.root / str(record["image"])
             try:
-                with Image.open(self.root / str(record["image"])) as picture:
-                    found.append(picture.size)
+                if path.is_file():  # of what is none, some would never be opened
+                    with Image.open(path) as picture:
+                        found.append(picture.size)
             except (OSError, SyntaxError, ValueError):
                 continue  # validating and training name the picture
         return found
@@ -112,7 +115,11 @@ def _table_in(root: Path) -> str | None:
     for name in TABLES:
         if (root / name).is_file() and not _is_caption(root / name):
             return name
-    others = sorted(file.name for file in root.iterdir() if file.suffix in {".csv", ".jsonl"} and file.name != WRITTEN)
+    others = sorted(
+        file.name
+        for file in root.iterdir()
+        if file.suffix in OTHER_TABLES and file.name != WRITTEN and not _is_caption(file)
+    )
     if len(others) > 1:
         raise refusal(
             f"--data {root}: holds the tables {', '.join(others)}; name one, such as --data {root / others[0]}"
@@ -121,7 +128,8 @@ def _table_in(root: Path) -> str | None:
 
 
 def _is_caption(file: Path) -> bool:
-    return file.suffix == CAPTION and any(file.with_suffix(ending).is_file() for ending in ENDINGS)
+    beside = (file.with_suffix(""), *(file.with_suffix(ending) for ending in ENDINGS))
+    return file.suffix in caption_files.ENDINGS and any(each.is_file() for each in beside)
 
 
 # --- a table ---
@@ -129,13 +137,11 @@ def _is_caption(file: Path) -> bool:
 
 def _of_table(root: Path, name: str) -> DataFolder:
     try:
-        text = (root / name).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise refusal(f"{root / name}: cannot be read as UTF-8 text: {error}") from None
-    ending = Path(name).suffix.lower()
-    try:
-        records = {".csv": _csv, ".jsonl": _jsonl}.get(ending, _pairs)(text)
-    except (ValueError, csv.Error, RecursionError) as error:
+        read = read_records(root / name)
+        records = _named(read)
+    except InvalidData as error:
+        raise refusal(str(error).removeprefix("data.params.pairs_file_path: ")) from None
+    except NOT_READ as error:
         raise refusal(f"{root / name}: {error}") from None
     if not records:
         raise refusal(f"{root / name}: holds no sample")
@@ -152,7 +158,7 @@ def _of_table(root: Path, name: str) -> DataFolder:
         if found.classes or found.name != column:
             is_new = True
             _renamed(records, column, found)
-    if ignored and ending not in {".csv", ".jsonl"}:
+    if ignored and isinstance(read[0], list):
         raise refusal(
             f"{root / name}: {ignored[0]}; every column of a tab-separated table is read, so remove it, or write CSV"
         )
@@ -162,8 +168,11 @@ def _of_table(root: Path, name: str) -> DataFolder:
     )  # fmt: skip
 
 
-def _pairs(text: str) -> list[Record]:
-    lines = [line.split("\t") for line in text.splitlines() if line.strip()]
+def _named(read: list[Record] | list[list[str]]) -> list[Record]:
+    """Names for the fields of lines that have none."""
+    lines = [each for each in read if isinstance(each, list)]
+    if not lines:
+        return [each for each in read if isinstance(each, dict)]
     counts = {len(fields) for fields in lines}
     if len(counts) > 1 or counts & {1}:
         raise ValueError("every line needs a picture, a tab, a caption, and as many further fields as the others")
@@ -175,25 +184,6 @@ def _pairs(text: str) -> list[Record]:
         seen[kind] = seen.get(kind, 0) + 1
         names.append(kind if seen[kind] == 1 else f"{kind}{seen[kind]}")
     return [dict(zip(names, fields, strict=True)) for fields in lines]
-
-
-def _csv(text: str) -> list[Record]:
-    header, *rows = [row for row in csv.reader(io.StringIO(text), strict=True) if row] or [[]]
-    if any(len(row) != len(header) for row in rows):
-        raise ValueError(f"every line needs the {len(header)} fields of the header")
-    return [dict(zip(_as_ours(header), row, strict=True)) for row in rows]
-
-
-def _jsonl(text: str) -> list[Record]:
-    records = [json.loads(line) for line in text.splitlines() if line.strip()]
-    if not all(isinstance(record, dict) for record in records):
-        raise ValueError("every line must be a JSON object")
-    return [dict(zip(_as_ours(list(record)), record.values(), strict=True)) for record in records]
-
-
-def _as_ours(names: list[str]) -> list[str]:
-    ours = {other: name for name, others in ALSO.items() if name not in names for other in others}
-    return [ours.get(name, name) for name in names]
 
 
 def _column(name: str, values: list[Any]) -> FoundColumn | str:
@@ -264,7 +254,7 @@ def _renamed(records: list[Record], column: str, found: FoundColumn) -> None:
 def _written(records: Iterable[Record], columns: Iterable[FoundColumn]) -> list[Record]:
     names = [column.name for column in columns]
     return [
-        {"image": record["image"], "caption": str(record.get("caption") or "")} | {name: record[name] for name in names}
+        {"image": record["image"], "caption": record.get("caption") or ""} | {name: record[name] for name in names}
         for record in records
     ]
 
@@ -277,7 +267,8 @@ def _of_pictures(root: Path) -> DataFolder:
     references = {file.stem: file for file in everything if file.relative_to(root).parts[0].lower() in REFERENCES}
     samples = [file for file in everything if file.relative_to(root).parts[0].lower() not in REFERENCES]
     if not samples:
-        raise refusal(f"--data {root}: holds no picture ({', '.join(sorted(ENDINGS))}), and no table")
+        also = "".join(f"; {line}" for line in not_used(root))
+        raise refusal(f"--data {root}: holds no picture ({', '.join(sorted(ENDINGS))}), and no table{also}")
     for file in samples:
         _check_name(file)
     captions = [_caption(file) for file in samples]
@@ -327,12 +318,18 @@ def _give(records: list[Record], name: str, values: Sequence[Any]) -> None:
         record[name] = value
 
 
-def _caption(picture: Path) -> str | None:
-    file = picture.with_suffix(CAPTION)
-    try:
-        return " ".join(file.read_text(encoding="utf-8-sig").split()) if file.is_file() else None
-    except (OSError, UnicodeDecodeError) as error:
-        raise refusal(f"{file}: cannot be read as UTF-8 text: {error}") from None
+def _caption(picture: Path) -> str | list[str] | None:
+    """Of the file that training reads it from."""
+    beside = (picture.with_name(name) for name in caption_files.candidates(picture.name))
+    for file in beside:
+        if file.is_file():
+            try:
+                found = caption_files.read_caption(file)
+            except InvalidData as error:
+                raise refusal(str(error)) from None
+            if found is not None:
+                return " ".join(found.split()) if isinstance(found, str) else found
+    return None
 
 
 def _embedding(picture: Path, root: Path) -> Path | None:

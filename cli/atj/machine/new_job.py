@@ -363,7 +363,9 @@ def _row(new: NewJob, record: dict[str, Any]) -> dict[str, Any]:
         column = data.column("reference")
         name = "image" if column is None else column.name
         row[name] = _file(new, record[name])
-    if "caption" in new.conditions and (caption := str(record.get("caption") or "").strip()):
+    given = record.get("caption") or ""
+    first = given[0] if isinstance(given, list) else given  # alternatives are as good as each other
+    if "caption" in new.conditions and (caption := str(first).strip()):
         row["caption"] = caption
     return row
 

@@ -25,6 +25,8 @@ def read_caption(file: Path) -> str | list[str] | None:
     Raises:
         InvalidData: the file cannot be read as text or JSON.
     """
+    if file.exists() and not file.is_file():
+        raise InvalidData(f"{file}: is no plain file, so that no caption can be read from it; remove it")
     try:
         text = decoded(file.read_bytes())
     except OSError as error:

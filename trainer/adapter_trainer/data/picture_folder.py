@@ -63,6 +63,13 @@ def pictures(folder: Path) -> list[Path]:
     return sorted(path for path, _ in _walk(folder, Contents()))
 
 
+def not_used(folder: Path) -> list[str]:
+    """What in a folder looks like samples, captions or tables, and is none of what is read from folders."""
+    contents = Contents()
+    _walk(folder, contents)
+    return told(contents.left_out, folder)
+
+
 def read_folder(folder: Path, columns: tuple[Column, ...], *, repeats: bool = True) -> Contents:
     """Everything in a folder. Either every picture has a caption, or none has.
 
