@@ -129,5 +129,5 @@ def _unet_shape(config: TrainingConfig) -> UNetParams | None:
         found: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         known = {name: found[name] for name in UNetParams.model_fields if name in found}
         return UNetParams.model_validate(known)
-    except (OSError, ValueError, ValidationError, TypeError):
+    except (OSError, ValueError, ValidationError, TypeError, RecursionError):
         return None  # loading it says what is wrong
