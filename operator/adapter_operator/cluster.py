@@ -13,9 +13,10 @@ from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import kube_config
 
 from adapter_api.job import GROUP, PLURAL, VERSION
+from adapter_api.names import JOB_LABEL
 from adapter_operator import metrics
 from adapter_operator.clock import ServerClock
-from adapter_operator.names import JOB_LABEL, OURS, Key
+from adapter_operator.names import OURS, Key
 from adapter_operator.token_bucket import TokenBucket
 
 Plain = dict[str, Any]
@@ -337,7 +338,7 @@ def _read(raw: bytes, what: str) -> Plain:
         except (ValueError, RecursionError) as error:
             raise ClusterError(0, f"{what}: the answer cannot be read: {error}") from error
     if not isinstance(answer, dict):
-        raise ClusterError(0, f"{what}: the answer is no object")
+        raise ClusterError(0, f"{what}: the answer is not an object")
     return answer
 
 

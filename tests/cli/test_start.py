@@ -68,8 +68,20 @@ def test_help_and_version_build_no_models(arguments: tuple[str, ...]) -> None:
 
 
 @pytest.mark.process
-def test_a_training_configuration_is_checked_without_the_models_of_a_job() -> None:
-    assert "adapter_api.job" not in imported("validate", str(REPOSITORY / "configs" / "example.yaml"))
+def test_a_training_configuration_is_checked_without_the_models_of_a_job_and_what_draws_tables() -> None:
+    assert not {"adapter_api.job", "rich"} & imported("validate", str(REPOSITORY / "configs" / "example.yaml"))
+
+
+@pytest.mark.process
+def test_no_plugin_of_pydantic_s_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "plugin-1.dist-info").mkdir()
+    (tmp_path / "plugin-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1\n")
+    (tmp_path / "plugin-1.dist-info" / "entry_points.txt").write_text("[pydantic]\nplugin = a_pydantic_plugin\n")
+    (tmp_path / "a_pydantic_plugin.py").write_text("new_schema_validator = lambda *_, **__: (None, None, None)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "a_pydantic_plugin" not in imported("validate", str(REPOSITORY / "configs" / "example.yaml"))
+    monkeypatch.setenv("PYDANTIC_DISABLE_PLUGINS", "")  # the user's own word counts
+    assert "a_pydantic_plugin" in imported("validate", str(REPOSITORY / "configs" / "example.yaml"))
 
 
 @pytest.mark.parametrize("entry", [*Commands.entries, *CheckpointCommands.entries], ids=lambda entry: entry.function)

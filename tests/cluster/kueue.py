@@ -70,7 +70,7 @@ class Kueue:
 
 def _configuration(webhook: int, health: int, certificates: Path) -> Plain:
     return {
-        "apiVersion": "config.kueue.x-k8s.io/v1beta1",
+        "apiVersion": "config.kueue.x-k8s.io/v1beta2",
         "kind": "Configuration",
         "namespace": NAMESPACE,
         "health": {"healthProbeBindAddress": f"127.0.0.1:{health}"},

@@ -165,7 +165,7 @@ def _train(config: TrainingConfig, arguments: argparse.Namespace, rank: int) -> 
     except Exception as error:  # noqa: BLE001 - whatever it is, the folder's reader learns of it
         if checkpoint_folder.is_full(error):
             message = (
-                f"{output}: no space left on the device; free some. The checkpoints before step {_step(run)} stand"
+                f"{output}: no space left on the device; free some. The checkpoints before step {_step(run)} are kept"
             )
             return _end(output, ExitCode.FAILED, "DiskFull", message, rank=rank, step=_step(run))
         lost = isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()

@@ -1,99 +1,29 @@
-"""What lies in a folder of pictures: which columns its table has, or which conditions files beside the pictures give."""
+"""Reads what lies at a path: a table, whose columns' kinds follow from their values, or a folder of pictures."""
 
-import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from adapter_api.data import ColumnKind
 from adapter_trainer.data import caption_files
-from adapter_trainer.data.picture_folder import ENDINGS, not_used, pictures
+from adapter_trainer.data.picture_folder import ENDINGS
 from adapter_trainer.errors import InvalidData
 from atj.errors import refusal
-from atj.machine.table_records import NOT_READ, Record, read_records
+from atj.machine.found_data import EXAMPLES, MAX_CLASSES, WRITTEN, DataFolder, FoundColumn, Record
+from atj.machine.picture_samples import of_pictures
+from atj.machine.table_records import NOT_READ, read_records
 
 TABLES = ("train.txt", "train.csv", "train.jsonl", "metadata.jsonl", "metadata.csv", "pairs.txt")
 """Names that a table goes by, the likeliest first."""
 OTHER_TABLES = frozenset({".csv", ".jsonl", ".ndjson", ".json", ".tsv"})
 """Endings of tables of any name."""
-WRITTEN = "atj-init.jsonl"
-"""Name of the table that is written where a folder has none that training reads."""
+WITH_NAMES = (".csv", ".jsonl", ".ndjson", ".json")
+"""Endings of tables whose fields have names; of others, every column is read."""
 EMBEDDINGS = (".npy", ".safetensors")
-REFERENCES = frozenset({"reference", "references", "ref", "refs"})
-"""Folders that hold reference pictures, each of the name of the picture that it is for."""
-OUTPUTS = "atj-output"
-"""Where `atj run` puts its results by default; the pictures there are drawn ones."""
-MAX_CLASSES = 1000
 FEW = 4
 """Samples up to which labels may all be different."""
-EXAMPLES = 8
-SIZED = 500
-"""Pictures whose sizes are read."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
-
-
-@dataclass(frozen=True)
-class FoundColumn:
-    """A column that a condition can read."""
-
-    name: str
-    kind: ColumnKind
-    width: int | None = None
-    """Classes of a label, numbers of a vector; None for files."""
-    classes: tuple[str, ...] = ()
-    """Names of a label's classes, where it has some."""
-    examples: tuple[Any, ...] = ()
-    """Values of the first samples that differ, as the table has them."""
-
-
-@dataclass(frozen=True)
-class DataFolder:
-    """What was found."""
-
-    root: Path
-    table: str
-    """Relative to the root; "." for the folder of pictures itself."""
-    records: Sequence[Record] = field(repr=False)
-    columns: tuple[FoundColumn, ...] = ()
-    ignored: tuple[str, ...] = ()
-    """Columns that no condition reads, and why."""
-    is_new: bool = False
-    """Whether the table has still to be written."""
-
-    @property
-    def captions(self) -> list[str]:
-        """Those that are not empty."""
-        given = [record.get("caption") or "" for record in self.records]
-        texts = [text for each in given for text in (each if isinstance(each, list) else [each])]
-        return [text for each in texts if (text := str(each).strip())]
-
-    def column(self, *kinds: ColumnKind) -> FoundColumn | None:
-        """The first column of these kinds."""
-        return next((column for column in self.columns if column.kind in kinds), None)
-
-    def text(self) -> str:
-        """The table that is to be written."""
-        return "".join(f"{json.dumps(record, ensure_ascii=False)}\n" for record in self.records)
-
-    def sizes(self) -> list[tuple[int, int]]:
-        """Width and height of the first pictures; none where Pillow is not installed."""
-        try:
-            from PIL import Image  # of the trainer's packages
-        except ModuleNotFoundError:
-            return []
-        found = []
-        for record in self.records[:SIZED]:
-            path = self.root / str(record["image"])
-            try:
-                if path.is_file():  # of what is none, some would never be opened
-                    with Image.open(path) as picture:
-                        found.append(picture.size)
-            except (OSError, SyntaxError, ValueError):
-                continue  # validating and training name the picture
-        return found
 
 
 def read_data_folder(path: Path) -> DataFolder:
@@ -108,7 +38,7 @@ def read_data_folder(path: Path) -> DataFolder:
         raise refusal(f"--data {path}: is neither a folder nor a table; name the folder that your pictures are in")
     if (table := _table_in(path)) is not None:
         return _of_table(path, table)
-    return _of_pictures(path)
+    return of_pictures(path)
 
 
 def _table_in(root: Path) -> str | None:
@@ -164,7 +94,7 @@ def _of_table(root: Path, name: str) -> DataFolder:
         )
     return DataFolder(
         root, WRITTEN if is_new else name, _written(records, columns) if is_new else records, tuple(columns),
-        tuple(ignored), is_new,
+        tuple(ignored), is_new=is_new,
     )  # fmt: skip
 
 
@@ -217,7 +147,7 @@ def _of_texts(name: str, texts: list[str], examples: tuple[Any, ...]) -> FoundCo
 def _label(name: str, numbers: list[int]) -> FoundColumn | str:
     width = max(numbers) + 1
     if width > MAX_CLASSES or len(set(numbers)) == len(numbers) > FEW:
-        return "holds whole numbers, a different one for every sample, so that they are no label"
+        return "holds whole numbers, a different one for every sample, so they are not a label"
     return FoundColumn(name, "label", width)
 
 
@@ -233,7 +163,7 @@ def _vector(name: str, values: list[list[Any]], examples: tuple[Any, ...]) -> Fo
     if len(widths) > 1 or 0 in widths:
         return "holds lists of different lengths"
     if not all(_is_number(part) for value in values for part in value):
-        return "holds lists of what is no number"
+        return "holds lists of values that are not numbers"
     return FoundColumn(name, "vector", widths.pop(), examples=examples)
 
 
@@ -254,85 +184,12 @@ def _renamed(records: list[Record], column: str, found: FoundColumn) -> None:
 def _written(records: Iterable[Record], columns: Iterable[FoundColumn]) -> list[Record]:
     names = [column.name for column in columns]
     return [
-        {"image": record["image"], "caption": record.get("caption") or ""} | {name: record[name] for name in names}
+        {
+            "image": record["image"],
+            "caption": record["caption"]
+            if isinstance(record.get("caption"), list)
+            else str(record.get("caption") or ""),
+        }
+        | {name: record[name] for name in names}
         for record in records
     ]
-
-
-# --- pictures ---
-
-
-def _of_pictures(root: Path) -> DataFolder:
-    everything = [file for file in pictures(root) if OUTPUTS not in file.relative_to(root).parts]
-    references = {file.stem: file for file in everything if file.relative_to(root).parts[0].lower() in REFERENCES}
-    samples = [file for file in everything if file.relative_to(root).parts[0].lower() not in REFERENCES]
-    if not samples:
-        also = "".join(f"; {line}" for line in not_used(root))
-        raise refusal(f"--data {root}: holds no picture ({', '.join(sorted(ENDINGS))}), and no table{also}")
-    for file in samples:
-        _check_name(file)
-    captions = [_caption(file) for file in samples]
-    records: list[Record] = [
-        {"image": file.relative_to(root).as_posix(), "caption": caption or ""}
-        for file, caption in zip(samples, captions, strict=True)
-    ]
-    columns: list[FoundColumn] = []
-    folders = [file.relative_to(root).parts[0] if file.parent != root else None for file in samples]
-    classes = tuple(sorted({folder for folder in folders if folder is not None}))
-    if None not in folders and 2 <= len(classes) <= MAX_CLASSES:
-        _give(records, "label", [classes.index(str(folder)) for folder in folders])
-        columns.append(FoundColumn("label", "label", len(classes), classes))
-    for name, beside in (
-        ("embedding", [_embedding(file, root) for file in samples]),
-        ("reference", [references.get(file.stem) for file in samples]),
-    ):
-        found = [file.relative_to(root).as_posix() for file in beside if file is not None]
-        if found and len(found) < len(samples):
-            first = next(file for file, other in zip(samples, beside, strict=True) if other is None)
-            raise refusal(
-                f"--data {root}: {len(found)} of {len(samples)} pictures have a file for {name}; {first} has none"
-            )
-        if found:
-            _give(records, name, found)
-            columns.append(
-                FoundColumn(
-                    name, "embedding" if name == "embedding" else "reference", None, (), tuple(found[:EXAMPLES])
-                )
-            )
-    some_captions = None in captions and any(captions)
-    # A run that is started in the folder writes its own pictures there, which a folder as the table would train on.
-    holds_outputs = Path.cwd().is_relative_to(root.resolve())
-    is_new = bool(columns) or bool(references) or some_captions or holds_outputs
-    return DataFolder(root, WRITTEN if is_new else ".", records, tuple(columns), is_new=is_new)
-
-
-def _check_name(file: Path) -> None:
-    try:
-        file.as_posix().encode()
-    except UnicodeEncodeError:
-        raise refusal(f"--data: the file {file.as_posix()!a} has a name that is not UTF-8; rename it") from None
-
-
-def _give(records: list[Record], name: str, values: Sequence[Any]) -> None:
-    for record, value in zip(records, values, strict=True):
-        record[name] = value
-
-
-def _caption(picture: Path) -> str | list[str] | None:
-    """Of the file that training reads it from."""
-    beside = (picture.with_name(name) for name in caption_files.candidates(picture.name))
-    for file in beside:
-        if file.is_file():
-            try:
-                found = caption_files.read_caption(file)
-            except InvalidData as error:
-                raise refusal(str(error)) from None
-            if found is not None:
-                return " ".join(found.split()) if isinstance(found, str) else found
-    return None
-
-
-def _embedding(picture: Path, root: Path) -> Path | None:
-    places = [picture.with_suffix(ending) for ending in EMBEDDINGS]
-    places += [root / "embeddings" / f"{picture.stem}{ending}" for ending in EMBEDDINGS]
-    return next((place for place in places if place.is_file()), None)

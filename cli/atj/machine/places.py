@@ -17,7 +17,9 @@ def places(job: AdapterTrainingJob, folder: OutputFolder) -> list[NodePlace]:
     """The place of every node, with a rendezvous port that was free just now."""
     spec = job.spec
     port = _free_port()
-    threads = max(1, len(os.sched_getaffinity(0)) // spec.world_size)
+    # Whoever says how many threads there are to be, in the job or in the shell, is obeyed.
+    is_said = "OMP_NUM_THREADS" in trainer_environment(job)
+    threads = None if is_said else max(1, len(os.sched_getaffinity(0)) // spec.world_size)
     return [
         NodePlace(
             index=node,
@@ -44,7 +46,8 @@ def trainer_environment(job: AdapterTrainingJob) -> dict[str, str]:
     own = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     given = {variable.name: variable.value for variable in job.spec.pod.env if variable.value is not None}
     loopback = {"GLOO_SOCKET_IFNAME": LOOPBACK, "NCCL_SOCKET_IFNAME": LOOPBACK, "PYTHONUNBUFFERED": "1"}
-    return {**loopback, **own, **given}
+    # Else torchrun leaves a folder in /tmp after every attempt, for logs that it does not write: ours are in the output folder.
+    return {**loopback, "PET_LOG_DIR": os.devnull, **own, **given}
 
 
 def _free_port() -> int:

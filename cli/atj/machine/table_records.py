@@ -3,13 +3,10 @@
 import csv
 import json
 from pathlib import Path
-from typing import Any
 
 from adapter_trainer.data.picture_folder import ENDINGS
 from adapter_trainer.data.table_formats import ALSO, TableText, header_of, joined_tags, opened_csv, read_text
-
-Record = dict[str, Any]
-"""One sample: `image`, `caption`, and its other values by column."""
+from atj.machine.found_data import Record
 
 
 def read_records(file: Path) -> list[Record] | list[list[str]]:

@@ -29,6 +29,7 @@ class Seaweed(StoreProcess):
         folder = self.folder
         argv = [
             f"{sysconfig.get_path('scripts')}/weed",
+            "-logtostderr=true",
             "mini",
             f"-dir={folder}",
             "-ip=127.0.0.1",
@@ -46,6 +47,12 @@ class Seaweed(StoreProcess):
         argv += [f"-s3.localSocket={folder}/s3.sock", f"-filer.localSocket={folder}/filer.sock"]
         argv += ["-s3.autoCreateBucket=false", f"-bucket={BUCKET}"]
         return argv, {**os.environ, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
+
+    def kill(self) -> None:
+        """SIGKILL; what it keeps outside its folder goes with it."""
+        super().kill()
+        for service, port in self.ports.items():
+            Path(f"/tmp/seaweedfs-{service}-grpc-{port + GRPC_OFFSET}.sock").unlink(missing_ok=True)
 
     def is_ready(self) -> bool:
         """Whether it answers, and the bucket is there."""

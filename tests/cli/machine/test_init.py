@@ -88,7 +88,7 @@ def test_a_folder_for_each_class_gives_labels_with_names(tmp_path: Path) -> None
     job = made(tmp_path / "data", tmp_path / "job.yaml", For.label)
     assert columns(job) == {"label": ("label", 3)}
     assert "0 cat, 1 dog: big, 2 no" in (tmp_path / "job.yaml").read_text()
-    assert [row["label"] for row in job.spec.training.sampling.rows] == [0, 1, 2]
+    assert [row["label"] for row in job.spec.training.sampling.rows] == ["cat", "dog: big", "no"]
     lines = [json.loads(line) for line in (tmp_path / "data" / "atj-init.jsonl").read_text().splitlines()]
     assert lines[2] == {"image": "dog: big/0.jpg", "caption": "", "label": 1}
 
@@ -263,24 +263,80 @@ def test_kohyas_captions_by_picture_are_read_without_endings(tmp_path: Path) -> 
     assert columns(job) == {}
 
 
-@pytest.mark.parametrize("name", ["1.png", "0.txt", "train.csv"])
-def test_what_would_never_be_opened_is_told(tmp_path: Path, name: str) -> None:
-    picture(tmp_path / "photos" / "0.png")
-    os.mkfifo(tmp_path / "photos" / name)
-    job = tmp_path / "job.yaml"
-    if name == "train.csv":
-        job.write_text(
-            (REPOSITORY / "configs" / "digits.yaml")
-            .read_text()
-            .replace("pairs_file_path: ", "pairs_file_path: train.csv #")
-        )
-    else:
-        init_command(data=tmp_path / "photos", wanted=For.reference, out=job, sdxl=False, name=None, force=False)
-    with pytest.raises((InvalidData, InvalidDocument), match=name.replace(".", r"\.")):
-        validate_command(job, data=tmp_path / "photos")
+def test_what_would_never_be_opened_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos, job = tmp_path / "photos", tmp_path / "job.yaml"
+    picture(photos / "0.png")
+    os.mkfifo(photos / "1.png")
+    made(photos, job, For.reference)
+    assert "not used: 1.png is not a regular file; replace or remove it" in capsys.readouterr().out
+    os.mkfifo(photos / "0.txt")
+    with pytest.raises(CommandError, match=r"0\.txt: is no plain file"):
+        made(photos, tmp_path / "other.yaml", For.reference)
+    os.mkfifo(photos / "train.csv")
+    digits = (REPOSITORY / "configs" / "digits.yaml").read_text()
+    job.write_text(digits.replace("pairs_file_path: ", "pairs_file_path: train.csv #"))
+    with pytest.raises((InvalidData, InvalidDocument), match=r"train\.csv is neither a file nor a folder"):
+        validate_command(job, data=photos)
 
 
 def test_archives_where_pictures_are_looked_for_are_named_as_what_they_are(tmp_path: Path) -> None:
     (tmp_path / "00000.tar").touch()
     with pytest.raises(CommandError, match=r"\.tar files \(a webdataset archive\), which are not read yet: 1"):
         made(tmp_path, tmp_path / "job.yaml")
+
+
+def test_what_cannot_be_trained_on_is_left_out_and_told(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = (photos / "photo-2.png").read_bytes()
+    (photos / "photo-2.png").write_bytes(whole[:-30])
+    (photos / "IMG_1.HEIC").write_bytes(b"ftypheic")
+    job = made(photos, tmp_path / "job.yaml", For.reference)
+    assert len((photos / "atj-init.jsonl").read_text().splitlines()) == COUNT - 1
+    assert not any("photo-2" in str(row) for row in job.spec.training.sampling.rows)
+    told = capsys.readouterr().out
+    assert f"{photos}: not used: photo-2.png cannot be decoded: " in told
+    assert f"{photos}: not used: .heic files, which are not read here (save them as PNG or JPEG): 1" in told
+    assert "not used: photo-2.png cannot be decoded" in (tmp_path / "job.yaml").read_text()
+
+
+def test_folders_of_kohya_s_trainers_give_classes_captions_and_repeats(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for folder in ("3_cat", "1_cat", "2_big dog"):
+        picture(data / folder / "a.png")
+    (data / "2_big dog" / "a.caption").write_text("a dog\nthat barks\n")
+    job = made(data, tmp_path / "job.yaml", For.label)
+    (column,) = job.spec.training.data.params.columns or ()
+    assert column.names == ("big dog", "cat")
+    lines = [json.loads(line) for line in (data / "atj-init.jsonl").read_text().splitlines()]
+    assert [(line["image"], line["caption"], line["label"]) for line in lines] == [
+        ("1_cat/a.png", "cat", 1),
+        *[("2_big dog/a.png", "a dog that barks", 0)] * 2,
+        *[("3_cat/a.png", "cat", 1)] * 3,
+    ]
+
+
+def test_classes_that_are_numbers_go_by_their_index(tmp_path: Path) -> None:
+    for name in ("10", "7"):
+        picture(tmp_path / "data" / name / "a.png")
+    job = made(tmp_path / "data", tmp_path / "job.yaml", For.label)
+    assert columns(job) == {"label": ("label", 2)}
+    assert [row["label"] for row in job.spec.training.sampling.rows] == [0, 1]
+
+
+def test_files_for_one_folder_make_jobs_of_different_names(photos: Path, tmp_path: Path) -> None:
+    names = [
+        made(photos, tmp_path / f"{file}.yaml", For.reference).metadata.name for file in ("job", "label", "photos")
+    ]
+    assert names == ["photos", "photos-label", "photos"]
+    assert made(photos, tmp_path / "other.yaml", For.reference, name="mine").metadata.name == "mine"
+
+
+def test_ip_adapter_s_list_of_pictures_is_a_table(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    samples = [{"image_file": f"{number}.png", "text": f"text {number}"} for number in range(COUNT)]
+    for sample in samples:
+        picture(data / sample["image_file"])
+    (data / "data.json").write_text(json.dumps(samples))
+    job = made(data / "data.json", tmp_path / "job.yaml", For.reference)
+    assert job.spec.training.data.params.pairs_file_path == "data.json"

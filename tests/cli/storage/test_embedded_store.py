@@ -105,6 +105,22 @@ def _http2_settings(connection: socket.socket) -> bytes:
             return b""
 
 
+def test_store_leaves_nothing_outside_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    others = _servers()
+    with embedded_store(tmp_path / "store"):
+        [server] = _servers() - others
+        ports = {c.laddr.port for c in server.net_connections("tcp") if c.status == "LISTEN"}
+        assert _sockets(ports)
+    assert not _sockets(ports)
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def _sockets(ports: set[int]) -> list[Path]:
+    return [file for port in ports for file in Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock")]
+
+
 def test_store_leaves_the_processor_to_those_that_train(tmp_path: Path) -> None:
     others = _servers()
     with embedded_store(tmp_path):

@@ -127,6 +127,14 @@ def test_a_model_in_object_storage_is_counted_by_its_parameters_and_that_is_said
     assert any("unet_config: s3://models/tiny has the shape that `params` give" in line for line in found.assumed)
 
 
+def test_what_training_starts_from_is_not_fetched_to_count() -> None:
+    adapters = {"look": {"pretrained": "someone/adapters/look.safetensors", "column": "shape"}}
+    given = tiny.settings(changes={"model": {"params": {"adapters_config": adapters}}})
+    config = tiny.configuration(given)
+    assert config.model.params.adapters_config["look"].pretrained is not None
+    assert known(config).config.model.params.adapters_config["look"].pretrained is None
+
+
 def test_gradient_checkpointing_computes_more() -> None:
     plain, checkpointed = (
         flop_count.count(

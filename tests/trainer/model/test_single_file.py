@@ -54,7 +54,7 @@ def parts_of(model: AdapterModel) -> dict[str, torch.nn.Module]:
 
 def test_every_weight_is_that_of_the_folder_in_the_precision_it_is_computed_in(bases: Path) -> None:
     models = [
-        AdapterModel(tiny.configuration(settings(base, bases, mixed_precision="bf16")))
+        AdapterModel.of(tiny.configuration(settings(base, bases, mixed_precision="bf16")))
         for base in (bases, bases / "base.safetensors")
     ]
     theirs, ours = (parts_of(model) for model in models)
@@ -102,8 +102,8 @@ def test_what_a_file_says_of_its_prediction_is_read(
     assert found.rescale_betas_zero_snr == zero
     if prediction is None:
         assert said == [
-            (f"model.params.scheduler_config.params.prediction_type: {file} does not say what it predicts; epsilon is taken, "
-            "as SDXL does")
+            (f"model.params.scheduler_config.params.prediction_type: {file} does not say what it predicts; epsilon is assumed, "
+            "as for SDXL")
         ]  # fmt: skip
         other = tiny.merged(
             settings(file, bases),
@@ -131,7 +131,7 @@ def test_a_file_that_holds_something_else_names_field_and_file(
     else:
         file.write_bytes(content)
     with pytest.raises(InvalidConfig, match=r"model\.params\.\w+: .*base\.safetensors (cannot be read|does not hold)"):
-        AdapterModel(tiny.configuration(settings(file, bases)))
+        AdapterModel.of(tiny.configuration(settings(file, bases)))
 
 
 def test_another_shape_than_the_configurations_is_refused(bases: Path) -> None:
@@ -140,7 +140,7 @@ def test_another_shape_than_the_configurations_is_refused(bases: Path) -> None:
         {"model": {"params": {"unet_config": {"params": {"block_out_channels": [16, 16]}}}}},
     )
     with pytest.raises(InvalidConfig, match=r"unet_config: .* of the shape that `params` give: .*"):
-        AdapterModel(tiny.configuration(wide))
+        AdapterModel.of(tiny.configuration(wide))
 
 
 def test_a_file_that_is_nowhere_says_how_to_name_one() -> None:

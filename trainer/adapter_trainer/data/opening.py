@@ -76,6 +76,7 @@ def open_picture(path: Path, background: Colour = WHITE) -> Image.Image:
     Raises:
         InvalidData: not a picture, cut short, too large or too long, or of a kind of which no right pixels are certain.
     """
+    _check_file(path.name, path)
     with _named(path.name, "decoded"), Image.open(path) as image:
         _check(path.name, image, path)
         outside = _outside_of_frame(image)
@@ -90,11 +91,18 @@ def read_header(name: str, source: Path | io.BytesIO) -> Header:
     Raises:
         InvalidData: not a picture, too large or too long, or of a kind of which no right pixels are certain.
     """
+    _check_file(name, source)
     with _named(name, "opened"), Image.open(source) as image:
         _check(name, image, source)
         lies = not _turns_itself(image) and _orientation(image, source) in _LYING
         size = (image.width, image.height) if lies else (image.height, image.width)
         return Header(size, image.format in _OF_SEVERAL and bool(getattr(image, "is_animated", False)))
+
+
+def _check_file(name: str, source: Path | io.BytesIO) -> None:
+    """A named pipe would be waited for without end."""
+    if isinstance(source, Path) and source.exists() and not source.is_file():
+        raise InvalidData(f"{name} is not a regular file; replace or remove it")
 
 
 @contextmanager

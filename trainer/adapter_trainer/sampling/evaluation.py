@@ -9,7 +9,8 @@ from torch import Tensor
 
 from adapter_api.columns import columns_of
 from adapter_api.data import Column
-from adapter_api.training import EvaluationConfig, TrainingConfig
+from adapter_api.sections import EvaluationConfig
+from adapter_api.training import TrainingConfig
 from adapter_trainer.data.images import place_image
 from adapter_trainer.data.order import Place
 from adapter_trainer.data.pairs_table import Faults, Row, Table, named_for_evaluation, read_samples
