@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from adapter_api.launch import BEGIN_VARIABLE
@@ -68,3 +69,34 @@ def test_the_trainer_s_command_line_is_read_before_torch_is_imported() -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout == "set()\n"
+
+
+SEEN_ORPHANED = """
+import subprocess, sys
+child = "import sys, time; from adapter_trainer import beginning; beginning.end_with_torchrun(); print('up', flush=True); time.sleep(600)"
+process = subprocess.Popen([sys.executable, "-c", child], stdout=subprocess.PIPE)
+process.stdout.readline()
+print(process.pid, flush=True)
+process.wait()
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("with_torchrun", [True, False])
+def test_a_trainer_ends_with_its_torchrun_and_without_one_outlives_its_shell(*, with_torchrun: bool) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "TORCHELASTIC_RUN_ID"}
+    environment |= {"PYTHONPATH": os.pathsep.join(sys.path)} | ({"TORCHELASTIC_RUN_ID": "r"} if with_torchrun else {})
+    command = [sys.executable, "-c", SEEN_ORPHANED]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    try:
+        if with_torchrun:
+            child.wait(timeout=10)
+        else:
+            with pytest.raises(psutil.TimeoutExpired):
+                child.wait(timeout=0.5)
+    finally:
+        if child.is_running():
+            child.kill()

@@ -100,6 +100,7 @@ def _value(flag: str, given: Any) -> Any:
 def main(argv: list[str] | None = None) -> int:
     """Trains; returns the exit code. Every process of a launch runs this."""
     arguments = parser().parse_args(argv)
+    beginning.end_with_torchrun()
     os.environ.update(ranks.by_node(os.environ))
     beginning.await_word()  # until then the output folder is the agent's
     rank = int(os.environ.get("RANK", "0"))

@@ -18,8 +18,7 @@ from adapter_api.networks import UNetParams
 from adapter_api.sources import is_stored, with_pipeline_sources
 from adapter_api.training import TrainingConfig
 from adapter_trainer.data.column_widths import width_of
-from adapter_trainer.data.pairs_table import Row, read_table
-from adapter_trainer.errors import InvalidData
+from adapter_trainer.data.pairs_table import Row, named_for_evaluation, read_table
 from adapter_trainer.sampling.rows_to_draw import faults_of_rows
 
 MOST_OPENED = 1000
@@ -98,10 +97,8 @@ def held_out_faults(config: TrainingConfig) -> None:
     if config.evaluation is None:
         return
     params = config.data.params.model_copy(update={"pairs_file_path": config.evaluation.pairs_file_path})
-    try:
+    with named_for_evaluation():
         read_table(params, columns_of(config))
-    except InvalidData as error:
-        raise InvalidData(str(error).replace("data.params.pairs_file_path", "evaluation.pairs_file_path")) from None
 
 
 def row_faults(opened: Opened, document: Document, at: Location, *, opens_files: bool) -> Iterator[Fault]:
@@ -133,5 +130,5 @@ def _unet_shape(config: TrainingConfig) -> UNetParams | None:
         found: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         known = {name: found[name] for name in UNetParams.model_fields if name in found}
         return UNetParams.model_validate(known)
-    except (OSError, ValueError, ValidationError, TypeError):
+    except (OSError, ValueError, ValidationError, TypeError, RecursionError):
         return None  # loading it says what is wrong

@@ -1,22 +1,23 @@
 """Reads what lies at a path: a table, whose columns' kinds follow from their values, or a folder of pictures."""
 
-import csv
-import io
-import json
 import re
 from collections.abc import Iterable
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from adapter_trainer.data.picture_folder import CAPTION, ENDINGS
-from adapter_trainer.data.table_formats import ALSO
+from adapter_trainer.data import caption_files
+from adapter_trainer.data.picture_folder import ENDINGS
+from adapter_trainer.errors import InvalidData
 from atj.errors import refusal
 from atj.machine.found_data import EXAMPLES, MAX_CLASSES, WRITTEN, DataFolder, FoundColumn, Record
 from atj.machine.picture_samples import of_pictures
+from atj.machine.table_records import NOT_READ, read_records
 
 TABLES = ("train.txt", "train.csv", "train.jsonl", "metadata.jsonl", "metadata.csv", "pairs.txt")
 """Names that a table goes by, the likeliest first."""
+OTHER_TABLES = frozenset({".csv", ".jsonl", ".ndjson", ".json", ".tsv"})
+"""Endings of tables of any name."""
 WITH_NAMES = (".csv", ".jsonl", ".ndjson", ".json")
 """Endings of tables whose fields have names; of others, every column is read."""
 EMBEDDINGS = (".npy", ".safetensors")
@@ -44,7 +45,11 @@ def _table_in(root: Path) -> str | None:
     for name in TABLES:
         if (root / name).is_file() and not _is_caption(root / name):
             return name
-    others = sorted(file.name for file in root.iterdir() if file.suffix in {".csv", ".jsonl"} and file.name != WRITTEN)
+    others = sorted(
+        file.name
+        for file in root.iterdir()
+        if file.suffix in OTHER_TABLES and file.name != WRITTEN and not _is_caption(file)
+    )
     if len(others) > 1:
         raise refusal(
             f"--data {root}: holds the tables {', '.join(others)}; name one, such as --data {root / others[0]}"
@@ -53,7 +58,8 @@ def _table_in(root: Path) -> str | None:
 
 
 def _is_caption(file: Path) -> bool:
-    return file.suffix == CAPTION and any(file.with_suffix(ending).is_file() for ending in ENDINGS)
+    beside = (file.with_suffix(""), *(file.with_suffix(ending) for ending in ENDINGS))
+    return file.suffix in caption_files.ENDINGS and any(each.is_file() for each in beside)
 
 
 # --- a table ---
@@ -61,13 +67,11 @@ def _is_caption(file: Path) -> bool:
 
 def _of_table(root: Path, name: str) -> DataFolder:
     try:
-        text = (root / name).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise refusal(f"{root / name}: cannot be read as UTF-8 text: {error}") from None
-    ending = Path(name).suffix.lower()
-    try:
-        records = _READERS.get(ending, _pairs)(text)
-    except (ValueError, TypeError, csv.Error, RecursionError) as error:
+        read = read_records(root / name)
+        records = _named(read)
+    except InvalidData as error:
+        raise refusal(str(error).removeprefix("data.params.pairs_file_path: ")) from None
+    except NOT_READ as error:
         raise refusal(f"{root / name}: {error}") from None
     if not records:
         raise refusal(f"{root / name}: holds no sample")
@@ -84,7 +88,7 @@ def _of_table(root: Path, name: str) -> DataFolder:
         if found.classes or found.name != column:
             is_new = True
             _renamed(records, column, found)
-    if ignored and ending not in WITH_NAMES:
+    if ignored and isinstance(read[0], list):
         raise refusal(
             f"{root / name}: {ignored[0]}; every column of a tab-separated table is read, so remove it, or write CSV"
         )
@@ -94,8 +98,11 @@ def _of_table(root: Path, name: str) -> DataFolder:
     )  # fmt: skip
 
 
-def _pairs(text: str) -> list[Record]:
-    lines = [line.split("\t") for line in text.splitlines() if line.strip()]
+def _named(read: list[Record] | list[list[str]]) -> list[Record]:
+    """Names for the fields of lines that have none."""
+    lines = [each for each in read if isinstance(each, list)]
+    if not lines:
+        return [each for each in read if isinstance(each, dict)]
     counts = {len(fields) for fields in lines}
     if len(counts) > 1 or counts & {1}:
         raise ValueError("every line needs a picture, a tab, a caption, and as many further fields as the others")
@@ -107,38 +114,6 @@ def _pairs(text: str) -> list[Record]:
         seen[kind] = seen.get(kind, 0) + 1
         names.append(kind if seen[kind] == 1 else f"{kind}{seen[kind]}")
     return [dict(zip(names, fields, strict=True)) for fields in lines]
-
-
-def _csv(text: str) -> list[Record]:
-    header, *rows = [row for row in csv.reader(io.StringIO(text), strict=True) if row] or [[]]
-    if any(len(row) != len(header) for row in rows):
-        raise ValueError(f"every line needs the {len(header)} fields of the header")
-    return [dict(zip(_as_ours(header), row, strict=True)) for row in rows]
-
-
-def _jsonl(text: str) -> list[Record]:
-    return _objects([json.loads(line) for line in text.split("\n") if line.strip()], "every line")
-
-
-def _json(text: str) -> list[Record]:
-    whole = json.loads(text)
-    if not isinstance(whole, list):
-        raise TypeError(
-            "is not a list of samples; if it holds captions by picture, as kohya's trainers write them, write a job for "
-            "the folder of pictures, and name this file in its data.params.pairs_file_path"
-        )
-    return _objects(whole, "every member of the list")
-
-
-def _objects(records: list[Any], what: str) -> list[Record]:
-    if not all(isinstance(record, dict) for record in records):
-        raise ValueError(f"{what} must be a JSON object")
-    return [dict(zip(_as_ours(list(record)), record.values(), strict=True)) for record in records]
-
-
-def _as_ours(names: list[str]) -> list[str]:
-    ours = {other: name for name, others in ALSO.items() if name not in names for other in others}
-    return [ours.get(name, name) for name in names]
 
 
 def _column(name: str, values: list[Any]) -> FoundColumn | str:
@@ -218,6 +193,3 @@ def _written(records: Iterable[Record], columns: Iterable[FoundColumn]) -> list[
         | {name: record[name] for name in names}
         for record in records
     ]
-
-
-_READERS = {".csv": _csv, ".jsonl": _jsonl, ".ndjson": _jsonl, ".json": _json}

@@ -182,9 +182,9 @@ class Gang:
         log = self.folder.log(node, verb)
         with log.open("a", encoding="utf-8") as stream:
             stream.write(f"--- attempt {self.attempt}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
-        # Without this command its store ends, too: an agent that is asked to end would go on trying to upload to that.
-        orphaned = signal.SIGTERM if verb == "train" else signal.SIGKILL
-        return processes.start(argv, env, log, orphaned=orphaned)
+        # Without this command nothing that is saved is ever committed, and its store ends: an agent that is asked to end
+        # would go on trying to upload to that.
+        return processes.start(argv, env, log, orphaned=signal.SIGKILL)
 
     def _first_failure(self, verb: str, codes: list[int | None]) -> Failure | None:
         """Of several that ended together, the one most likely to be the cause."""

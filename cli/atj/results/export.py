@@ -1,12 +1,12 @@
 """`atj export`: copies what diffusers and ComfyUI load out of a checkpoint, or writes its whole model as a base."""
 
-import json
 import shutil
 import stat
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from adapter_api.layout import CARD_FILE, EXPORT_FILE, TRAINING_FILE
 from atj.errors import refusal
@@ -14,6 +14,26 @@ from atj.extras import require
 from atj.results.address import CheckpointPlace, EndpointURL, Region
 from atj.results.sample import at_hand
 from atj.terminal import results, say
+
+FileName = Annotated[str, Field(pattern=r"^[^\x00]+$")]
+
+
+class _Adapter(BaseModel):
+    name: str
+    file: FileName | None
+    diffusers: str | None = None
+
+
+class _Record(BaseModel):
+    """What a checkpoint says of its files for others; anybody may have written it."""
+
+    model_config = ConfigDict(strict=True)
+
+    adapters: list[_Adapter]
+    lora: FileName | None
+    lora_kohya: FileName | None = None
+    token_conditioners: list[Annotated[str, Field(pattern=r"^\w+$")]] = []
+    weights: str | None = None
 
 
 def export_command(
@@ -87,23 +107,35 @@ def write_base(folder: Path, models: Path | None, to: Path) -> list[str]:
     return written
 
 
+def _record(folder: Path, checkpoint: str) -> _Record:
+    try:
+        if not (folder / EXPORT_FILE).exists() or _is_plain(folder / EXPORT_FILE):
+            return _Record.model_validate_json((folder / EXPORT_FILE).read_bytes())
+        fault = "not a regular file"
+    except OSError as error:
+        fault = str(error)
+    except ValidationError as error:
+        first = error.errors()[0]
+        fault = f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}".removeprefix(": ")
+    raise refusal(f"{checkpoint}: has no {EXPORT_FILE} that can be read ({fault}); name a checkpoint")
+
+
 def _files(folder: Path, checkpoint: str) -> list[str]:
     if linked := [name for name in (EXPORT_FILE, CARD_FILE) if (folder / name).is_symlink()]:
         raise refusal(f"{checkpoint}: {linked[0]} is a link, which is not followed; use another checkpoint")
-    try:
-        record: dict[str, Any] = json.loads((folder / EXPORT_FILE).read_text(encoding="utf-8"))
-        named = [*(adapter["file"] for adapter in record["adapters"]), record["lora"], record.get("lora_kohya")]
-        conditioners = [Path(name).name for name in record.get("token_conditioners", ())]
-        averaged = record.get("weights") == "averaged"
-        reasons = [f"{adapter['name']}: {adapter['diffusers']}" for adapter in record["adapters"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise refusal(f"{checkpoint}: has no {EXPORT_FILE} that can be read ({error}); name a checkpoint") from None
+    record = _record(folder, checkpoint)
+    if not _is_plain(folder / CARD_FILE):
+        raise refusal(f"{checkpoint}: {CARD_FILE} is missing or is not a regular file; use another checkpoint")
+    named = [*(adapter.file for adapter in record.adapters), record.lora, record.lora_kohya]
+    reasons = [f"{adapter.name}: {adapter.diffusers}" for adapter in record.adapters]
     # Names from a file that anybody may have written must not lead out of the folder.
     files = [Path(name).name for name in named if name]
     if absent := [name for name in files if not _is_plain(folder / name)]:
         raise refusal(f"{checkpoint}: {absent[0]} is missing or is not a regular file; use another checkpoint")
-    if conditioners:
-        files += [file for file in _conditioners(folder, conditioners, averaged=averaged) if _is_plain(folder / file)]
+    if record.token_conditioners:
+        averaged = record.weights == "averaged"
+        found = _conditioners(folder, record.token_conditioners, averaged=averaged)
+        files += [file for file in found if _is_plain(folder / file)]
     if not files:
         why = "; ".join(reasons) or "it has neither adapters nor low-rank weights nor token conditioners"
         raise refusal(f"{checkpoint}: holds no file for pipelines: {why}. `atj sample` draws from it")

@@ -4,10 +4,12 @@ Its folder:
 
     data/             the server's own files
     credentials.json  key and secret, made once; readable by the owner only
+    grpc.crt, .key    by which its services know each other, made anew at each start; readable by the owner only
     endpoint          address of the server that runs now
     weed.log          what it prints
 """
 
+import datetime as dt
 import fcntl
 import http.client
 import json
@@ -190,13 +192,14 @@ def _start(
     log = folder / "weed.log"
     for _ in range(3):
         ports = dict(zip(_SERVICES, _free_ports(len(_SERVICES)), strict=True))
+        command = _command(ports, buckets)
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "S3_", "WEED_"))
         }
         environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"] = credentials
-        environment |= (keys := new_keys())
+        environment |= _new_certificate(folder) | (keys := new_keys())
         # The server holds the lock too: were this process killed, nobody could start a second one on the same files.
-        process = processes.start(_command(ports, buckets), environment, log, folder=data, keep_open=[lock.fileno()])
+        process = processes.start(command, environment, log, folder=data, keep_open=[lock.fileno()])
         give_way(process.pid)
         try:
             if _ready(process, ports, buckets, reading(keys)):
@@ -206,6 +209,12 @@ def _start(
             raise
         _stop(process, ports)
     raise CommandError(f"the embedded store does not start; see {log}")
+
+
+def _new_certificate(folder: Path) -> dict[str, str]:
+    from atj.storage.store_certificate import new_certificate  # takes 0.1 s, which those who join a store need not wait
+
+    return new_certificate(folder, dt.datetime.now(dt.UTC))
 
 
 def _command(ports: dict[str, int], buckets: list[str]) -> list[str]:

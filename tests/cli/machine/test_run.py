@@ -144,7 +144,7 @@ def test_sigkill_of_the_command_leaves_nothing_running(atj: Atj, job: MakeJob, t
     command = ended(atj.start("run", file, "--output", tmp_path / "out"))
     wait_until("a checkpoint is committed", lambda: "committed" in _log(tmp_path / "out"))
     command.kill()
-    wait_until("nothing is left", lambda: not _processes_of(tmp_path / "out"), seconds=60)
+    wait_until("nothing is left", lambda: not _processes_of(tmp_path / "out"), seconds=20)
 
 
 @pytest.mark.process

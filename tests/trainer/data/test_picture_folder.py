@@ -37,6 +37,15 @@ def refused(root: Path, columns: tuple[Column, ...] = ()) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("ending", [".txt", ".caption", ".json"])
+def test_captions_may_be_in_utf_16_as_editors_save_unicode(tmp_path: Path, ending: str, encoding: str) -> None:
+    filled(tmp_path / "photos", {"a.png": None})
+    text = '{"caption": "Katze für ß"}' if ending == ".json" else "Katze für ß\r\n"
+    (tmp_path / "photos" / f"a{ending}").write_bytes(text.encode(encoding))
+    assert [row.caption for row in read(tmp_path)] == ["Katze für ß"]
+
+
 def test_pictures_are_read_in_the_order_of_their_paths_with_their_captions(tmp_path: Path) -> None:
     filled(
         tmp_path / "photos",
