@@ -17,9 +17,7 @@ def places(job: AdapterTrainingJob, folder: OutputFolder) -> list[NodePlace]:
     """The place of every node, with a rendezvous port that was free just now."""
     spec = job.spec
     port = _free_port()
-    # Whoever says how many threads there are to be, in the job or in the shell, is obeyed.
-    is_said = "OMP_NUM_THREADS" in trainer_environment(job)
-    threads = None if is_said else max(1, len(os.sched_getaffinity(0)) // spec.world_size)
+    threads = None if _said_threads(job) is not None else threads_of(job)
     return [
         NodePlace(
             index=node,
@@ -33,6 +31,17 @@ def places(job: AdapterTrainingJob, folder: OutputFolder) -> list[NodePlace]:
         )
         for node in range(spec.nodes)
     ]
+
+
+def threads_of(job: AdapterTrainingJob) -> int:
+    """CPU threads of each training process: as many as the job or the shell says, or else its share of the cores."""
+    said = _said_threads(job) or ""
+    share = len(os.sched_getaffinity(0)) // job.spec.world_size
+    return max(1, int(said) if said.isdecimal() else share)
+
+
+def _said_threads(job: AdapterTrainingJob) -> str | None:
+    return trainer_environment(job).get("OMP_NUM_THREADS")
 
 
 def _data(job: AdapterTrainingJob) -> Path | None:

@@ -14,6 +14,7 @@ from adapter_api.training import TrainingConfig
 from atj.completion import device_names
 from atj.errors import CommandError, refusal
 from atj.machine import data_checks
+from atj.machine.places import threads_of
 from atj.machine.validate import is_job
 from atj.output_format import Output, OutputFormat
 from atj.terminal import duration, results, say, size
@@ -72,7 +73,7 @@ def plan_command(
     job does not fit into the device's memory.
     """
     document = read(file, of_kind=KIND)
-    config, world_size = _parsed(document)
+    config, world_size, threads = _parsed(document)
     from adapter_trainer.forecast import forecast as forecasting  # brings torch
     from adapter_trainer.forecast.device_speed import KNOWN
 
@@ -81,7 +82,7 @@ def plan_command(
     chosen: Device | None = None if device == THIS else KNOWN[device]
     config, counted = _with_data(data_checks.with_root(config, data), samples, is_named=data is not None)
     steps = _steps(config, counted, world_size)
-    found = forecasting.forecast(config, chosen, efficiency, world_size=world_size)
+    found = forecasting.forecast(config, chosen, efficiency, world_size=world_size, threads=threads)
     if output is OutputFormat.json:
         typer.echo(json.dumps(_plain(found, config, world_size, steps, counted), indent=2))
     else:
@@ -100,14 +101,14 @@ def plan_command(
         )
 
 
-def _parsed(document: Document) -> tuple[TrainingConfig, int]:
-    """The configuration, its data where the job says that they are here, and the number of processes."""
+def _parsed(document: Document) -> tuple[TrainingConfig, int, int | None]:
+    """The configuration, its data where the job says that they are here, the number of processes, and each one's threads."""
     if not is_job(document):
-        return validate(TrainingConfig, document), 1
+        return validate(TrainingConfig, document), 1, None
     job = validate(AdapterTrainingJob, document)
     folder = None if job.spec.data is None else job.spec.data.folder
     root = None if folder is None else Path(folder)
-    return data_checks.with_root(job.spec.training, root), job.spec.world_size
+    return data_checks.with_root(job.spec.training, root), job.spec.world_size, threads_of(job)
 
 
 def _with_data(config: TrainingConfig, samples: int | None, *, is_named: bool) -> tuple[TrainingConfig, int | None]:

@@ -8,7 +8,7 @@ import pytest
 
 from adapter_api.job import AdapterTrainingJob
 from adapter_api.launch import launch
-from atj.machine.places import places, trainer_environment
+from atj.machine.places import places, threads_of, trainer_environment
 from atj.storage.output_folder import OutputFolder
 from tests.support.jobs import quickstart
 
@@ -19,7 +19,9 @@ def threads(folder: Path, **spec: Any) -> list[str | None]:
     plain["spec"] |= spec
     job = AdapterTrainingJob.model_validate(plain)
     found = [launch(job, "run", 1, place).train.env for place in places(job, OutputFolder(folder))]
-    return [{**trainer_environment(job), **env}.get("OMP_NUM_THREADS") for env in found]
+    taken = [{**trainer_environment(job), **env}.get("OMP_NUM_THREADS") for env in found]
+    assert set(taken) == {str(threads_of(job))}, "what `atj plan` measures with"
+    return taken
 
 
 def test_processes_share_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

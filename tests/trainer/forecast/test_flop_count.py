@@ -162,6 +162,15 @@ def test_a_small_model_is_timed_on_this_machine() -> None:
     if not torch.accelerator.is_available():
         assert found.seconds_per_pass == 1.0
         assert "timed" in found.basis
+        assert found.device == "this machine (cpu, 1 thread)"
+
+
+def test_the_job_s_threads_are_timed_and_given_back() -> None:
+    ticks, before = iter(range(1000)), torch.get_num_threads()
+    found = forecast(tiny.configuration(tiny.settings()), None, clock=lambda: float(next(ticks)), threads=2)
+    if not torch.accelerator.is_available():
+        assert found.device == "this machine (cpu, 2 threads)"
+    assert torch.get_num_threads() == before
 
 
 def test_the_optimizer_s_step_takes_as_long_as_memory_takes_to_read_and_write() -> None:
