@@ -40,7 +40,7 @@ SOURCES = {
 CPU_SECONDS = {
     "etcd": 60, "kube-apiserver": 400, "kube-controller-manager": 150, "kube-scheduler": 40, "kubectl": 60, "kubelet": 120,
     "kube-proxy": 30, "kwok": 100, "coredns": 150, "helm": 120, "helm4": 120, "versitygw": 200, "kstatus": 60,
-    "kueue": 200,
+    "kueue": 480,
     "cert-manager-controller": 200, "cert-manager-cainjector": 40, "jobset": 100, "kubeflow-trainer": 100,
 }  # fmt: skip
 """What compiling each takes, in the order above and with an empty cache, rounded."""
