@@ -1,4 +1,4 @@
-"""The chart on a real API server, by Helm 3 and Helm 4: the exact rights, who may create jobs, what upgrade and uninstall leave."""
+"""The chart on a real API server: the exact rights, who may create jobs, what upgrade and uninstall leave."""
 
 import json
 import os
@@ -34,9 +34,9 @@ ALLOWED = {
 Plain = dict[str, Any]
 
 
-@pytest.fixture(scope="module", params=["helm", "helm4"])
-def helm(request: pytest.FixtureRequest, control_plane: ControlPlane) -> Any:
-    program = str(control_plane.program(request.param))
+@pytest.fixture(scope="module")
+def helm(control_plane: ControlPlane) -> Any:
+    program = str(control_plane.program("helm"))
     environment = {**os.environ, "KUBECONFIG": str(control_plane.kubeconfig)}
 
     def run(*arguments: str, fails: bool = False) -> str:
@@ -112,7 +112,7 @@ def test_without_both_images_the_chart_says_what_to_build_and_to_set(template: A
 
 @pytest.fixture(scope="module")
 def installed(helm: Any, control_plane: ControlPlane) -> ControlPlane:
-    # Both may be there from other tests, or from the other Helm, and not be this one's.
+    # Both may be there from other tests, and not be Helm's.
     control_plane.kubectl("delete", "crd", "adaptertrainingjobs.adaptertraining.dev", "--ignore-not-found")
     control_plane.kubectl("delete", "namespace", TEAM, "--ignore-not-found")
     values = ("--set", "webhook.failurePolicy=Ignore")  # KWOK's pods answer nothing

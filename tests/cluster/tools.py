@@ -28,7 +28,6 @@ SOURCES = {
     "kwok": ("kwok", "sigs.k8s.io/kwok/cmd/kwok"),
     "coredns": ("coredns", "github.com/coredns/coredns"),
     "helm": ("helm", "helm.sh/helm/v3/cmd/helm"),
-    "helm4": ("helm4", "helm.sh/helm/v4/cmd/helm"),
     "versitygw": ("versitygw", "github.com/versity/versitygw/cmd/versitygw"),
     "kstatus": ("kstatus", "adaptertraining.dev/tests/cluster/kstatus"),
     "kueue": ("kueue", "sigs.k8s.io/kueue/cmd/kueue"),
@@ -39,13 +38,13 @@ SOURCES = {
 }
 CPU_SECONDS = {
     "etcd": 60, "kube-apiserver": 400, "kube-controller-manager": 150, "kube-scheduler": 40, "kubectl": 60, "kubelet": 120,
-    "kube-proxy": 30, "kwok": 100, "coredns": 150, "helm": 120, "helm4": 120, "versitygw": 200, "kstatus": 60,
-    "kueue": 200,
+    "kube-proxy": 30, "kwok": 100, "coredns": 150, "helm": 120, "versitygw": 200, "kstatus": 60,
+    "kueue": 480,
     "cert-manager-controller": 200, "cert-manager-cainjector": 40, "jobset": 100, "kubeflow-trainer": 100,
 }  # fmt: skip
 """What compiling each takes, in the order above and with an empty cache, rounded."""
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kwok")
-TESTED_WITH = (*CONTROL_PLANE, "helm", "helm4", "versitygw", "kstatus")
+TESTED_WITH = (*CONTROL_PLANE, "helm", "versitygw", "kstatus")
 """What tests marked `cluster` need."""
 KUBELET = (*CONTROL_PLANE, "kubelet", "kube-proxy", "coredns", "helm")
 
