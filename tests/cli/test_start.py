@@ -29,7 +29,7 @@ def imported(*arguments: str) -> set[str]:
     program = f"import atexit\natexit.register(lambda: exec({LIST_MODULES!r}))\nfrom atj.main import run\nrun()"
     command = [sys.executable, "-c", program, *arguments]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd="/")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
     return set(done.stderr.split())
