@@ -119,12 +119,18 @@ def _found(config: TrainingConfig, opened: data_checks.Opened) -> dict[str, Any]
         {"name": column.name, "kind": column.kind, "width": opened.widths.get(column.name)}
         for column in columns_of(config)
     ]
-    folder, samples = config.data.params.data_root_path, len(opened.rows)
-    return {"folder": folder, "samples": samples, "opened": opened.checked, "columns": columns}
+    counts = {
+        "samples": len(opened.rows),
+        "pictures": len({row.image for row in opened.rows}),
+        "opened": opened.checked,
+    }
+    return {"folder": config.data.params.data_root_path, **counts, "columns": columns}
 
 
 def _counted(found: dict[str, Any]) -> str:
     parts = [f"{found['samples']} sample{'s' * (found['samples'] != 1)}"]
+    if found["pictures"] < found["samples"]:
+        parts[0] += f" of {found['pictures']} picture{'s' * (found['pictures'] != 1)}"
     for column in found["columns"]:
         of = {"label": "classes", "vector": "numbers"}.get(column["kind"])
         width = f" of {column['width']} {of}" if of and column["width"] is not None else ""

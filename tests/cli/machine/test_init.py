@@ -300,7 +300,9 @@ def test_what_cannot_be_trained_on_is_left_out_and_told(
     assert "not used: photo-2.png cannot be decoded" in (tmp_path / "job.yaml").read_text()
 
 
-def test_folders_of_kohya_s_trainers_give_classes_captions_and_repeats(tmp_path: Path) -> None:
+def test_folders_of_kohya_s_trainers_give_classes_captions_and_repeats(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = tmp_path / "data"
     for folder in ("3_cat", "1_cat", "2_big dog"):
         picture(data / folder / "a.png")
@@ -308,6 +310,7 @@ def test_folders_of_kohya_s_trainers_give_classes_captions_and_repeats(tmp_path:
     job = made(data, tmp_path / "job.yaml", For.label)
     (column,) = job.spec.training.data.params.columns or ()
     assert column.names == ("big dog", "cat")
+    assert f"{data}: 6 samples of 3 pictures, label (label of 2 classes)" in capsys.readouterr().out
     lines = [json.loads(line) for line in (data / "atj-init.jsonl").read_text().splitlines()]
     assert [(line["image"], line["caption"], line["label"]) for line in lines] == [
         ("1_cat/a.png", "cat", 1),

@@ -5,16 +5,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import ExifTags, GifImagePlugin, Image, TiffImagePlugin
 
 from adapter_trainer.data.coded_colour import coded_colour
 from adapter_trainer.data.colour import CODED, in_srgb
-from adapter_trainer.data.images import Size
 from adapter_trainer.data.jpeg2000 import channel_bits
 from adapter_trainer.errors import InvalidData
+
+if TYPE_CHECKING:
+    from adapter_trainer.data.images import Size  # brings torch, which opening a picture does without
 
 Colour = tuple[int, ...]
 """Red, green and blue from 0 to 255."""
@@ -60,7 +62,7 @@ _LYING = frozenset({5, 6, 7, 8})
 class Header:
     """What a picture's file says of it before it is decoded."""
 
-    size: Size
+    size: "Size"
     """Upright."""
     has_frames: bool
     """Whether there are further frames or pages, which are not read."""
