@@ -46,5 +46,5 @@ class TopologySpreadConstraint(ResourceModel):
         selected = self.label_selector
         named = set() if selected is None else {*selected.match_labels, *(e.key for e in selected.match_expressions)}
         if both := sorted(named & set(self.match_label_keys)):
-            raise ValueError(f"{both[0]} stands in matchLabelKeys and in labelSelector; keep it in one of them")
+            raise ValueError(f"{both[0]} is in both matchLabelKeys and labelSelector; remove it from one of them")
         return self

@@ -52,7 +52,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "spread-of-no-skew": ({"scheduling": {"topologySpreadConstraints": [{**SPREAD, "maxSkew": 0}]}}, "topologySpreadConstraints[0].maxSkew: "),
     "spread-with-domains-that-do-not-count": ({"scheduling": {"topologySpreadConstraints": [{**SPREAD, "minDomains": 2}]}}, "topologySpreadConstraints[0]: minDomains counts with"),
     "spread-by-keys-of-nothing": ({"scheduling": {"topologySpreadConstraints": [{**SPREAD, "matchLabelKeys": ["a"]}]}}, "matchLabelKeys needs labelSelector"),
-    "spread-by-a-key-twice": ({"scheduling": {"topologySpreadConstraints": [{**SPREAD, "matchLabelKeys": ["a"], "labelSelector": {"matchLabels": {"a": "b"}}}]}}, "a stands in matchLabelKeys and in labelSelector"),
+    "spread-by-a-key-twice": ({"scheduling": {"topologySpreadConstraints": [{**SPREAD, "matchLabelKeys": ["a"], "labelSelector": {"matchLabels": {"a": "b"}}}]}}, "a is in both matchLabelKeys and labelSelector"),
     "spread-over-the-same-twice": ({"scheduling": {"topologySpreadConstraints": [SPREAD, SPREAD]}}, "hold zone twice"),
     "deadline-beyond-time": ({"activeDeadlineSeconds": 2**40}, "activeDeadlineSeconds: give a number of at most"),
 }  # fmt: skip

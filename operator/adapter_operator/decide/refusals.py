@@ -35,7 +35,7 @@ _OTHERS = (
         "Correct spec.pod.serviceAccountName; `kubectl get serviceaccounts` lists what there is",
     ),
 )
-_OTHERWISE = "Ask for less, wait until there is room, or ask whoever administers the namespace"
+_OTHERWISE = "Ask for less, wait until there is room, or ask the administrator of the namespace"
 
 
 def mending(refusal: str) -> str:
