@@ -68,7 +68,7 @@ def our_step(run: loop.Training) -> None:
 
 def reference(config: TrainingConfig, folder: Path, scale: Scale, device: torch.device) -> reference_recipe.Recipe:
     """The plain script with the modules that a configuration builds."""
-    model = AdapterModel(config)
+    model = AdapterModel.of(config)
     stage, text, image = model.first_stage, model.text_encoders, model.image_encoder
     if not isinstance(stage, Autoencoder) or text is None or image is None or model.tokenizers is None:
         raise TypeError("the recipe has a VAE, text encoders and an image encoder")

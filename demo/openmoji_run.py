@@ -14,9 +14,10 @@ from rich.table import Table
 from torch import Tensor
 
 from adapter_api.document import Document, read, validate
+from adapter_api.layout import HISTORY_FILE
 from adapter_api.training import TrainingConfig
-from adapter_trainer.reporting.history import METRICS_FILE, read_history
-from adapter_trainer.reporting.run_page import PAGE
+from adapter_trainer.reporting.history import read_history
+from adapter_trainer.reporting.page_writer import PAGE
 from adapter_trainer.sampling.sample import Row, Sampler, load
 from adapter_trainer.train import main as train
 from atj.terminal import results, say
@@ -97,7 +98,7 @@ def _row(line: str, data: Path) -> dict[str, int | str]:
 
 def show(output: Path, data: Path, groups: list[str]) -> None:
     """Prints what each condition adds on held-out emoji, and leaves it in summary.json, and pictures of them."""
-    measured = [line for line in read_history(output / METRICS_FILE) if "evaluation" in line][-1]
+    measured = [line for line in read_history(output / HISTORY_FILE) if "evaluation" in line][-1]
     sampler = load(output / f"checkpoint-{measured['step']}")
     settings = sampler.config.evaluation
     held_out = (data / openmoji.HELD_OUT).read_text(encoding="utf-8").splitlines()

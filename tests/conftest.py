@@ -1,10 +1,14 @@
 """Settings of the whole suite: tiers, order, no hub, the same examples of property tests everywhere, one control plane."""
 
 import os
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from adapter_trainer.beginning import uncollected
 from tests.cluster.fixtures import cluster_tools, control_plane, pytest_collection_finish
 from tests.support.processes import no_process_unless_marked
 from tests.support.progress import Progress
@@ -13,6 +17,8 @@ __all__ = ["cluster_tools", "control_plane", "no_process_unless_marked", "pytest
 
 # Before anything imports the hub's client, here or in a process that a test starts: no test depends on a network.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Threads of several processes would fight over the cores: before torch is imported, here or there.
+os.environ["OMP_NUM_THREADS"] = "1"
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
 
@@ -26,10 +32,25 @@ LONGEST = (
 """Modules that take longest, which a run begins with: none is then left for one worker at the end."""
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _temporary_files(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let what tests, and processes that they kill, leave in the folder for temporary files go with pytest's own folders."""
+    # Matplotlib looks through all fonts of the machine where this folder is new.
+    os.environ.setdefault("MPLCONFIGDIR", str(Path(tempfile.gettempdir()) / f"matplotlib-{os.getuid()}"))
+    os.environ["TMPDIR"] = tempfile.tempdir = str(tmp_path_factory.mktemp("t"))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Report file by file, unless pytest is asked for more or less."""
     if config.get_verbosity() == 0 and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Progress(config))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage while modules are imported, nor later among them: it takes a third of the time of a start."""
+    with uncollected():
+        return (yield)
 
 
 MARKERS = {

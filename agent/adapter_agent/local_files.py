@@ -9,8 +9,7 @@ from pathlib import Path
 
 from adapter_agent import parallel
 from adapter_api.checkpoint import MANIFEST_NAME, CheckpointManifest, FileEntry, folder_name, step_of
-from adapter_api.launch import CACHE_FOLDER, OUTPUT_FOLDER
-from adapter_api.sources import MODELS_FOLDER
+from adapter_api.layout import AGENT_FOLDER, CACHE_FOLDER, MODELS_FOLDER, OUTPUT_FOLDER
 
 _READERS = 4
 """Files that are hashed at once."""
@@ -40,7 +39,7 @@ class Folders:
     @property
     def agent(self) -> Path:
         """What the agent keeps for itself."""
-        return self.work / "agent"
+        return self.work / AGENT_FOLDER
 
     def checkpoint(self, step: int) -> Path:
         """The folder of one checkpoint."""

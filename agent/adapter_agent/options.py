@@ -14,8 +14,8 @@ from adapter_api.base import S3URI
 from adapter_api.kubernetes import DEFAULT_GRACE_SECONDS
 from adapter_api.launch import CREDENTIALS_PREFIX
 from adapter_api.retention import Policy
+from adapter_api.sections import KeepBest
 from adapter_api.sources import StoredModel
-from adapter_api.training import KeepBest
 
 if TYPE_CHECKING:
     from adapter_agent.storage.store import Store
@@ -161,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="adapter_agent", description=__import__("adapter_agent").__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     restore = verbs.add_parser("restore", help="before training: claim the output, stage data, fetch the checkpoint")
-    sync = verbs.add_parser("sync", help="beside training: upload and commit checkpoints, report progress")
+    sync = verbs.add_parser("sync", help="during training: upload and commit checkpoints, report progress")
     for verb in (restore, sync):
         verb.add_argument("--attempt", type=_count(1), required=True, help="number of this attempt, from 1")
         verb.add_argument("--node", type=_count(0), required=True, help="index of this node; node 0 commits")
@@ -170,38 +170,52 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--work", required=True, help="folder of this node")
         _add_location(verb, "output", required=True)
         _add_location(verb, "cache")
-        verb.add_argument("--no-conditional-writes", action="store_true", help="of the store that is written to")
         verb.add_argument(
-            "--checksums", choices=("SHA256", "MD5"), default="SHA256", help="what goes with what is written"
+            "--no-conditional-writes",
+            action="store_true",
+            help="the store that is written to has no conditional writes",
         )
-        verb.add_argument("--encryption", metavar="ALGORITHM", help="asked for with what is written")
-        verb.add_argument("--kms-key-id", metavar="ID", help="key that it is encrypted with")
+        verb.add_argument(
+            "--checksums", choices=("SHA256", "MD5"), default="SHA256", help="checksum sent with every upload"
+        )
+        verb.add_argument("--encryption", metavar="ALGORITHM", help="server-side encryption of written objects")
+        verb.add_argument("--kms-key-id", metavar="ID", help="key of that encryption")
     _add_location(restore, "data")
     restore.add_argument("--data-dir", help="folder that data is staged to")
     restore.add_argument("--model", type=_model, action="append", default=[], metavar="JSON", help="a model to stage")
     _add_access(restore, "models")
     _add_location(restore, "resume")
-    restore.add_argument("--resume-step", type=_count(0), help="by default the newest")
+    restore.add_argument(
+        "--resume-step", type=_count(0), help="step of the checkpoint to start from; by default the newest"
+    )
     sync.add_argument("--listen", type=_address, default=("127.0.0.1", 0), metavar="HOST:PORT")
     sync.add_argument("--keep-last", type=_count(1), help="newest committed checkpoints to keep; by default all")
-    sync.add_argument("--keep-every", type=_count(1), metavar="STEPS", help="keep also multiples of this")
-    sync.add_argument("--keep-best", type=_best, metavar="METRIC:min|max:COUNT", help="keep also the best by a metric")
+    sync.add_argument(
+        "--keep-every", type=_count(1), metavar="STEPS", help="also keep checkpoints at multiples of this step"
+    )
+    sync.add_argument(
+        "--keep-best", type=_best, metavar="METRIC:min|max:COUNT", help="also keep the best checkpoints by a metric"
+    )
     sync.add_argument(
         "--deletion-delay-seconds",
         type=_count(0),
         default=0,
-        help="from leaving the index to the deletion of the files",
+        help="seconds from the removal from the index to the deletion of the files",
     )
-    sync.add_argument("--drain-seconds", type=float, default=DRAIN_SECONDS, help="time to finish after SIGTERM")
-    train = verbs.add_parser("train", help="in a pod: run the trainer, then wait for the commit of what it saved")
+    sync.add_argument("--drain-seconds", type=float, default=DRAIN_SECONDS, help="seconds to finish after SIGTERM")
+    train = verbs.add_parser(
+        "train", help="in a pod: run the trainer, then wait until its last checkpoint is committed"
+    )
     train.add_argument("--node", type=_count(0), required=True, help="index of this node")
     train.add_argument("--work", required=True, help="folder of this node")
-    train.add_argument("--rendezvous", type=_address, required=True, metavar="HOST:PORT", help="where node 0 listens")
     train.add_argument(
-        "--grace-seconds", type=float, default=DEFAULT_GRACE_SECONDS, help="time to save and commit after SIGTERM"
+        "--rendezvous", type=_address, required=True, metavar="HOST:PORT", help="address where node 0 listens"
+    )
+    train.add_argument(
+        "--grace-seconds", type=float, default=DEFAULT_GRACE_SECONDS, help="seconds to save and commit after SIGTERM"
     )
     train.add_argument("--termination-message", default=TERMINATION_MESSAGE, help="file that the kubelet reads")
-    train.add_argument("command", nargs="*", help="after --: the trainer")
+    train.add_argument("command", nargs="*", help="command line of the trainer, after --")
     return parser
 
 
@@ -211,10 +225,16 @@ def _add_location(parser: argparse.ArgumentParser, role: str, *, required: bool 
 
 
 def _add_access(parser: argparse.ArgumentParser, role: str) -> None:
-    parser.add_argument(f"--{role}-endpoint-url", metavar="URL", help="by default AWS")
+    parser.add_argument(
+        f"--{role}-endpoint-url", metavar="URL", help="URL of an S3-compatible store; by default AWS S3"
+    )
     parser.add_argument(f"--{role}-region", metavar="REGION")
-    parser.add_argument(f"--{role}-addressing-style", choices=("path", "virtual"), help="where the bucket is named")
-    parser.add_argument(f"--{role}-requester-pays", action="store_true", help="of a bucket whose requesters pay")
+    parser.add_argument(
+        f"--{role}-addressing-style", choices=("path", "virtual"), help="where requests name the bucket"
+    )
+    parser.add_argument(
+        f"--{role}-requester-pays", action="store_true", help="agree to pay, for buckets that charge the requester"
+    )
 
 
 def _location(given: argparse.Namespace, role: str) -> Location | None:

@@ -17,14 +17,14 @@ _Weight = Annotated[PositiveCount, Field(le=100)]
 
 
 class NodeSelectorRequirement(ResourceModel):
-    """What one label of a node, or one of its fields, has to be."""
+    """A condition on one label or one field of a node."""
 
     key: QualifiedName
-    """Label, or field, that is compared."""
+    """Label or field of the node that is compared."""
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"]
-    """How it is compared."""
+    """How the value is compared with `values`."""
     values: _VALUES = ()
-    """What it is compared with."""
+    """Values to compare with. Empty for Exists and DoesNotExist; one integer for Gt and Lt."""
 
     @model_validator(mode="after")
     def _fitting(self) -> Self:
@@ -35,12 +35,12 @@ class NodeSelectorRequirement(ResourceModel):
 
 
 class NodeSelectorTerm(ResourceModel):
-    """Requirements that all have to be met."""
+    """A list of requirements; a node matches if it meets all of them."""
 
     match_expressions: Annotated[tuple[NodeSelectorRequirement, ...], Field(max_length=64)] = ()
-    """Of labels."""
+    """Requirements on the node's labels."""
     match_fields: Annotated[tuple[NodeSelectorRequirement, ...], Field(max_length=64)] = ()
-    """Of fields: metadata.name only."""
+    """Requirements on the node's fields; only metadata.name is supported."""
 
     @model_validator(mode="after")
     def _names(self) -> Self:
@@ -51,41 +51,41 @@ class NodeSelectorTerm(ResourceModel):
 
 
 class NodeSelector(ResourceModel):
-    """Terms of which one has to be met."""
+    """A list of terms; a node matches if it meets at least one of them."""
 
     node_selector_terms: Annotated[tuple[NodeSelectorTerm, ...], Field(min_length=1, max_length=64)]
-    """The terms."""
+    """Terms, of which a node must meet at least one."""
 
 
 class PreferredSchedulingTerm(ResourceModel):
-    """A term, and how much it is wished for."""
+    """A node selector term and its weight."""
 
     weight: _Weight
-    """From 1 to 100."""
+    """Weight of the preference, from 1 to 100."""
     preference: NodeSelectorTerm
-    """The term."""
+    """Term that a preferred node meets."""
 
 
 class NodeAffinity(ResourceModel):
     """Which nodes pods run on."""
 
     required_during_scheduling_ignored_during_execution: NodeSelector | None = None
-    """What nodes must be."""
+    """Terms that a node must meet."""
     preferred_during_scheduling_ignored_during_execution: Annotated[
         tuple[PreferredSchedulingTerm, ...], Field(max_length=64)
     ] = ()
-    """What they should be."""
+    """Terms that the scheduler prefers, with weights."""
 
 
 class LabelSelectorRequirement(ResourceModel):
-    """What one label has to be."""
+    """A condition on one label of an object."""
 
     key: QualifiedName
     """Label that is compared."""
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
-    """How it is compared."""
+    """How the value is compared with `values`."""
     values: Annotated[tuple[LabelValue, ...], Field(max_length=256)] = ()
-    """What it is compared with."""
+    """Values to compare with; empty for Exists and DoesNotExist."""
 
     @model_validator(mode="after")
     def _fitting(self) -> Self:
@@ -94,62 +94,62 @@ class LabelSelectorRequirement(ResourceModel):
 
 
 class LabelSelector(ResourceModel):
-    """Objects with these labels; empty: all."""
+    """Selects objects by label; an empty selector selects all."""
 
     match_labels: LabelMap = {}
-    """Labels and their values."""
+    """Labels that an object must have, with their values."""
     match_expressions: Annotated[tuple[LabelSelectorRequirement, ...], Field(max_length=64)] = ()
-    """What labels have to be besides."""
+    """Further requirements on the object's labels."""
 
 
 class PodAffinityTerm(ResourceModel):
-    """Pods whose place counts."""
+    """Selects pods whose location attracts or repels the job's pods."""
 
     topology_key: QualifiedName
-    """Label of nodes: where its value is the same is the same place."""
+    """Node label that defines a location: nodes with the same value are in the same location."""
     label_selector: LabelSelector | None = None
-    """Which pods; absent: none."""
+    """Pods that are selected; if absent, none are."""
     namespaces: Annotated[tuple[LabelName, ...], Field(max_length=64)] = ()
-    """Namespaces of those pods; by default the job's."""
+    """Namespaces of the selected pods; by default the job's namespace."""
     namespace_selector: LabelSelector | None = None
-    """The same by labels; empty: all namespaces."""
+    """Selects namespaces by label, in addition to `namespaces`; an empty selector selects all."""
     match_label_keys: _KEYS = ()
-    """Labels whose values are taken from the pod itself."""
+    """Label keys: a selected pod must have the same values as the job's own pod."""
     mismatch_label_keys: _KEYS = ()
-    """The same, and must differ."""
+    """Label keys: a selected pod must have other values than the job's own pod."""
 
 
 class WeightedPodAffinityTerm(ResourceModel):
-    """Pods whose place counts, and how much."""
+    """A pod affinity term and its weight."""
 
     weight: _Weight
-    """From 1 to 100."""
+    """Weight of the preference, from 1 to 100."""
     pod_affinity_term: PodAffinityTerm
-    """The pods."""
+    """Pods whose location counts."""
 
 
 class PodAffinity(ResourceModel):
-    """Pods near which, or far from which, pods run."""
+    """Pods that the job's pods run near, or away from."""
 
     required_during_scheduling_ignored_during_execution: Annotated[
         tuple[PodAffinityTerm, ...], Field(max_length=64)
     ] = ()
-    """What must hold."""
+    """Terms that must be met."""
     preferred_during_scheduling_ignored_during_execution: Annotated[
         tuple[WeightedPodAffinityTerm, ...], Field(max_length=64)
     ] = ()
-    """What should."""
+    """Terms that the scheduler prefers, with weights."""
 
 
 class Affinity(ResourceModel):
-    """Where pods run, as in a pod."""
+    """Affinity rules, with the same fields as in a pod."""
 
     node_affinity: NodeAffinity | None = None
-    """By nodes."""
+    """Rules about the nodes that pods run on."""
     pod_affinity: PodAffinity | None = None
-    """Near other pods."""
+    """Pods that the job's pods run near."""
     pod_anti_affinity: PodAffinity | None = None
-    """Far from other pods."""
+    """Pods that the job's pods keep away from."""
 
 
 def _check_values(operator: str, values: tuple[str, ...]) -> None:

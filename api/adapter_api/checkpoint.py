@@ -73,28 +73,32 @@ class FileEntry(ResourceModel):
 
 
 class Receipt(ResourceModel):
-    """What one node uploaded of one checkpoint; its presence says that all of it is there."""
+    """What one node uploaded for one checkpoint.
+
+    The receipt is written last, so its presence proves that all files arrived.
+    """
 
     schema_version: Literal[1] = 1
     step: Count
     attempt: Count
     node: Count
     pass_id: str = ""
-    """The start of all training processes that saved it: within an attempt they may be started again, and come by the same step
-    once more. Empty in what older builds wrote."""
+    """Identifies one start of all training processes. The trainer may start again within an attempt and reach the same
+    step a second time. Empty in receipts of older builds."""
     files: tuple[FileEntry, ...]
 
 
 class CheckpointManifest(ResourceModel):
-    """Every file of one checkpoint, and what is needed to decide whether it can be used."""
+    """Every file of one checkpoint, and what a reader needs to decide whether it can use the checkpoint."""
 
     schema_version: Literal[1] = 1
     step: Count
     attempt: Count
     run: str = ""
-    """The run that wrote it, as its objects' marks and the index say; empty in what older builds wrote."""
+    """Run that wrote the checkpoint: the same value as in the index and in the metadata of its objects. Empty in
+    manifests of older builds."""
     pass_id: str = ""
-    """The one pass that all of its files are of."""
+    """The pass that wrote all files of this checkpoint."""
     nodes: PositiveCount
     world_size: PositiveCount
     created_at: datetime
@@ -102,7 +106,7 @@ class CheckpointManifest(ResourceModel):
     metrics: dict[str, Real] = {}
     versions: dict[str, str] = {}
     training: TrainingConfig | None = None
-    """The configuration that made it, with widths resolved from the data."""
+    """Configuration that produced the checkpoint, with the widths found in the data."""
 
     @property
     def bytes(self) -> int:
@@ -120,9 +124,9 @@ class IndexEntry(ResourceModel):
     bytes: Count
     metrics: dict[str, Real] = {}
     pinned: Flag = False
-    """Whether someone has asked for it to stay, whatever the policy says."""
+    """Whether a user pinned the checkpoint; no retention policy removes a pinned checkpoint."""
     scoped: Flag = False
-    """Whether it lies below its attempt's own prefix, as on a store without conditional writes."""
+    """Whether the folder is below the attempt's own prefix, as on stores without conditional writes."""
 
     @property
     def folder(self) -> str:
@@ -131,45 +135,47 @@ class IndexEntry(ResourceModel):
 
 
 class Removal(ResourceModel):
-    """A checkpoint that is in the index no more, and whose objects are still to be deleted."""
+    """A checkpoint that is no longer in the index and whose objects are still to be deleted."""
 
     step: Count
     folder: RelativePath
-    """Key of its folder."""
+    """Key of the checkpoint's folder."""
     manifest_sha256: Sha256
     delete_after: datetime
-    """Until then whoever had read the index before can still fetch it."""
+    """Time of the earliest deletion. Until then, a reader of the old index can still fetch the checkpoint."""
 
 
 class Quarantined(ResourceModel):
-    """A checkpoint that was committed and turned out to be damaged. Nobody restores it; its files are kept aside."""
+    """A committed checkpoint that turned out to be damaged.
+
+    No attempt restores it; its files are kept in quarantine/.
+    """
 
     step: Count
     attempt: Count
     manifest_sha256: Sha256
     uri: str
-    """Where its files are now."""
+    """Address of the quarantined files."""
     reason: str
-    """What was wrong with it."""
+    """What is wrong with the checkpoint."""
     found_at: datetime
 
 
 class CheckpointIndex(ResourceModel):
-    """The index, newest checkpoint last. A checkpoint that it does not name does not exist."""
+    """The index of committed checkpoints, newest last. A checkpoint that is not in the index does not exist."""
 
     schema_version: Literal[1] = 1
     attempt: Count
-    """The newest attempt that has claimed this output; older ones may change nothing any more."""
+    """Newest attempt that has claimed this output; older attempts can no longer change the index."""
     nonce: str
-    """Chosen by that attempt, so that it recognises its own write after a lost reply."""
+    """Random value chosen by that attempt, so that it recognises its own write after a lost reply."""
     run: str = ""
-    """Chosen when the output was first claimed, or first by a build that knows of it: objects that carry it are this
-    run's own."""
+    """Random value chosen when the output was first claimed. Objects that carry it belong to this run."""
     checkpoints: tuple[IndexEntry, ...] = ()
     removals: tuple[Removal, ...] = ()
-    """What has been taken out, until its objects are gone; the manifest goes before the data."""
+    """Checkpoints removed from the index whose objects still exist; the manifest is deleted before the data."""
     quarantined: tuple[Quarantined, ...] = ()
-    """What was committed and is damaged, kept for whoever looks into it."""
+    """Damaged checkpoints, kept for inspection."""
 
     @property
     def newest(self) -> IndexEntry | None:

@@ -3,20 +3,22 @@
 from collections.abc import Iterator
 
 from adapter_api.columns import BUILT_IN, column_of, columns_of, fitting_kinds
+from adapter_api.conditions import adapter_path, conditioner_path
 from adapter_api.networks import Trainable
+from adapter_api.sections import TrainingSections
 from adapter_api.sources import PIPELINE_ENCODERS
-from adapter_api.training import TrainingConfig
 
 Location = tuple[str | int, ...]
 Fault = tuple[Location, str]
 """Location of the field to change, and what is wrong with it."""
 
 
-def inconsistencies(config: TrainingConfig) -> list[Fault]:
+def inconsistencies(config: TrainingSections) -> list[Fault]:
     """Every rule that the configuration breaks; empty when it is consistent."""
     rules = (
         _columns,
         _modules,
+        _dropouts,
         _trained,
         _pipeline,
         _first_stage,
@@ -32,7 +34,7 @@ def inconsistencies(config: TrainingConfig) -> list[Fault]:
     return [fault for rule in rules for fault in rule(config)]
 
 
-def _columns(config: TrainingConfig) -> Iterator[Fault]:
+def _columns(config: TrainingSections) -> Iterator[Fault]:
     seen: set[str] = set(BUILT_IN)
     for index, column in enumerate(config.data.params.columns or ()):
         at = ("data", "params", "columns", index)
@@ -46,31 +48,29 @@ def _columns(config: TrainingConfig) -> Iterator[Fault]:
         elif column.names is not None and column.width != len(column.names):
             yield (
                 (*at, "width"),
-                f"is {column.width}, but there are {len(column.names)} names; remove it, or mend the names",
+                f"is {column.width}, but there are {len(column.names)} names; remove it, or correct the names",
             )
     if config.data.params.columns is None:
         yield from _implied_columns(config)
 
 
-def _implied_columns(config: TrainingConfig) -> Iterator[Fault]:
-    tokens = config.model.params.token_conditioners
+def _implied_columns(config: TrainingSections) -> Iterator[Fault]:
     taken: set[str] = set(BUILT_IN)
-    for name in ("label_to_token", "embed_to_token"):
-        conditioner = getattr(tokens, name)
-        if conditioner is None or conditioner.column is None:
+    for name, conditioner in config.model.params.token_conditioners.present.items():
+        if conditioner.column is None:
             continue
         if conditioner.column in taken:
-            at = ("model", "params", "token_conditioners", name, "column")
+            at = ("model", "params", *conditioner_path(name).location, "column")
             yield at, f"{conditioner.column!r} is already a column, of another kind; give this one a name of its own"
         taken.add(conditioner.column)
 
 
-def _modules(config: TrainingConfig) -> Iterator[Fault]:
+def _modules(config: TrainingSections) -> Iterator[Fault]:
     params = config.model.params
     for path, module in config.model.conditioned.items():
-        at = ("model", "params", *path.split("."))
+        at = ("model", "params", *path.location)
         column = column_of(config, path, module)
-        fitting = fitting_kinds(path)
+        fitting = fitting_kinds(config, path)
         if column is None and module.column is None:
             yield at, f"needs a data column of kind {' or '.join(fitting)}; declare one in data.params.columns"
             continue
@@ -86,8 +86,8 @@ def _modules(config: TrainingConfig) -> Iterator[Fault]:
         if column.kind == "reference" and params.image_encoder_config is None:
             yield at, "takes reference images, so model.params.image_encoder_config must say what encodes them"
     for name, adapter in params.adapters_config.items():
-        at = ("model", "params", "adapters_config", name)
-        column = column_of(config, f"adapters_config.{name}", adapter)
+        at = ("model", "params", *adapter_path(name).location)
+        column = column_of(config, adapter_path(name), adapter)
         if adapter.projector.reads_sequence and column is not None and column.kind != "reference":
             message = (
                 f"{adapter.projector.target} reads a sequence of image features, column {column.name!r} holds one "
@@ -96,7 +96,7 @@ def _modules(config: TrainingConfig) -> Iterator[Fault]:
             yield (*at, "projector", "target"), message
 
 
-def trainable_modules(config: TrainingConfig) -> dict[Location, Trainable]:
+def trainable_modules(config: TrainingSections) -> dict[Location, Trainable]:
     """Everything with a `train` flag, by its path below model.params."""
     params = config.model.params
     modules: dict[Location, Trainable] = {("unet_config",): params.unet_config}
@@ -105,10 +105,25 @@ def trainable_modules(config: TrainingConfig) -> dict[Location, Trainable]:
     modules |= {("text_config", "encoders", i): encoder for i, encoder in enumerate(params.text_config.encoders)}
     if params.image_encoder_config is not None:
         modules["image_encoder_config",] = params.image_encoder_config
-    return modules | {tuple(path.split(".")): module for path, module in config.model.conditioned.items()}
+    return modules | {path.location: module for path, module in config.model.conditioned.items()}
 
 
-def _trained(config: TrainingConfig) -> Iterator[Fault]:
+def _dropouts(config: TrainingSections) -> Iterator[Fault]:
+    params = config.model.params
+    if params.joint_dropout is None:
+        return
+    has_text = bool(params.text_config.encoders) or params.pretrained_model_name_or_path is not None
+    alone = [module.dropout for module in config.model.conditioned.values()]
+    total = sum(alone) + params.joint_dropout + (params.text_config.dropout if has_text else 0.0)
+    if total > 1:
+        at = ("model", "params", "joint_dropout")
+        yield (
+            at,
+            f"one draw decides for all conditions, and their shares add up to {total:g} of the samples; lower them to 1",
+        )
+
+
+def _trained(config: TrainingSections) -> Iterator[Fault]:
     modules = trainable_modules(config)
     for path, module in modules.items():
         if not module.train and module.learning_rate is not None:
@@ -118,13 +133,13 @@ def _trained(config: TrainingConfig) -> Iterator[Fault]:
         at = ("model", "params", "unet_config", "lora")
         yield (
             at,
-            "trains low-rank weights beside a UNet that is trained itself; set train: false for it, or remove lora",
+            "trains low-rank weights of a UNet that is itself trained; set train: false for it, or remove lora",
         )
     if not any(module.train for module in modules.values()):
         yield ("model", "params"), "nothing is trained; set train: true for the UNet or add an adapter or conditioner"
 
 
-def _pipeline(config: TrainingConfig) -> Iterator[Fault]:
+def _pipeline(config: TrainingSections) -> Iterator[Fault]:
     params = config.model.params
     for name in ("revision", "variant"):
         if getattr(params, name) is not None and params.pretrained_model_name_or_path is None:
@@ -134,10 +149,10 @@ def _pipeline(config: TrainingConfig) -> Iterator[Fault]:
             )
 
 
-def _first_stage(config: TrainingConfig) -> Iterator[Fault]:
+def _first_stage(config: TrainingSections) -> Iterator[Fault]:
     params, data = config.model.params, config.data.params
     stage, unet = params.first_stage_config, params.unet_config
-    channels = {"RGB": 3, "L": 1}[data.image_mode]
+    channels = data.channels
     built_unet = unet.pretrained is None and params.pretrained_model_name_or_path is None
     built_stage = stage.pretrained is None and params.pretrained_model_name_or_path is None
     made = ""
@@ -171,7 +186,7 @@ def _first_stage(config: TrainingConfig) -> Iterator[Fault]:
         )
 
 
-def _resolution(config: TrainingConfig) -> Iterator[Fault]:
+def _resolution(config: TrainingSections) -> Iterator[Fault]:
     params, resolution = config.model.params, config.data.params.resolution
     if params.pretrained_model_name_or_path is not None or params.unet_config.pretrained is not None:
         return
@@ -193,7 +208,7 @@ def _resolution(config: TrainingConfig) -> Iterator[Fault]:
         yield ("data", "params", "aspect_buckets", "step"), message
 
 
-def _cache(config: TrainingConfig) -> Iterator[Fault]:
+def _cache(config: TrainingSections) -> Iterator[Fault]:
     params, stage = config.data.params, config.model.params.first_stage_config
     if params.cache.uri is not None and params.cache.folder is not None:
         message = (
@@ -219,7 +234,7 @@ _OPTIMIZERS_WITH = {
 }
 
 
-def _optimizer(config: TrainingConfig) -> Iterator[Fault]:
+def _optimizer(config: TrainingSections) -> Iterator[Fault]:
     optimization = config.optimization
     target, params = optimization.optimizer.target, optimization.optimizer.params
     at = ("optimization", "optimizer", "params")
@@ -239,7 +254,7 @@ def _optimizer(config: TrainingConfig) -> Iterator[Fault]:
 _SCHEDULES_WITH = {"lr_num_cycles": "cosine_with_restarts", "lr_power": "polynomial", "lr_end": "polynomial"}
 
 
-def _learning_rates(config: TrainingConfig) -> Iterator[Fault]:
+def _learning_rates(config: TrainingSections) -> Iterator[Fault]:
     optimization = config.optimization
     name = optimization.lr_scheduler
     for field, having in _SCHEDULES_WITH.items():
@@ -250,7 +265,7 @@ def _learning_rates(config: TrainingConfig) -> Iterator[Fault]:
         yield ("optimization", "lr_end"), f"{message}; choose a lower one"
 
 
-def _parallelism(config: TrainingConfig) -> Iterator[Fault]:
+def _parallelism(config: TrainingSections) -> Iterator[Fault]:
     """What cannot be computed on each process's share alone, or has no use for shares."""
     optimization = config.optimization
     if optimization.parallelism != "FSDP":
@@ -272,7 +287,7 @@ def _parallelism(config: TrainingConfig) -> Iterator[Fault]:
         yield at, "FSDP does not scale losses as fp16 needs it; use mixed_precision bf16 or no, or DDP"
 
 
-def _text(config: TrainingConfig) -> Iterator[Fault]:
+def _text(config: TrainingSections) -> Iterator[Fault]:
     params = config.model.params
     at = ("model", "params", "text_config", "encoders")
     if params.unet_config.pretrained is None and params.pretrained_model_name_or_path is None:
@@ -291,15 +306,14 @@ def _text(config: TrainingConfig) -> Iterator[Fault]:
         if not (encoder.pretrained or encoder.tokenizer or params.pretrained_model_name_or_path):
             yield (*at, index), "needs a tokenizer: name a folder or hub name in `tokenizer`, or load `pretrained`"
     sequence = params.text_config.encoders or params.pretrained_model_name_or_path
-    tokens = params.token_conditioners
-    if not sequence and tokens.label_to_token is None and tokens.embed_to_token is None and not params.adapters_config:
+    if not sequence and not config.model.conditioned:
         yield (
             ("model", "params"),
             "has no condition at all; add text_config.encoders, a token conditioner or an adapter",
         )
 
 
-def _sampling(config: TrainingConfig) -> Iterator[Fault]:
+def _sampling(config: TrainingSections) -> Iterator[Fault]:
     known = {*BUILT_IN, *(column.name for column in columns_of(config))}
     kinds = {column.name: column for column in columns_of(config)}
     given = [("rows", index, row) for index, row in enumerate(config.sampling.rows)]
@@ -320,7 +334,7 @@ def _sampling(config: TrainingConfig) -> Iterator[Fault]:
                 yield at, f"column {name!r} has {kinds[name].width} numbers, not {len(value)}"
 
 
-def _schedule(config: TrainingConfig) -> Iterator[Fault]:
+def _schedule(config: TrainingSections) -> Iterator[Fault]:
     """What a base's own scheduler may still say is not judged before it is read."""
     params = config.model.params
     given = params.scheduler_config.params

@@ -25,6 +25,7 @@ from adapter_api.scalars import (
     key_problem,
     plain_value,
     text_problem,
+    visible,
 )
 
 MAX_BYTES = 256 * 1024
@@ -93,6 +94,8 @@ class Document:
     lines: dict[Location, int] = field(default_factory=dict, repr=False)
     faults: list[Fault] = field(default_factory=list, repr=False)
     """Values that were refused while reading and stand as null in `data`; `validate` reports them with its own."""
+    others: tuple[str, ...] = ()
+    """Objects of other kinds in the same file, as kind and name."""
 
     def line_of(self, location: Location) -> int | None:
         """Line of the value at `location`, or of its nearest enclosing value that the document contains."""
@@ -204,8 +207,13 @@ class _Reader:
             return None
 
 
-def parse(text: str | bytes, source: str) -> Document:
+def parse(text: str | bytes, source: str, of_kind: str | None = None) -> Document:
     """Reads one YAML document.
+
+    Args:
+        text: Of the file.
+        source: Its name.
+        of_kind: Of several documents, the one object of this kind is read.
 
     Raises:
         InvalidDocument: not UTF-8, too large, not YAML, several documents, or a value that is refused.
@@ -220,6 +228,9 @@ def parse(text: str | bytes, source: str) -> Document:
         raise _invalid(source, f"is not UTF-8 text (byte {error.start}); save it as UTF-8", line) from None
     _refuse_hidden(decoded, HIDDEN_LINE_BREAKS, source)
     nodes = _compose(decoded, source)
+    others: tuple[str, ...] = ()
+    if of_kind is not None and len(nodes) > 1:
+        nodes, others = _of_kind(nodes, of_kind, source)
     if len(nodes) != 1:
         found = f"holds {len(nodes)} documents" if nodes else "is empty"
         raise _invalid(source, f"{found}; exactly one YAML document is expected", 1)
@@ -229,7 +240,39 @@ def parse(text: str | bytes, source: str) -> Document:
         raise InvalidDocument(reader.faults or [Fault(source, (), "a mapping of fields is expected at the top", 1)])
     if not reader.faults:
         _refuse_hidden(decoded, BIDIRECTIONAL, source)  # in a comment: in a value it has been refused with its path
-    return Document(source, data, reader.lines, reader.faults)
+    return Document(source, data, reader.lines, reader.faults, others)
+
+
+def _of_kind(nodes: list[yaml.Node], kind: str, source: str) -> tuple[list[yaml.Node], tuple[str, ...]]:
+    """The document of this kind, and what the others are. Empty documents, as behind a last `---`, are none."""
+    told = [(node, _entry(node, "kind"), node.start_mark.line + 1) for node in nodes if not _is_empty(node)]
+    ours = [(node, line) for node, each, line in told if each == kind]
+    if len(told) > 1 and len(ours) != 1:
+        lines = f" (lines {', '.join(str(line) for _, line in ours[:8])})" if ours else ""
+        message = f"holds {len(told)} documents, of which {len(ours)} are of kind {kind}{lines}; one is expected"
+        raise _invalid(source, f"{message}: give each a file of its own", 1)
+    others = tuple(
+        f"{_entry(node, 'kind') or 'an object without a kind'} {_entry(node, 'metadata', 'name')}".strip()
+        + f" (line {line})"
+        for node, each, line in told
+        if each != kind and len(told) > 1
+    )
+    return [node for node, _ in ours] or [node for node, _, _ in told], others
+
+
+def _is_empty(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and node.value in ("", "~", "null")
+
+
+def _entry(node: yaml.Node, *path: str) -> str:
+    """The text at a path of keys, shortened; empty if there is none."""
+    for key in path:
+        entries = node.value if isinstance(node, yaml.MappingNode) else []
+        found = next((value for name, value in entries if name.value == key), None)
+        if found is None:
+            return ""
+        node = found
+    return visible(node.value[:64]) if isinstance(node, yaml.ScalarNode) else ""
 
 
 def _compose(text: str, source: str) -> list[yaml.Node]:
@@ -255,8 +298,12 @@ def _invalid(source: str, message: str, line: int | None = None) -> InvalidDocum
     return InvalidDocument([Fault(source, (), message, line)])
 
 
-def read(path: str | Path) -> Document:
+def read(path: str | Path, of_kind: str | None = None) -> Document:
     """Reads one YAML file.
+
+    Args:
+        path: Of the file.
+        of_kind: As for `parse`.
 
     Raises:
         InvalidDocument: as `parse`, or the file cannot be read.
@@ -269,7 +316,7 @@ def read(path: str | Path) -> Document:
         raise _invalid(str(path), f"cannot be read: {reason}") from None
     if len(raw) > MAX_BYTES:
         raise _invalid(str(path), f"is larger than {MAX_BYTES} bytes; move bulk data into files of its own")
-    return parse(raw, str(path))
+    return parse(raw, str(path), of_kind)
 
 
 def validate(model: type[Model], document: Document, at: Location = ()) -> Model:

@@ -102,4 +102,4 @@ class SecretRef(ResourceModel):
     """A Secret in the job's own namespace."""
 
     name: ObjectName
-    """Name of the object."""
+    """Name of the Secret."""

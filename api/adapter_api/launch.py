@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from adapter_api.sources import MODELS_FOLDER, StoredModel, stored_models
+from adapter_api.layout import MODELS_FOLDER, OUTPUT_FOLDER, TRAINING_FILE
+from adapter_api.sources import StoredModel, stored_models
 
 if TYPE_CHECKING:  # trainers and agents, which read the names alone, are spared the models of a job
     from adapter_api.job import AdapterTrainingJob
     from adapter_api.places import OutputLocation, S3Access, S3Location
-    from adapter_api.training import CheckpointConfig
+    from adapter_api.sections import CheckpointConfig
 
 PROCESS_RESTARTS = 3
 """Times that torchrun restarts crashed processes in place before the node fails and the whole gang is replaced.
@@ -45,11 +46,6 @@ CREDENTIALS_PREFIX = "ADAPTER_TRAINING_"
 
 CREDENTIALS_FOLDER = "/var/run/secrets/adaptertraining.dev/output"
 """Where the Secret of `output.s3.secretRef` is mounted beside training: its files change with it, variables do not."""
-
-TRAINING_FILE = "training.yaml"
-OUTPUT_FOLDER = "output"
-CACHE_FOLDER = "cache"
-"""In the output folder, unless the configuration names another: what encoders made of pictures and captions."""
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from adapter_api.base import ConfigModel, Count, Flag, ModelName, Name, PositiveCount, PositiveReal, Text
-from adapter_api.conditions import AdapterConfig, Conditioned, TextConfig, TokenConditionersConfig
+from adapter_api.base import ConfigModel, Count, Flag, Fraction, ModelName, Name, PositiveCount, PositiveReal, Text
+from adapter_api.conditions import (
+    AdapterConfig,
+    Conditioned,
+    ModulePath,
+    TextConfig,
+    TokenConditionersConfig,
+    adapter_path,
+    conditioner_path,
+)
 from adapter_api.networks import FirstStageConfig, ImageEncoderConfig, UNetConfig
 
 Betas = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
@@ -27,27 +35,28 @@ class DiffusionSchedule(ConfigModel):
 
 
 class SchedulerParams(ConfigModel):
-    """The noise schedule.
+    """The noise schedule of the diffusion process.
 
-    What is not set is read from the scheduler of the pipeline that the UNet comes from, if there is one, and else is SDXL's.
+    A value that is not set is read from the scheduler of the pipeline that the UNet belongs to; without one, SDXL's value is used.
     """
 
     num_train_timesteps: Annotated[PositiveCount, Field(ge=2, le=100_000)] | None = None
-    """Steps of the diffusion process; SDXL's are 1000."""
+    """Number of noise levels; SDXL has 1000."""
     beta_start: PositiveReal | None = None
-    """First beta; SDXL's is 0.00085."""
+    """First beta of the schedule; SDXL uses 0.00085."""
     beta_end: PositiveReal | None = None
-    """Last beta; SDXL's is 0.012."""
+    """Last beta of the schedule; SDXL uses 0.012."""
     beta_schedule: Betas | None = None
-    """How betas go from the first to the last; SDXL's is scaled_linear."""
+    """Curve between the first and the last beta; SDXL uses scaled_linear."""
     prediction_type: Prediction | None = None
-    """What the model predicts; SDXL's is epsilon."""
+    """What the UNet predicts; SDXL predicts epsilon, the noise."""
     timestep_spacing: Spacing | None = None
-    """How sampling spreads its steps; SDXL's is leading."""
+    """How sampling spreads its steps over the noise levels; SDXL uses leading."""
     rescale_betas_zero_snr: Flag | None = None
-    """Whether the last step is pure noise (https://arxiv.org/abs/2305.08891); SDXL's is not."""
+    """Whether betas are rescaled so that the last noise level is pure noise (arXiv 2305.08891); SDXL does not do
+    this."""
     steps_offset: Count | None = None
-    """Added to the steps of sampling; SDXL's is 1."""
+    """Offset added to the noise levels of sampling; SDXL uses 1."""
 
     @property
     def filled(self) -> DiffusionSchedule:
@@ -56,10 +65,10 @@ class SchedulerParams(ConfigModel):
 
 
 class SchedulerConfig(ConfigModel):
-    """The noise that training adds."""
+    """The scheduler that adds noise in training."""
 
     target: Literal["DDPMScheduler", "DDIMScheduler", "EulerDiscreteScheduler"] = "DDPMScheduler"
-    """Kind, by its name in the registry."""
+    """Kind of noise scheduler."""
     params: SchedulerParams = SchedulerParams()
 
 
@@ -67,35 +76,37 @@ class ModelParams(ConfigModel):
     """The parts of the model."""
 
     pretrained_model_name_or_path: ModelName | None = None
-    """A whole SDXL pipeline, as a local folder, a hub name or s3://bucket/prefix, or as a single .safetensors file in the layout
-    that SDXL was published in (a path, owner/repository/file on the hub, s3://bucket/file), for every part that names no
-    source of its own. What is in object storage is fetched before training starts, with the access that spec.models describes."""
+    """SDXL pipeline that supplies all parts without a source of their own: a local folder, a hub name,
+    s3://bucket/prefix, or a single .safetensors file in the original SDXL layout (a path, owner/repository/file on the
+    hub, or s3://bucket/file). Models in object storage are fetched before training starts, with the access in
+    spec.models."""
     revision: Text | None = None
-    """Branch, tag or commit of the pipeline's hub repository; a part may name its own."""
+    """Branch, tag or commit of the pipeline's hub repository; a part can set its own."""
     variant: Text | None = None
-    """Variant of the pipeline's weight files, such as fp16; a part may name its own."""
+    """Variant of the pipeline's weight files, such as fp16; a part can set its own."""
     unet_config: UNetConfig = UNetConfig()
     first_stage_config: FirstStageConfig = FirstStageConfig()
     text_config: TextConfig = TextConfig()
     image_encoder_config: ImageEncoderConfig | None = None
     adapters_config: Annotated[dict[Name, AdapterConfig], Field(max_length=16)] = {}
-    """IP-Adapters, by name."""
+    """IP-Adapters, each under a name of your choice."""
     token_conditioners: TokenConditionersConfig = TokenConditionersConfig()
+    joint_dropout: Fraction | None = None
+    """Share of the samples that lose every condition at once. Where it is set, one draw decides for each sample, and the `dropout`
+    of a condition is the share of the samples that lose that condition alone; IP-Adapter's published recipe sets all three of
+    joint_dropout, text_config.dropout and the adapter's dropout to 0.05. By default each condition is dropped independently."""
     scheduler_config: SchedulerConfig = SchedulerConfig()
 
 
 class ModelConfig(ConfigModel):
-    """The model."""
+    """The model that is trained."""
 
     target: Literal["SDXL"] = "SDXL"
-    """Kind, by its name in the registry."""
+    """Kind of model."""
     params: ModelParams = ModelParams()
 
     @property
-    def conditioned(self) -> dict[str, Conditioned]:
-        """Every module that a data column feeds, by its path below model.params."""
-        tokens = self.params.token_conditioners
-        named = {"token_conditioners.label_to_token": tokens.label_to_token}
-        named["token_conditioners.embed_to_token"] = tokens.embed_to_token
-        adapters = {f"adapters_config.{name}": adapter for name, adapter in self.params.adapters_config.items()}
-        return {**{path: module for path, module in named.items() if module is not None}, **adapters}
+    def conditioned(self) -> dict[ModulePath, Conditioned]:
+        """Every module that a data column feeds."""
+        tokens = {conditioner_path(name): module for name, module in self.params.token_conditioners.present.items()}
+        return {**tokens, **{adapter_path(name): module for name, module in self.params.adapters_config.items()}}

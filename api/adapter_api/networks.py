@@ -12,26 +12,30 @@ from adapter_api.base import ConfigModel, Flag, Fraction, ModelName, PathText, P
 
 
 class Source(ConfigModel):
-    """Where the weights of a module come from; without `pretrained` it is built from `params`, seeded by `seed`."""
+    """Where the weights of a module come from.
+
+    Without `pretrained` the module is built from `params` and initialised from `seed`.
+    """
 
     pretrained: ModelName | None = None
-    """Local folder, hub name or s3://bucket/prefix, in diffusers' or transformers' layout; or a single .safetensors file in the
-    layout that SDXL was published in: a path, owner/repository/file on the hub, or s3://bucket/file. Safetensors only."""
+    """Pretrained weights: a local folder, hub name or s3://bucket/prefix in the layout of diffusers or transformers, or
+    a single .safetensors file in the original SDXL layout (a path, owner/repository/file on the hub, or
+    s3://bucket/file). Only safetensors files are read."""
     subfolder: PathText | None = None
-    """Folder inside the pretrained model."""
+    """Folder of this part inside the pretrained model."""
     revision: Text | None = None
-    """Branch, tag or commit of a hub repository."""
+    """Branch, tag or commit of the hub repository; ignored for local folders and s3:// addresses."""
     variant: Text | None = None
     """Variant of the weight files, such as fp16."""
 
 
 class Trainable(ConfigModel):
-    """Whether a module is trained, and how fast."""
+    """Whether a module is trained, and at which learning rate."""
 
     train: Flag = False
-    """Whether its weights are trained; else they are frozen."""
+    """Whether the module is trained; false freezes its weights."""
     learning_rate: PositiveReal | None = None
-    """Overrides optimization.learning_rate for this module."""
+    """Learning rate of this module, instead of optimization.learning_rate."""
 
 
 DownBlock = Literal["DownBlock2D", "CrossAttnDownBlock2D"]
@@ -48,50 +52,55 @@ def _groups_divide(widths: tuple[int, ...], groups: int) -> None:
 
 
 class UNetParams(ConfigModel):
-    """Shape of a UNet2DConditionModel; the defaults are SDXL base's 2.57 B parameters."""
+    """Shape of a UNet2DConditionModel; the defaults give the 2.57 B parameters of SDXL base.
+
+    Used for a UNet that is built, and for one from a single .safetensors file; a pretrained UNet in diffusers' layout
+    brings its own shape.
+    """
 
     sample_size: PositiveCount | None = None
-    """Height and width of the latents; by default data.params.resolution over the first stage's factor."""
+    """Height and width of the latents; by default data.params.resolution divided by the first stage's downsampling
+    factor."""
     in_channels: PositiveCount = 4
-    """Channels of what goes in."""
+    """Channels of the input."""
     out_channels: PositiveCount = 4
-    """Channels of what comes out."""
+    """Channels of the output."""
     down_block_types: Annotated[tuple[DownBlock, ...], Field(max_length=16)] = (
         "DownBlock2D",
         "CrossAttnDownBlock2D",
         "CrossAttnDownBlock2D",
     )
-    """Kinds of the blocks on the way down, as diffusers names them."""
+    """Kinds of the downsampling blocks, by diffusers' names."""
     mid_block_type: Literal["UNetMidBlock2DCrossAttn"] | None = "UNetMidBlock2DCrossAttn"
-    """Kind of the block in the middle; null for none."""
+    """Kind of the middle block; null omits it."""
     up_block_types: Annotated[tuple[UpBlock, ...], Field(max_length=16)] = (
         "CrossAttnUpBlock2D",
         "CrossAttnUpBlock2D",
         "UpBlock2D",
     )
-    """Kinds of the blocks on the way up, as diffusers names them."""
+    """Kinds of the upsampling blocks, by diffusers' names."""
     block_out_channels: Widths = (320, 640, 1280)
-    """Channels of each block."""
+    """Output channels of each block."""
     layers_per_block: PerBlock = 2
-    """Residual layers in each block; one number, or one for each."""
+    """Residual layers per block: one number for all, or one per block."""
     transformer_layers_per_block: PerBlock = (1, 2, 10)
-    """Transformer layers in each cross-attention block; one number, or one for each."""
+    """Transformer layers per cross-attention block: one number for all, or one per block."""
     attention_head_dim: PerBlock = (5, 10, 20)
-    """Number of heads per block: diffusers keeps this misnomer, and so do published configurations."""
+    """Number of attention heads per block. The name is a misnomer that diffusers and published configurations keep."""
     cross_attention_dim: PositiveCount = 2048
     """Width of the conditioning tokens."""
     use_linear_projection: Flag = True
-    """Whether transformers project with linear layers instead of convolutions."""
+    """Whether transformer blocks project with linear layers instead of convolutions."""
     norm_num_groups: PositiveCount = 32
-    """Groups of the group norms."""
+    """Groups of each group normalisation."""
     dropout: Fraction = 0.0
-    """Share of activations or conditions that training drops."""
+    """Share of activations that dropout layers set to zero in training, from 0 to 1."""
     addition_embed_type: Literal["text_time"] | None = "text_time"
-    """Kind of the additional embedding: text_time is SDXL's."""
+    """Kind of the additional embedding; SDXL uses text_time."""
     addition_time_embed_dim: PositiveCount = 256
-    """Width of the embedding of each micro-condition."""
+    """Width of the embedding of each size and crop value."""
     projection_class_embeddings_input_dim: PositiveCount = 2816
-    """Pooled text width plus 6 x addition_time_embed_dim."""
+    """Input width of the additional embedding: pooled text width plus 6 x addition_time_embed_dim."""
 
     @model_validator(mode="after")
     def _blocks_agree(self) -> Self:
@@ -126,57 +135,66 @@ class UNetParams(ConfigModel):
 
 
 class LoraConfig(Trainable):
-    """Low-rank weights beside the UNet's own, which stay as they are (LoRA, arXiv 2106.09685); saved as diffusers loads them."""
+    """Low-rank weights added to a frozen UNet (LoRA, arXiv 2106.09685); saved in a format that diffusers loads."""
 
     train: Flag = True
-    """Whether its weights are trained; else they are frozen."""
+    """Whether the low-rank weights are trained; false freezes them."""
     rank: Annotated[PositiveCount, Field(le=1024)] = 16
     """Rank of the product that is added to a layer's weights."""
     alpha: PositiveReal | None = None
-    """The product is multiplied by alpha / rank; by default 1."""
+    """Scale of the product: it is multiplied by alpha / rank. By default alpha equals rank."""
     target_modules: Annotated[tuple[PathText, ...], Field(min_length=1, max_length=256)] = (
         "to_q",
         "to_k",
         "to_v",
         "to_out.0",
     )
-    """Names, or ends of names, of the layers that get them; by default those of all attention."""
+    """Names, or endings of names, of the layers that receive low-rank weights; by default all attention projections."""
     dropout: Annotated[Fraction, Field(lt=1)] = 0.0
-    """Share of their inputs that training drops."""
+    """Share of the layers' inputs that is set to zero in training, from 0 to 1."""
+    pretrained: ModelName | None = None
+    """A LoRA file to start from, in the names of diffusers or of kohya's scripts, with the same rank and layers: a local
+    .safetensors file, owner/repository/file on the hub, or s3://bucket/file. By default training starts from new weights, which
+    change nothing yet."""
 
 
 class UNetConfig(Source, Trainable):
     """The diffusion UNet."""
 
     target: Literal["UNet2DConditionModel"] = "UNet2DConditionModel"
-    """Kind, by its name in the registry."""
+    """Kind of UNet."""
     params: UNetParams = UNetParams()
     gradient_checkpointing: Flag = False
-    """Recompute activations in the backward pass: less memory, about a fifth slower."""
+    """Whether activations are recomputed in the backward pass: needs less memory, takes about a fifth longer."""
     lora: LoraConfig | None = None
     compile: Flag = False
-    """Compile each transformer block with torch.compile: the first step takes minutes, later ones are faster."""
+    """Whether transformer blocks are compiled with torch.compile: the first step takes minutes, later steps are
+    faster."""
 
 
 class FirstStageParams(ConfigModel):
-    """Shape of an autoencoder; the defaults are SDXL's."""
+    """Shape of an autoencoder; the defaults are SDXL's.
+
+    Used for an autoencoder that is built, and for one from a single .safetensors file. A pretrained one in diffusers'
+    layout brings its own shape; a setting here that contradicts it is refused.
+    """
 
     in_channels: PositiveCount = 3
-    """Channels of what goes in."""
+    """Channels of the images."""
     out_channels: PositiveCount = 3
-    """Channels of what comes out."""
+    """Channels of the decoded images."""
     latent_channels: PositiveCount = 4
     """Channels of the latents."""
     block_out_channels: Widths = (128, 256, 512, 512)
-    """Channels of each block."""
+    """Output channels of each block."""
     layers_per_block: PositiveCount = 2
-    """Residual layers in each block; one number, or one for each."""
+    """Residual layers per block."""
     norm_num_groups: PositiveCount = 32
-    """Groups of the group norms."""
+    """Groups of each group normalisation."""
     scaling_factor: PositiveReal = 0.13025
-    """Latents are multiplied by it."""
+    """Factor by which latents are multiplied."""
     force_upcast: Flag = True
-    """Run in float32 under mixed precision: SDXL's own activations overflow float16."""
+    """Whether the autoencoder runs in float32 under mixed precision; SDXL's activations overflow float16."""
 
     @model_validator(mode="after")
     def _groups_fit(self) -> Self:
@@ -185,14 +203,17 @@ class FirstStageParams(ConfigModel):
 
 
 class FirstStageConfig(Source):
-    """What turns images into latents and back; always frozen. `Pixels` trains on the images themselves."""
+    """The first stage, which turns images into latents and back.
+
+    It is always frozen. `Pixels` trains on the images themselves.
+    """
 
     target: Literal["AutoencoderKL", "Pixels"] = "AutoencoderKL"
-    """Kind, by its name in the registry."""
+    """Kind of first stage."""
     params: FirstStageParams = FirstStageParams()
     patch_size: Annotated[PositiveCount, Field(le=64)] = 1
-    """Of `Pixels` alone: squares of so many pixels a side become one position, their colours its channels, so that a UNet
-    has fewer and wider positions to compute; 4 makes 48 channels of RGB. Loses nothing."""
+    """Side, in pixels, of the squares that Pixels turns into one position each, their colours into its channels; 4
+    makes 48 channels of RGB. Larger patches make the UNet faster and lose no information. Only for Pixels."""
 
     @property
     def factor(self) -> int:
@@ -201,33 +222,33 @@ class FirstStageConfig(Source):
 
 
 class TransformerParams(ConfigModel):
-    """Shape of a CLIP text or vision encoder that is built rather than loaded."""
+    """Shape of a CLIP text or vision encoder that is built. A pretrained encoder brings its own shape."""
 
     hidden_size: PositiveCount = 32
     """Width of the encoder."""
     intermediate_size: PositiveCount = 64
-    """Width of its feed-forward layers."""
+    """Width of the feed-forward layers."""
     num_hidden_layers: Annotated[PositiveCount, Field(ge=2)] = 2
-    """Number of its layers."""
+    """Number of transformer layers."""
     num_attention_heads: PositiveCount = 2
     """Attention heads in each layer."""
     projection_dim: PositiveCount = 32
     """Width of the pooled embedding."""
     vocab_size: PositiveCount = 49_408
-    """Tokens that it knows."""
+    """Number of tokens in the vocabulary."""
     max_position_embeddings: PositiveCount = 77
-    """Longest sequence that it takes."""
+    """Maximum number of tokens in a text."""
     image_size: PositiveCount = 224
-    """Height and width of its images, in pixels."""
+    """Height and width of the images, in pixels."""
     patch_size: PositiveCount = 14
     """Height and width of a patch, in pixels."""
 
 
 class TextEncoderConfig(Source, Trainable):
-    """One text encoder; its penultimate states are joined with the others' on the feature axis."""
+    """One text encoder. The penultimate states of all encoders are concatenated on the feature axis."""
 
     target: Literal["CLIPTextModel", "CLIPTextModelWithProjection"] = "CLIPTextModel"
-    """Kind, by its name in the registry."""
+    """Kind of text encoder."""
     params: TransformerParams = TransformerParams()
     tokenizer: ModelName | None = None
     """Local folder, hub name or s3://bucket/prefix of the tokenizer; by default `pretrained`."""
@@ -236,8 +257,8 @@ class TextEncoderConfig(Source, Trainable):
 
 
 class ImageEncoderConfig(Source, Trainable):
-    """What turns reference images into features for adapters."""
+    """The encoder that turns reference images into features for adapters."""
 
     target: Literal["CLIPVisionModelWithProjection"] = "CLIPVisionModelWithProjection"
-    """Kind, by its name in the registry."""
+    """Kind of image encoder."""
     params: TransformerParams = TransformerParams()

@@ -10,82 +10,85 @@ Decay = Annotated[Fraction, Field(lt=1)]
 
 
 class OptimizerParams(ConfigModel):
-    """Settings of the optimizer; each says which optimizers have it."""
+    """Settings of the optimizer. A setting that the chosen optimizer does not have is refused."""
 
     betas: tuple[Decay, Decay] = (0.9, 0.999)
-    """Decay rates of the averages; not of Adafactor."""
+    """Decay rates of the two moving averages. Not for Adafactor."""
     weight_decay: NonNegativeReal = 0.01
     """Decoupled weight decay."""
     eps: PositiveReal = 1e-8
-    """Added to denominators; not of Adafactor."""
+    """Number added to denominators for stability. Not for Adafactor."""
     d_coef: PositiveReal = 1.0
-    """Multiplies the rate that Prodigy finds; of Prodigy alone."""
+    """Factor on the learning rate that Prodigy finds; lower it if training is unstable. Only for Prodigy."""
     safeguard_warmup: Flag = False
-    """Keep the warmup out of the rate that Prodigy finds: for lr_warmup_steps above 0; of Prodigy alone."""
+    """Whether Prodigy ignores the warmup when it estimates the learning rate; set it if lr_warmup_steps is above 0.
+    Only for Prodigy."""
     clip_threshold: PositiveReal = 1.0
-    """Largest root mean square of an update; of Adafactor alone."""
+    """Maximum root mean square of an update. Only for Adafactor."""
 
 
 class OptimizerConfig(ConfigModel):
     """The optimizer.
 
-    AdamW: fused (arXiv 1711.05101). AdamW8bit: its averages in 8 bits, a quarter of the memory; by bitsandbytes, needs a
-    GPU (arXiv 2110.02861). Prodigy: finds the learning rate, so that optimization.learning_rate is 1 (arXiv 2306.06101).
-    Adafactor: keeps rows and columns of its averages alone (arXiv 1804.04235).
+    AdamW: the fused implementation (arXiv 1711.05101). AdamW8bit: moving averages in 8 bits, a quarter of the memory; needs
+    bitsandbytes and a GPU (arXiv 2110.02861). Prodigy: finds the learning rate; set optimization.learning_rate to 1
+    (arXiv 2306.06101). Adafactor: stores only row and column averages (arXiv 1804.04235).
     """
 
     target: Literal["AdamW", "AdamW8bit", "Prodigy", "Adafactor"] = "AdamW"
-    """Kind, by its name in the registry."""
+    """Kind of optimizer."""
     params: OptimizerParams = OptimizerParams()
 
 
 class EmaConfig(ConfigModel):
-    """An exponential moving average of the trained weights; sampling uses it when it is there."""
+    """An exponential moving average of the trained weights. Sampling uses the average if it exists."""
 
     decay: Annotated[Decay, Field(gt=0)] = 0.9999
-    """Share of the average that a step keeps."""
+    """Decay of the average per step, from 0 to 1; higher values average over more steps."""
     warmup: Flag = True
-    """Let the decay grow as (1 + step) / (10 + step), so that early weights are forgotten."""
+    """Whether the decay starts low and grows as (1 + step) / (10 + step), so that early weights are soon forgotten."""
 
 
 class OptimizationConfig(ConfigModel):
-    """How the weights move."""
+    """How the weights are optimized."""
 
     train_batch_size: Annotated[PositiveCount, Field(le=65_536)] = 1
-    """Samples per process and forward pass."""
+    """Samples per process in one forward pass."""
     gradient_accumulation_steps: Annotated[PositiveCount, Field(le=65_536)] = 1
-    """Forward passes to an optimizer step."""
+    """Forward passes per optimizer step."""
     num_train_epochs: PositiveCount = 1
-    """Times that every sample is read, whatever the number of processes and the batch size are or become; max_train_steps
-    overrides it."""
+    """Number of times that every sample is read, whatever the batch size and number of processes. Ignored if
+    max_train_steps is set."""
     max_train_steps: PositiveCount | None = None
-    """Optimizer steps; overrides num_train_epochs."""
+    """Number of optimizer steps; overrides num_train_epochs."""
     learning_rate: PositiveReal = 1e-4
-    """Learning rate of what has none of its own."""
+    """Learning rate of all modules that do not set their own."""
     lr_scheduler: Literal[
         "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"
     ] = "constant"
-    """Learning-rate schedule, as diffusers names it."""
+    """Learning-rate schedule, by diffusers' name."""
     lr_warmup_steps: Count = 0
-    """Steps until the full learning rate."""
+    """Optimizer steps until the full learning rate is reached; constant ignores them."""
     lr_num_cycles: Annotated[PositiveCount, Field(le=100_000)] = 1
-    """Times that cosine_with_restarts goes down from the full rate; 1 does not restart. Of it alone."""
+    """Number of decays from the full rate; 1 means no restart. Only for cosine_with_restarts."""
     lr_power: Annotated[PositiveReal, Field(le=100)] = 1.0
-    """Power of polynomial; 1 is a line. Of it alone."""
+    """Exponent of the decay; 1 is linear. Only for polynomial."""
     lr_end: NonNegativeReal = 1e-7
-    """Rate that polynomial ends at. Of it alone."""
+    """Final learning rate. Only for polynomial."""
     optimizer: OptimizerConfig = OptimizerConfig()
     max_grad_norm: PositiveReal | None = 1.0
-    """Gradients are clipped to this norm; null for not at all."""
+    """Norm to which gradients are clipped; null disables clipping."""
     parallelism: Literal["DDP", "FSDP"] = "DDP"
-    """DDP: all weights on every process. FSDP: of what is trained, each process holds its share of weights, gradients and
-    optimizer state (FSDP2), for UNets that do not fit otherwise."""
+    """DDP: each process holds all weights. FSDP: each process holds a shard of the trained weights, their gradients and
+    optimizer state (FSDP2); choose it for a UNet that does not fit into one GPU."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
-    """Data type of the forward pass."""
+    """Data type of the forward pass; no means float32."""
     min_snr_gamma: PositiveReal | None = None
-    """Weigh each sample's loss by its signal-to-noise ratio, at most this; 5 is usual (arXiv 2303.09556)."""
+    """Upper bound of the signal-to-noise ratio by which each sample's loss is weighted; 5 is usual (arXiv 2303.09556).
+    By default losses are not weighted."""
     offset_noise: Annotated[NonNegativeReal, Field(le=1)] = 0.0
-    """Standard deviation of what is added to the noise of a whole channel, so that brightness is learned; 0.05 is usual."""
+    """Standard deviation of the noise that is added to whole channels, which helps to learn very bright and dark
+    images; 0.05 is usual, 0 disables it."""
     ema: EmaConfig | None = None
 
     @model_validator(mode="before")

@@ -34,37 +34,37 @@ Region = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-
 
 
 class S3Access(ResourceModel):
-    """How to reach object storage."""
+    """How to access object storage."""
 
     endpoint_url: Endpoint | None = Field(default=None, alias="endpointURL")
-    """Of an S3-compatible store; by default AWS."""
+    """URL of an S3-compatible store; by default AWS S3."""
     region: Region | None = None
     """Region of the bucket."""
     addressing_style: Literal["Path", "Virtual"] | None = None
-    """Where requests name the bucket: in the path, https://host/bucket, or in the host's name, https://bucket.host. By default
-    in the path where endpointURL is given, else as AWS wants it."""
+    """Where requests name the bucket: in the path, https://host/bucket, or in the host name, https://bucket.host. By
+    default in the path if endpointURL is set, else as AWS expects it."""
     requester_pays: Flag = False
-    """Agrees to pay for requests to a bucket whose owner does not."""
+    """Whether requests agree to pay, for buckets whose owner charges the requester."""
     secret_ref: SecretRef | None = None
-    """Holds AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; by default the pod's own identity."""
+    """Secret that holds AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; by default the pod's own identity is used."""
 
 
 class S3Location(S3Access):
-    """A place in object storage and how to reach it."""
+    """An address in object storage, and how to access it."""
 
     uri: S3URI
-    """Address, s3://bucket/prefix."""
+    """Address in object storage, s3://bucket/prefix."""
 
 
 class ServerSideEncryption(ResourceModel):
-    """How the store encrypts what it keeps, where the bucket's own default is not wanted or not allowed."""
+    """Server-side encryption of stored objects, if the bucket's default is not wanted or not allowed."""
 
     algorithm: Literal["AES256", "aws:kms", "aws:kms:dsse"]
-    """AES256: with keys of the store; aws:kms: with a key of a key management service."""
+    """AES256: keys of the store. aws:kms, aws:kms:dsse: a key of a key management service, used once or twice."""
     kms_key_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9:/_.-]{1,512}$")] | None = Field(
         default=None, alias="kmsKeyID"
     )
-    """ID or ARN of that key; by default the account's own."""
+    """ID or ARN of the key; not for AES256. By default the account's default key."""
 
     @model_validator(mode="after")
     def _key_of_kms(self) -> Self:
@@ -74,15 +74,17 @@ class ServerSideEncryption(ResourceModel):
 
 
 class OutputLocation(S3Location):
-    """Where checkpoints go."""
+    """Where checkpoints are stored."""
 
     conditional_writes: Flag = True
-    """False for a store without conditional writes, which is refused otherwise. Every attempt then writes below a prefix of
-    its own, attempts/<n>/; nobody else can pin or delete, and an output address must never serve two jobs at once."""
+    """Whether the store supports conditional writes; a store that does not is refused unless this is false. With false,
+    every attempt writes below its own prefix attempts/<n>/, other clients cannot pin or delete checkpoints, and two
+    jobs must never use the same address."""
     checksums: Literal["SHA256", "MD5"] = "SHA256"
-    """MD5: no x-amz-checksum headers, for stores that refuse them; digests go as Content-MD5."""
+    """Checksum sent with every upload. MD5 sends Content-MD5 and no x-amz-checksum headers, for stores that reject
+    those."""
     server_side_encryption: ServerSideEncryption | None = None
-    """Asked for with each object that is written; by default the bucket decides."""
+    """Encryption requested for every written object; by default the bucket decides."""
 
 
 class ClaimSource(ResourceModel):
@@ -91,7 +93,7 @@ class ClaimSource(ResourceModel):
     claim_name: ObjectName
     """Name of the PersistentVolumeClaim."""
     path: ShortText = ""
-    """Folder inside the volume."""
+    """Folder inside the volume; by default its root."""
 
     @model_validator(mode="after")
     def _inside(self) -> Self:
@@ -101,15 +103,15 @@ class ClaimSource(ResourceModel):
 
 
 class Data(ResourceModel):
-    """What is at /data before training starts: on a cluster exactly one of s3 and pvc, for `atj run` a folder."""
+    """Source of the training data. On a cluster exactly one of s3 and pvc; for `atj run`, folder replaces them."""
 
     s3: S3Location | None = None
-    """A folder in object storage, staged to each node before training."""
+    """Folder in object storage, copied to each node before training."""
     pvc: ClaimSource | None = None
-    """A folder on a volume that exists."""
+    """Folder on an existing volume."""
     folder: PathText | None = None
-    """A folder of the machine that `atj run` is started on, absolute or from where it is started; read in place, and there in
-    place of s3 and pvc. Pods cannot see it."""
+    """Folder on the machine that runs `atj run`, absolute or relative to the current directory. It is read in place and
+    takes precedence over s3 and pvc there. Pods ignore it."""
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -126,14 +128,14 @@ class Data(ResourceModel):
 
 
 class Output(ResourceModel):
-    """Where results go."""
+    """Where the results are stored."""
 
     s3: OutputLocation
-    """A place in object storage."""
+    """Address in object storage."""
 
 
 class ResumeFrom(S3Location):
-    """Another run's output, or the folder of one checkpoint wherever it was copied to, to start from it."""
+    """The output of another run, or a copy of one checkpoint folder, to start from."""
 
     step: Count | None = None
-    """By default the newest of the run."""
+    """Step of the checkpoint to start from; by default the newest."""

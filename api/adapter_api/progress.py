@@ -7,8 +7,6 @@ from pydantic import AwareDatetime, Field
 
 from adapter_api.base import Count, NonNegativeReal, PositiveCount, Real, ResourceModel
 
-PROGRESS_FILE = "progress.json"
-OUTCOME_FILE = "outcome.json"
 MAX_PROGRESS_BYTES = 64 * 1024
 """A reader takes no more than this from an agent."""
 
@@ -34,6 +32,27 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
+Reason = Literal[
+    "Complete", "Stopped", "InvalidConfig", "InvalidData", "IncompatibleCheckpoint", "NonFiniteLoss", "OutOfMemory",
+    "DiskFull", "CommunicationFailed", "Failed",
+]  # fmt: skip
+"""Why a trainer ended, in one word."""
+USERS_REASONS = frozenset({"InvalidConfig", "InvalidData", "IncompatibleCheckpoint", "InvalidConfiguration"})
+"""Reasons that only the user can change something about; the last one is the agent's."""
+FENCED_REASON = "Fenced"
+"""A newer attempt owns the output."""
+
+
+def is_users(reason: str, exit_code: int) -> bool:
+    """Whether the user has to change something before another attempt can go further."""
+    return reason in USERS_REASONS or exit_code == ExitCode.INVALID
+
+
+def ends_for_good(reason: str, exit_code: int) -> bool:
+    """Whether another attempt would end in the same way."""
+    return is_users(reason, exit_code) or reason == FENCED_REASON or exit_code == ExitCode.FENCED
+
+
 class CheckpointMark(ResourceModel):
     """The newest checkpoint that an agent knows to be committed."""
 
@@ -44,52 +63,49 @@ class CheckpointMark(ResourceModel):
 
 
 class Progress(ResourceModel):
-    """How far a run is; written by the trainer at every report, completed by the agent."""
+    """Progress of a run; the trainer writes it with every report, and the agent adds to it."""
 
     phase: Literal["preparing", "encoding", "training", "evaluating", "saving", "sampling", "ended"] = "preparing"
     step: Count = 0
     total_steps: Count = 0
     epoch: Count = 0
     encoded: Count | None = None
-    """Pictures and captions that are in the cache, while it is built."""
+    """Pictures and captions in the cache so far, while it is built."""
     loss: Real | None = None
     images_per_second: NonNegativeReal | None = None
     eta_seconds: Count | None = None
     data_wait_percent: Annotated[Real, Field(ge=0, le=100)] | None = None
-    """Share of the time since the last report that was spent waiting for data."""
+    """Share of the time since the last report spent waiting for data."""
     updated_at: AwareDatetime
     world_size: PositiveCount = 1
     resumed_step: Count | None = None
-    """Step that this start of the trainer went on from; 0 for a new run, absent until it is known."""
+    """Step from which this start of the trainer continued; 0 for a new run, absent until it is known."""
     saved_step: Count | None = None
     """Step of the newest complete local checkpoint."""
     save_seconds: NonNegativeReal | None = None
-    """How long that took, from the step's end until the folder was complete."""
+    """Seconds from the end of that step until the local checkpoint was complete."""
     commit_seconds: NonNegativeReal | None = None
-    """How long it took from the start of the newest checkpoint's upload until all nodes' parts were committed."""
+    """Seconds from the start of the newest checkpoint's upload until all nodes' files were committed."""
     upload_bytes_per_second: NonNegativeReal | None = None
-    """How fast this node's last checkpoint went up."""
+    """Speed at which this node uploaded its last checkpoint."""
     pending_bytes: Count | None = None
-    """Bytes of this node's checkpoint under way that have not been sent yet."""
+    """Bytes of this node's current checkpoint that are not sent yet."""
     checkpoint: CheckpointMark | None = None
     metrics: Annotated[dict[MetricName, Real], Field(max_length=MAX_METRICS)] = {}
-    """Figures of the newest evaluation, by name."""
+    """Results of the newest evaluation, by name."""
     notice: Annotated[str, Field(max_length=MAX_NOTICE)] | None = None
-    """What is not as it was when the checkpoint was made that this start went on from: data, libraries, device."""
+    """What has changed since the checkpoint from which this start continued: data, libraries, device."""
     upload_error: Annotated[str, Field(max_length=2048)] | None = None
-    """Why the last upload has not succeeded yet; training goes on meanwhile."""
+    """Why the current upload has not succeeded yet; training continues meanwhile."""
     restore_warning: Annotated[str, Field(max_length=2048)] | None = None
-    """Which checkpoints could not be used when this attempt began, and what is wrong with them."""
+    """Checkpoints that could not be used when this attempt began, and what is wrong with them."""
 
 
 class Outcome(ResourceModel):
-    """How a trainer ended: the last thing it writes."""
+    """How a trainer ended; the trainer writes it last."""
 
     exit_code: int
-    reason: Literal[
-        "Complete", "Stopped", "InvalidConfig", "InvalidData", "IncompatibleCheckpoint", "NonFiniteLoss", "OutOfMemory",
-        "DiskFull", "CommunicationFailed", "Failed",
-    ]  # fmt: skip
+    reason: Reason
     message: Annotated[str, Field(max_length=8192)] = ""
     step: Count = 0
     rank: Count = 0
@@ -97,7 +113,7 @@ class Outcome(ResourceModel):
 
 
 class Ending(ResourceModel):
-    """A pod's last word about its training: the termination message of its trainer container."""
+    """How training ended in a pod: the termination message of its trainer container."""
 
     exit_code: int
     reason: Annotated[str, Field(pattern=r"^[A-Za-z]{1,64}$")]
@@ -105,4 +121,4 @@ class Ending(ResourceModel):
     step: Count = 0
     rank: Count | None = None
     checkpoint: CheckpointMark | None = None
-    """The newest checkpoint that this node knows to be committed."""
+    """Newest checkpoint that this node knows to be committed."""

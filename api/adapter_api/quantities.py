@@ -38,9 +38,7 @@ def resource_faults(limits: Mapping[str, str], requests: Mapping[str, str]) -> I
     for field, given in (("limits", limits), ("requests", requests)):
         for name, quantity in given.items():
             if "/" not in name and name not in _STANDARD and not name.startswith(_HUGE):
-                message = (
-                    "is no resource that Kubernetes knows; write cpu, memory, ephemeral-storage, or a domain before it"
-                )
+                message = "is not a resource that Kubernetes knows; write cpu, memory, ephemeral-storage, or a domain before it"
                 yield (field, name), f"{message}, as in nvidia.com/gpu"
             elif is_extended(name) and amount(quantity) % 1:
                 yield (field, name), f"{quantity}: give a whole number; devices are not shared by fractions"
@@ -55,7 +53,7 @@ def resource_faults(limits: Mapping[str, str], requests: Mapping[str, str]) -> I
     named = {*limits, *requests}
     huge = next((name for name in limits if name.startswith(_HUGE)), None)
     if huge is not None and not named & {"cpu", "memory"}:
-        yield ("limits", huge), "needs cpu or memory beside it; add one of them"
+        yield ("limits", huge), "needs cpu or memory as well; add one of them"
 
 
 def is_extended(name: str) -> bool:

@@ -15,12 +15,12 @@ MAX_PROCESSES = 64
 
 
 class Resources(ResourceModel):
-    """Compute resources of one pod, as in a container."""
+    """Compute resources, with the same fields as in a container."""
 
     limits: Annotated[dict[QualifiedName, Quantity], Field(max_length=64)] = {}
-    """Upper bounds, such as cpu, memory and nvidia.com/gpu."""
+    """Upper limits, such as cpu, memory and nvidia.com/gpu."""
     requests: Annotated[dict[QualifiedName, Quantity], Field(max_length=64)] = {}
-    """What is reserved; by default the limits."""
+    """Reserved amounts; by default the limits."""
 
     @model_validator(mode="after")
     def _accepted(self) -> Self:

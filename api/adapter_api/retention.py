@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from adapter_api.training import CheckpointConfig, KeepBest
+from adapter_api.sections import CheckpointConfig, KeepBest
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,6 @@ from adapter_api.conditions import Conditioned, TextConfig
 from adapter_api.model import ModelConfig, ModelParams
 from adapter_api.networks import FirstStageConfig, Source, TextEncoderConfig
 
-MODELS_FOLDER = "models"
-"""In a node's work folder."""
 SCHEDULER_FOLDER, UNET_FOLDER = "scheduler", "unet"
 """Of a pipeline: beside each other."""
 PIPELINE_FIELD = "model.params.pretrained_model_name_or_path"
@@ -67,17 +65,17 @@ def with_pipeline_sources(params: ModelParams) -> ModelParams:
 
 
 class StoredModel(ResourceModel):
-    """A folder of a model in object storage that training needs."""
+    """A model folder in object storage that training needs."""
 
     uri: S3URI
     field: str
-    """Of the training configuration, that names it."""
+    """Field of the training configuration that names the model."""
     holds: Literal["weights", "tokenizer", "scheduler", "parts"] = "weights"
-    """A scheduler may be absent. parts: of conditions, as `atj export` writes them."""
+    """What the folder holds. A scheduler may be absent; parts are conditions that `atj export` wrote."""
     folder: str = ""
-    """Inside the address."""
+    """Folder inside the address."""
     variant: str | None = None
-    """Of the weight files."""
+    """Variant of the weight files."""
 
 
 def stored_models(params: ModelParams) -> tuple[StoredModel, ...]:
@@ -106,9 +104,12 @@ def _stored(params: ModelParams) -> Iterator[StoredModel]:
         if isinstance(part, TextEncoderConfig) and name is not None and is_stored(name) and not is_single_file(name):
             field = PIPELINE_FIELD if name == pipeline else f"model.params.{path}.tokenizer"
             yield StoredModel(uri=name, field=field, holds="tokenizer", folder=part.tokenizer_subfolder or "")
-    for path, module in ModelConfig(params=params).conditioned.items():
+    for module_path, module in ModelConfig(params=params).conditioned.items():
         if module.pretrained is not None and is_stored(module.pretrained):
-            yield StoredModel(uri=module.pretrained, field=f"model.params.{path}.pretrained", holds="parts")
+            yield StoredModel(uri=module.pretrained, field=f"{module_path.field}.pretrained", holds="parts")
+    lora = params.unet_config.lora
+    if lora is not None and lora.pretrained is not None and is_stored(lora.pretrained):
+        yield StoredModel(uri=lora.pretrained, field="model.params.unet_config.lora.pretrained", holds="parts")
 
 
 def scheduler_folder(subfolder: str | None) -> str | None:
@@ -154,10 +155,13 @@ def with_staged_models(params: ModelParams, models: str) -> ModelParams:
         moved(each).model_copy(update={"tokenizer": local(each.tokenizer)}) for each in params.text_config.encoders
     )
     image = params.image_encoder_config
+    unet, lora = moved(params.unet_config), params.unet_config.lora
+    if lora is not None:
+        unet = unet.model_copy(update={"lora": lora.model_copy(update={"pretrained": local(lora.pretrained)})})
     return params.model_copy(
         update={
             "pretrained_model_name_or_path": local(params.pretrained_model_name_or_path),
-            "unet_config": moved(params.unet_config),
+            "unet_config": unet,
             "first_stage_config": moved(params.first_stage_config),
             "text_config": params.text_config.model_copy(update={"encoders": encoders}),
             "image_encoder_config": None if image is None else moved(image),

@@ -10,41 +10,42 @@ from adapter_api.progress import MAX_METRICS, MetricName
 
 
 class Condition(ResourceModel):
-    """One aspect of the job's state, as Kubernetes' API conventions define conditions."""
+    """One aspect of the job's state, in the form of a Kubernetes condition."""
 
     type: Literal[
         "Accepted", "Queued", "Running", "StorageHealthy", "AgentReachable", "Suspended", "Complete", "Failed",
         "Ready", "Reconciling", "Stalled",
     ]  # fmt: skip
-    """Which aspect. Ready, Reconciling and Stalled say in kstatus' words how far the job is what its specification asks for."""
+    """Aspect of the state. Ready, Reconciling and Stalled follow kstatus and say whether the job matches its
+    specification."""
     status: Literal["True", "False", "Unknown"]
-    """Whether it holds."""
+    """Whether the condition holds: True, False or Unknown."""
     reason: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]{0,127}$")]
-    """Why, in one word, for programs."""
+    """Reason in one word, for programs."""
     message: Annotated[str, Field(max_length=32_768)] = ""
-    """Why, and what to do, for people."""
+    """Reason in a sentence, and what to do about it."""
     last_transition_time: AwareDatetime
-    """When the status last changed."""
+    """Time at which `status` last changed."""
     observed_generation: Count | None = None
-    """Generation of the specification that it was found for."""
+    """Generation of the specification for which the condition was determined."""
 
 
 class Restarts(ResourceModel):
-    """Restarts so far."""
+    """Number of restarts so far."""
 
     charged: Count = 0
-    """Those that count towards restart.maxRestarts."""
+    """Restarts that count towards restart.maxRestarts."""
     uncharged: Count = 0
-    """Those that were the cluster's doing."""
+    """Restarts that the cluster caused; they do not count."""
     total: Count = 0
-    """Both together."""
+    """Sum of charged and uncharged restarts."""
 
 
 class Nodes(ResourceModel):
-    """Pods of the current attempt."""
+    """Number of pods of the current attempt, by state."""
 
     ready: Count = 0
-    """Pods whose trainer runs."""
+    """Pods whose trainer is running."""
     active: Count = 0
     """Pods that have not ended."""
     failed: Count = 0
@@ -52,85 +53,86 @@ class Nodes(ResourceModel):
 
 
 class ProgressStatus(ResourceModel):
-    """The last progress that was read."""
+    """Progress of training, as last reported."""
 
     step: Count = 0
-    """Optimizer steps done."""
+    """Optimizer steps completed."""
     total_steps: Count = 0
-    """Optimizer steps in all."""
+    """Optimizer steps in total."""
     percent: Annotated[Real, Field(ge=0, le=100)] = 0.0
-    """Share of the steps that is done."""
+    """Share of the optimizer steps that is completed."""
     loss: Real | None = None
     """Loss at the last report."""
     images_per_second: Real | None = None
-    """Samples a second, of all processes."""
+    """Samples per second over all processes."""
     eta_seconds: Count | None = None
-    """Seconds that the remaining steps will take."""
+    """Estimated seconds until the last step."""
     eta: ShortText | None = None
-    """The same, as people say it."""
+    """Estimated time until the last step, in readable form such as 1h20m."""
     metrics: Annotated[dict[MetricName, Real], Field(max_length=MAX_METRICS)] | None = None
-    """Figures of the newest evaluation, by name: loss on held-out samples, what each condition gains, judged pictures."""
+    """Results of the newest evaluation, by name: loss on held-out samples, gain of each condition, scores of judged
+    pictures."""
     notice: ShortText | None = None
-    """What is not as it was when the checkpoint was made that the attempt went on from: data, libraries, device."""
+    """What has changed since the checkpoint from which the attempt continued: data, libraries, device."""
     updated_at: AwareDatetime | None = None
-    """When the trainer reported this."""
+    """Time of the trainer's report."""
 
 
 class CheckpointStatus(ResourceModel):
     """The newest committed checkpoint."""
 
     step: Count
-    """Its step."""
+    """Optimizer step of the checkpoint."""
     uri: ShortText
-    """Its address."""
+    """Address of the checkpoint in object storage."""
     committed_at: AwareDatetime
-    """When it was committed."""
+    """Time at which the checkpoint was committed."""
     bytes: Count
-    """Its size."""
+    """Size of all files of the checkpoint."""
     save_seconds: Real | None = None
-    """How long writing it took on node 0."""
+    """Seconds that node 0 took to write the checkpoint to its disk."""
     commit_seconds: Real | None = None
-    """How long it took from the start of its upload until it was committed."""
+    """Seconds from the start of the upload until the checkpoint was committed."""
 
 
 class Interruption(ResourceModel):
-    """The end of an attempt that another one followed, and what it cost."""
+    """The end of an attempt that was followed by another, and the steps that it cost."""
 
     attempt: Count
-    """The attempt that ended."""
+    """Number of the attempt that ended."""
     reason: ShortText
-    """Why, in one word."""
+    """Reason in one word."""
     at: AwareDatetime
-    """When that was seen."""
+    """Time at which the operator saw the end."""
     message: ShortText = ""
-    """What was not saved or not committed in the time that the stop had, and what would help."""
+    """What was not saved or committed before the pod had to stop, and how to prevent that."""
     step: Count | None = None
-    """Last step that was reported of it; absent if it never trained."""
+    """Last step that the attempt reported; absent if it never trained."""
     resumed_step: Count | None = None
-    """Step that the next attempt went on from; absent until it trains."""
+    """Step from which the next attempt continued; absent until it trains."""
     lost_steps: Count | None = None
-    """Steps that were trained and have to be trained again; absent until the next attempt trains."""
+    """Steps that have to be trained again; absent until the next attempt trains."""
 
 
 class LastFailure(ResourceModel):
-    """Why the last attempt that failed did."""
+    """The most recent failure of an attempt."""
 
     reason: ShortText
-    """Why, in one word."""
+    """Reason in one word."""
     node: Count | None = None
     """Index of the node that failed first."""
     exit_code: int | None = None
-    """Exit code of its container."""
+    """Exit code of the failed container."""
     message: Annotated[str, Field(max_length=32_768)] = ""
-    """What it said."""
+    """Message of the failed container."""
     at: AwareDatetime
-    """When it was seen."""
+    """Time at which the operator saw the failure."""
     attempt: Count = 0
-    """The attempt that failed."""
+    """Number of the attempt that failed."""
     charged: Flag = True
-    """Whether it counts towards restart.maxRestarts."""
+    """Whether the failure counts towards restart.maxRestarts."""
     log_tail: Annotated[str, Field(max_length=8192)] = ""
-    """The last lines that the failed container wrote."""
+    """Last lines of the failed container's log."""
 
 
 MAX_ATTEMPT = 1_000_000
@@ -143,38 +145,38 @@ JobState = Literal[
 
 
 class JobStatus(ResourceModel):
-    """What the operator has seen; nothing here is an input to training."""
+    """What the operator has observed. Nothing in the status is an input to training."""
 
     model_config = ConfigDict(extra="ignore")
 
     observed_generation: Count | None = None
-    """The generation of the specification that this status answers."""
+    """Generation of the specification that this status describes."""
     state: JobState | None = None
-    """What the job is doing, in one word, derived from the conditions: for people to read, not for programs."""
+    """State of the job in one word, derived from the conditions; for people, not for programs."""
     conditions: Annotated[tuple[Condition, ...], Field(max_length=32)] = ()
-    """Aspects of the state, each with a reason and a message that says what to do."""
+    """Aspects of the job's state, each with a reason and a message that says what to do."""
     attempt: Annotated[Count, Field(le=MAX_ATTEMPT)] = 0
-    """Number of the current attempt."""
+    """Number of the current attempt, from 1."""
     restarts: Restarts = Restarts()
-    """Restarts so far."""
+    """Number of restarts so far."""
     nodes: Nodes = Nodes()
-    """Pods of the current attempt."""
+    """Number of pods of the current attempt, by state."""
     progress: ProgressStatus | None = None
-    """How far training is."""
+    """Progress of training, as last reported."""
     checkpoint: CheckpointStatus | None = None
     """The newest committed checkpoint."""
     last_failure: LastFailure | None = None
-    """Why the last attempt that failed did."""
+    """The most recent failure of an attempt."""
     interruptions: Annotated[tuple[Interruption, ...], Field(max_length=MAX_INTERRUPTIONS)] = ()
-    """Attempts that were followed by another, the newest last."""
+    """Attempts that ended and were followed by another, newest last."""
     lost_steps: Count | None = None
-    """Steps that all interruptions so far have cost."""
+    """Steps that had to be trained again, over all interruptions."""
     termination_grace_period_seconds: Annotated[Count, Field(le=86_400)] | None = None
-    """Seconds that pods of the next attempt get to save and upload when they are told to stop: derived from how long both
-    took. Absent before the first commit, and if the specification sets it."""
+    """Seconds that pods of the next attempt have to save and upload when they stop, derived from how long both took so
+    far. Absent before the first commit, and if the specification sets it."""
     start_time: AwareDatetime | None = None
-    """When the first attempt was launched or, if the job has a queue, admitted by that."""
+    """Time at which the first attempt was launched, or admitted by its queue."""
     completion_time: AwareDatetime | None = None
-    """When the job ended."""
+    """Time at which the job ended."""
     goodput_percent: Annotated[Real, Field(ge=0, le=100)] | None = None
-    """Share of the time since the start that went into steps that stand."""
+    """Share of the time since the start spent on steps that did not have to be repeated."""

@@ -35,17 +35,18 @@ _UNITS = {
     # Machines.
     "nodes": "pods", "procsPerNode": "processes", "num_workers": "processes", "ready": "pods", "active": "pods",
     "failed": "pods", "bytes": "bytes", "sizeLimit": "bytes", "sharedMemory": "bytes", "limits": "Kubernetes quantities",
-    "requests": "Kubernetes quantities", "percent": "%", "goodputPercent": "%",
+    "requests": "Kubernetes quantities", "maxSkew": "pods", "minDomains": "places", "percent": "%", "goodputPercent": "%",
 }  # fmt: skip
 _WITHOUT = frozenset(
     {
-        "learning_rate", "lr_power", "lr_end", "dropout", "rank", "alpha", "scaling_factor", "scale", "beta_start", "beta_end",
+        "learning_rate", "lr_power", "lr_end", "dropout", "joint_dropout", "rank", "alpha", "scaling_factor", "scale", "beta_start", "beta_end",
         "max_ratio", "betas", "weight_decay", "eps", "d_coef", "clip_threshold", "max_grad_norm", "min_snr_gamma",
         "offset_noise", "decay", "guidance_scale", "adapter_scales", "seed", "rows", "columns", "generation",
-        "observedGeneration", "attempt", "loss", "metrics", "node", "exitCode", "weight",
+        "observedGeneration", "attempt", "loss", "metrics", "node", "exitCode", "weight", "runAsUser",
+        "runAsGroup", "fsGroup",
     }
 )  # fmt: skip
-"""Numbers that count nothing: rates, shares, weights, ordinals."""
+"""Numbers that count nothing: rates, shares, weights, ordinals, identities."""
 
 
 def unit_of(path: str, kind: str) -> str:

@@ -98,7 +98,7 @@ async def observing(api: Api, subject: Subject) -> AsyncIterator[Observation]:
     async with asyncio.TaskGroup() as tasks:
         watches = [
             tasks.create_task(api.watch(f"/api/v1/namespaces/{NAMESPACE}/pods", found.on_pod, listed[0])),
-            tasks.create_task(api.watch(subject.told_by, found.on_job, listed[1])),
+            tasks.create_task(api.watch(subject.collection, found.on_job, listed[1])),
         ]
         for each in listed:
             await each.wait()

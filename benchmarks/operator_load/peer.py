@@ -17,15 +17,12 @@ _KINDS = (
     "clustertrainingruntimes.trainer.kubeflow.org",
 )  # fmt: skip
 _RUNTIME = "load"
-_JOBSETS = f"/apis/jobset.x-k8s.io/v1alpha2/namespaces/{NAMESPACE}/jobsets"
 
 
 class Kubeflow:
     """TrainJobs, each of which becomes a JobSet, which becomes an Indexed Job. Default settings, without leader election."""
 
     collection = f"/apis/trainer.kubeflow.org/v1alpha1/namespaces/{NAMESPACE}/trainjobs"
-    told_by = _JOBSETS
-    """A TrainJob of v2.0.0 that runs has an empty status."""
     pod_label = "jobset.sigs.k8s.io/jobset-name"
     users = tuple(f"system:serviceaccount:{namespace}:{name}" for namespace, name in (_JOBSET, _TRAINER))
 
@@ -51,36 +48,38 @@ class Kubeflow:
         accounts = [account(plane, *_JOBSET), account(plane, *_TRAINER)]
         plane.kubectl("create", "secret", "generic", "jobset-webhook-server-cert", "-n", _JOBSET[0])
         plane.kubectl("create", "secret", "generic", "kubeflow-trainer-webhook-cert", "-n", _TRAINER[0])
-        ports = free_ports(5)
-        hooks, probes, metrics = ports[:2], ports[2:4], ports[4]
+        ports = free_ports(6)
+        hooks, probes, metrics = ports[:2], ports[2:4], ports[4:]
         names = {
             "Mutating": "jobset-mutating-webhook-configuration",
             "Validating": "jobset-validating-webhook-configuration",
         }
-        validating = {"Validating": "validator.trainer.kubeflow.org"}
+        own = {"Mutating": "defaulter.trainer.kubeflow.org", "Validating": "validator.trainer.kubeflow.org"}
         register = [
             *by_address(jobset / "webhook" / "manifests.yaml", names, hooks[0], bundle),
-            *by_address(trainer / "webhook" / "manifests.yaml", validating, hooks[1], bundle),
+            *by_address(trainer / "webhook" / "manifests.yaml", own, hooks[1], bundle),
         ]
         for webhook in (webhook for each in register for webhook in each["webhooks"]):
             if webhook["clientConfig"]["url"].endswith("v1-pod"):  # as the project's own kustomization has it
                 webhook["objectSelector"] = {"matchExpressions": [{"key": self.pod_label, "operator": "Exists"}]}
         plane.kubectl("apply", "--server-side", "-f", "-", stdin=listed(register))
-        config = plane.folder / "jobset.json"
-        config.write_text(json.dumps({
-            "apiVersion": "config.jobset.x-k8s.io/v1alpha1",
-            "kind": "Configuration",
-            "leaderElection": {"leaderElect": False},
-            "internalCertManagement": {"enable": True},
-            "webhook": {"host": "127.0.0.1", "port": hooks[0]},
-            "health": {"healthProbeBindAddress": f"127.0.0.1:{probes[0]}"},
-            "metrics": {"bindAddress": f"127.0.0.1:{metrics}"},
-        }), encoding="utf-8")  # fmt: skip
-        self._commands = [
-            ([str(plane.program("jobset")), f"--config={config}", f"--kubeconfig={accounts[0]}"], plane.folder / "jobset.log"),
-            ([str(plane.program("kubeflow-trainer")), f"--health-probe-bind-address=127.0.0.1:{probes[1]}",
-              f"--webhook-server-port={hooks[1]}", f"--kubeconfig={accounts[1]}"], plane.folder / "trainer.log"),
-        ]  # fmt: skip
+        own_settings: tuple[Plain, Plain] = (
+            {"apiVersion": "config.jobset.x-k8s.io/v1alpha1", "internalCertManagement": {"enable": True}},
+            {"apiVersion": "config.trainer.kubeflow.org/v1alpha1", "certManagement": {"enable": True}},
+        )
+        self._commands = []
+        for number, program in enumerate(("jobset", "kubeflow-trainer")):
+            config = plane.folder / f"{program}.json"
+            config.write_text(json.dumps({
+                **own_settings[number],
+                "kind": "Configuration",
+                "leaderElection": {"leaderElect": False},
+                "webhook": {"host": "127.0.0.1", "port": hooks[number]},
+                "health": {"healthProbeBindAddress": f"127.0.0.1:{probes[number]}"},
+                "metrics": {"bindAddress": f"127.0.0.1:{metrics[number]}"},
+            }), encoding="utf-8")  # fmt: skip
+            command = [str(plane.program(program)), f"--config={config}", f"--kubeconfig={accounts[number]}"]
+            self._commands.append((command, plane.folder / f"{program}.log"))
         self._is_ready = lambda: all(map(is_ready, probes))
         self.start()
         self.wait_until_ready()
@@ -121,8 +120,8 @@ class Kubeflow:
         }  # fmt: skip
 
     def is_running(self, job: Plain) -> bool:
-        """Whether the JobSet says so."""
-        return any(int(each.get("ready", 0)) >= 1 for each in job.get("status", {}).get("replicatedJobsStatus") or ())
+        """See Subject."""
+        return any(int(each["ready"]) >= 1 for each in job.get("status", {}).get("jobsStatus") or ())
 
 
 def _runtime() -> Plain:

@@ -1,4 +1,4 @@
-"""What is put under load: a plain Indexed Job that no operator looks after, and ours; see also peer.py."""
+"""What is put under load: our pods in an Indexed Job that no operator looks after, and ours, of any build; see also peer.py."""
 
 import json
 import os
@@ -8,11 +8,16 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from adapter_api.document import read
-from adapter_api.job import GROUP, PLURAL, VERSION
+from adapter_api.job import GROUP, PLURAL, VERSION, AdapterTrainingJob
+from adapter_api.names import JOB_LABEL
+from adapter_operator.act.manifests import batch_job
+from adapter_operator.settings import Settings
+from benchmarks.older_build import environment
 from tests.cluster.control_plane import ControlPlane
 from tests.support.ports import free_port
 
@@ -30,8 +35,6 @@ class Subject(Protocol):
 
     collection: str
     """Path of the jobs in the API."""
-    told_by: str
-    """Path of what says that a job runs: the jobs themselves, or objects of the same names."""
     pod_label: str
     """Label of a pod that holds its job's name."""
     users: tuple[str, ...]
@@ -125,11 +128,19 @@ def wait_until(holds: Callable[[], bool], running: Sequence[subprocess.Popen[byt
     raise RuntimeError(f"it did not get ready:\n{said}")
 
 
-class IndexedJob:
-    """The floor: batch/v1, one container in each pod."""
+def training_job(name: str) -> Plain:
+    """The job on digits, on NODES nodes; every build that is measured takes it."""
+    job: Plain = json.loads(json.dumps(read(ROOT / "configs" / "digits.yaml").data))
+    job["spec"]["data"].pop("folder")  # of a run without a cluster, and unknown to older builds
+    job["spec"] |= {"nodes": NODES, "resources": {"requests": REQUESTS}}
+    return {**job, "metadata": {"name": name}}
 
-    collection = told_by = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"
-    pod_label = "batch.kubernetes.io/job-name"
+
+class IndexedJob:
+    """The floor: the very Job and pods of ours, and nobody who looks after them."""
+
+    collection = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"
+    pod_label = JOB_LABEL
     users: tuple[str, ...] = ()
 
     def install(self, plane: ControlPlane) -> None:
@@ -144,7 +155,10 @@ class IndexedJob:
 
     def manifest(self, name: str) -> Plain:
         """See Subject."""
-        return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": indexed_job(retries=6)}
+        raw = training_job(name)
+        raw["metadata"] |= {"namespace": NAMESPACE, "uid": "00000000-0000-0000-0000-000000000000"}
+        job = batch_job(AdapterTrainingJob.model_validate(raw), 1, datetime.now(UTC), f"{name}-training", Settings())
+        return {**job, "metadata": {"name": name, "labels": job["metadata"]["labels"]}}
 
     def is_running(self, job: Plain) -> bool:
         """See Subject."""
@@ -152,26 +166,29 @@ class IndexedJob:
 
 
 class Ours:
-    """An AdapterTrainingJob, and the operator as a process of this machine with a service account's token."""
+    """An AdapterTrainingJob, and the operator as a process of this machine with a service account's token.
 
-    collection = told_by = f"/apis/{GROUP}/{VERSION}/namespaces/{NAMESPACE}/{PLURAL}"
+    Args:
+        root: Of the build that is measured.
+    """
+
+    collection = f"/apis/{GROUP}/{VERSION}/namespaces/{NAMESPACE}/{PLURAL}"
     pod_label = f"{GROUP}/job"
     users: tuple[str, ...] = (f"system:serviceaccount:{NAMESPACE}:operator",)
 
-    def __init__(self) -> None:
+    def __init__(self, root: Path = ROOT) -> None:
+        self._root = root
         self._running: subprocess.Popen[bytes] | None = None
         self._environment: dict[str, str] = {}
         self._log = Path(os.devnull)
-        self._job = json.loads(json.dumps(read(ROOT / "configs" / "digits.yaml").data))
-        self._job["spec"] |= {"nodes": NODES, "resources": {"requests": REQUESTS}}
 
     def install(self, plane: ControlPlane) -> None:
         """The CRD, an account that may do everything, and the operator with its default settings."""
-        plane.kubectl("apply", "--server-side", "-f", str(ROOT / "crds" / "adaptertrainingjobs.yaml"))
+        plane.kubectl("apply", "--server-side", "-f", str(self._root / "crds" / "adaptertrainingjobs.yaml"))
         plane.wait_for_crd(f"{PLURAL}.{GROUP}")
         self._log = plane.folder / "operator.log"
         self._environment = {
-            **os.environ,
+            **environment(self._root),
             "KUBECONFIG": str(account(plane, NAMESPACE, "operator")),
             "ADAPTER_OPERATOR_POD_NAMESPACE": NAMESPACE,
             "ADAPTER_OPERATOR_HTTP_PORT": str(free_port()),
@@ -183,7 +200,7 @@ class Ours:
         """Starts the operator, for the first time or again."""
         with self._log.open("ab") as log:
             self._running = subprocess.Popen(
-                [sys.executable, "-m", "adapter_operator"], env=self._environment, cwd=ROOT, stderr=log
+                [sys.executable, "-m", "adapter_operator"], env=self._environment, cwd=self._root, stderr=log
             )
 
     @property
@@ -209,8 +226,8 @@ class Ours:
             self._running.wait(30)
 
     def manifest(self, name: str) -> Plain:
-        """The job on digits, on NODES nodes."""
-        return {**self._job, "metadata": {"name": name}}
+        """See Subject."""
+        return training_job(name)
 
     def is_running(self, job: Plain) -> bool:
         """See Subject."""

@@ -5,7 +5,7 @@ import traceback
 from adapter_api.document import InvalidDocument
 from adapter_api.progress import ExitCode
 from atj.extras import remedy
-from atj.terminal import errors, say
+from atj.terminal import say_error
 
 
 def explain(error: Exception, *, debug: bool = False) -> int:
@@ -14,20 +14,20 @@ def explain(error: Exception, *, debug: bool = False) -> int:
         traceback.print_exception(error)
     if isinstance(error, InvalidDocument):
         for fault in error.faults:
-            say(errors(), str(fault), "red")
+            say_error(str(fault), "red")
         return ExitCode.INVALID
     code = getattr(error, "exit_code", None)
     if isinstance(code, ExitCode):
-        say(errors(), f"error: {error}", "red")
+        say_error(f"error: {error}", "red")
         return code
     if isinstance(error, ModuleNotFoundError) and (told := remedy(error)) is not None:
-        say(errors(), f"error: {told}", "red")
+        say_error(f"error: {told}", "red")
         return ExitCode.INVALID
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
-        say(errors(), f"error: {place}{error.strerror}", "red")
+        say_error(f"error: {place}{error.strerror}", "red")
     else:
-        say(errors(), f"error: {type(error).__name__}: {error}", "red")
+        say_error(f"error: {type(error).__name__}: {error}", "red")
     if not debug:
-        say(errors(), "This is not a fault that we foresaw; --debug shows where it arose.", "dim")
+        say_error("This is not a fault that we foresaw; --debug shows where it arose.", dim=True)
     return ExitCode.FAILED

@@ -16,8 +16,8 @@ from typing import Any, Literal, Self
 
 from adapter_api.cluster_rules import validate_for_cluster
 from adapter_api.document import Document, parse, read
-from adapter_api.job import AdapterTrainingJob
-from atj.cluster import changes
+from adapter_api.job import KIND, AdapterTrainingJob
+from atj.cluster import changes, job_view
 from atj.cluster.api_server import Cluster
 from atj.cluster.changes import Condition
 from atj.cluster.logs import Container, LogReader, follow_logs, read_logs
@@ -53,26 +53,25 @@ class Job:
     @classmethod
     def of(cls, raw: dict[str, Any]) -> Self:
         """The job that the API server describes."""
-        status = raw.get("status") or {}
-        progress, checkpoint = status.get("progress") or {}, status.get("checkpoint") or {}
-        loss = progress.get("loss")
+        status = job_view.status_in(raw)
+        progress, checkpoint = status.progress, status.checkpoint
         return cls(
             name=raw["metadata"]["name"],
             namespace=raw["metadata"]["namespace"],
-            state=status.get("state", "Pending"),
-            step=progress.get("step"),
-            total_steps=progress.get("totalSteps"),
-            loss=None if loss is None else float(loss),
-            checkpoint=checkpoint.get("uri"),
-            checkpoint_step=checkpoint.get("step"),
+            state=job_view.state_in(raw),
+            step=None if progress is None else progress.step,
+            total_steps=None if progress is None else progress.total_steps,
+            loss=None if progress is None else progress.loss,
+            checkpoint=None if checkpoint is None else checkpoint.uri,
+            checkpoint_step=None if checkpoint is None else checkpoint.step,
             nodes=raw["spec"].get("nodes", 1),
-            restarts=(status.get("restarts") or {}).get("total", 0),
+            restarts=status.restarts.total,
             raw=raw,
         )
 
     def holds(self, condition: str) -> bool:
         """Whether a condition such as Complete, Running or StorageHealthy is True."""
-        return changes.holds(self.raw.get("status") or {}, condition)
+        return job_view.holds(self.raw, condition)
 
 
 @dataclass(frozen=True)
@@ -219,7 +218,7 @@ class Jobs:
 
 def _document(job: JobLike) -> Document:
     if isinstance(job, str | Path):
-        return read(job)
+        return read(job, of_kind=KIND)
     if isinstance(job, AdapterTrainingJob):
         job = job.model_dump(mode="json", exclude_unset=True)
     return parse(json.dumps(dict(job), default=str), "the job")

@@ -1,7 +1,9 @@
 """A group whose commands are imported when they are invoked: their names and summaries stand in a table."""
 
+import gc
 from dataclasses import dataclass
 from importlib import import_module
+from types import ModuleType
 from typing import Any, ClassVar, Literal
 
 import typer
@@ -44,8 +46,19 @@ class Entry:
         """The command, with its parameters and its whole help."""
         module, _, function = self.function.partition(":")
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=MARKUP)
-        app.command(self.name, cls=DeferredCommand)(getattr(import_module(module), function))
+        app.command(self.name, cls=DeferredCommand)(getattr(_imported(module), function))
         return typer.main.get_command(app)
+
+
+def _imported(name: str) -> ModuleType:
+    """A module, imported without looking for garbage on the way: what modules and models are made of stays, and is much."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return import_module(name)
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class DeferredGroup(_PlainTypes, TyperGroup):

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 EXTRAS: dict[str, frozenset[str]] = {
     "local": frozenset({
-        "PIL", "accelerate", "diffusers", "jinja2", "matplotlib", "numpy", "peft", "prodigyopt", "prometheus_client",
+        "PIL", "accelerate", "cryptography", "diffusers", "jinja2", "matplotlib", "numpy", "peft", "prodigyopt", "prometheus_client",
         "safetensors", "tensorboard", "torch", "transformers", "wandb",
     }),
     "gpu": frozenset({"bitsandbytes"}),

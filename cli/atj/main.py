@@ -1,5 +1,6 @@
 """Entry point of `atj` and `kubectl-atj`: the commands, and the boundary at which errors become messages."""
 
+import os
 import sys
 from typing import Annotated
 
@@ -25,13 +26,13 @@ class Commands(DeferredGroup):
         Entry(
             "validate",
             "atj.machine.validate:validate_command",
-            "Check a job, or a bare training configuration, and its data, and name every fault with its path and line.",
+            "Check a job or training configuration and its data; show every fault with its path and line.",
             HERE,
         ),
         Entry(
             "plan",
             "atj.machine.plan:plan_command",
-            "Predict memory, speed and time of a job from its counted FLOPs; nothing is loaded or trained.",
+            "Predict memory, speed and time of a job from its FLOPs; loads and trains nothing.",
             HERE,
         ),
         Entry(
@@ -43,68 +44,68 @@ class Commands(DeferredGroup):
         Entry(
             "schema",
             "atj.machine.explain:schema_command",
-            "Print the JSON schema of a job, which editors check and complete files by.",
+            "Print the JSON schema of a job, with which editors check and complete files.",
             HERE,
         ),
         Entry(
             "submit",
             "atj.cluster.jobs:submit_command",
-            "Create a job on a cluster, after checking it here: faults are named with their lines.",
+            "Check a job here, then create it on a cluster. Faults are shown with their lines.",
             ON_A_CLUSTER,
         ),
         Entry("list", "atj.cluster.jobs:list_command", "List the jobs of a cluster.", ON_A_CLUSTER),
         Entry(
             "describe",
             "atj.cluster.jobs:describe_command",
-            "Show where a job stands, why, its pods and Events.",
+            "Show a job's state, the reason for it, its pods and its Events.",
             ON_A_CLUSTER,
         ),
         Entry(
             "logs",
             "atj.cluster.logs:logs_command",
-            "Print the logs of a job's nodes, each line with its node in front.",
+            "Print the logs of a job's nodes, each line prefixed with its node.",
             ON_A_CLUSTER,
         ),
         Entry(
             "wait",
             "atj.cluster.wait:wait_command",
-            "Wait until a job is complete. Exit code 1 when it fails, or when the time is over.",
+            "Wait until a job is complete. Exit code 1 if it fails or the timeout expires.",
             ON_A_CLUSTER,
         ),
         Entry(
             "suspend",
             "atj.cluster.jobs:suspend_command",
-            "Let jobs save, and free their pods until they are resumed.",
+            "Suspend jobs: each saves a checkpoint and frees its pods until it is resumed.",
             ON_A_CLUSTER,
         ),
         Entry(
             "resume",
             "atj.cluster.jobs:resume_command",
-            "Let suspended jobs go on from their last committed checkpoint.",
+            "Resume suspended jobs from their last committed checkpoint.",
             ON_A_CLUSTER,
         ),
         Entry(
             "scale",
             "atj.cluster.jobs:scale_command",
-            "Change the number of nodes; a running job saves first, and goes on at the new size.",
+            "Change the number of nodes; a running job saves first, then continues at the new size.",
             ON_A_CLUSTER,
         ),
         Entry(
             "delete",
             "atj.cluster.jobs:delete_command",
-            "Delete jobs and their pods. What they stored stays.",
+            "Delete jobs and their pods. Their checkpoints are kept.",
             ON_A_CLUSTER,
         ),
         Entry(
             "sample",
             "atj.results.sample:sample_command",
-            "Draw pictures from a checkpoint into one grid, or each into a file of its own.",
+            "Draw pictures from a checkpoint into one grid, or into one file per picture.",
             RESULTS,
         ),
         Entry(
             "export",
             "atj.results.export:export_command",
-            "Copy the files for others out of a checkpoint: adapters, low-rank weights, token conditioners, model card.",
+            "Export a checkpoint for other programs: adapters, low-rank weights, token conditioners, model card.",
             RESULTS,
         ),
     )
@@ -117,41 +118,41 @@ class CheckpointCommands(DeferredGroup):
         Entry(
             "list", "atj.results.checkpoints:list_command", "List the committed checkpoints of an output, newest last."
         ),
-        Entry("get", "atj.results.checkpoints:get_command", "Fetch a checkpoint, with every byte verified."),
+        Entry("get", "atj.results.checkpoints:get_command", "Fetch a checkpoint and verify every byte."),
         Entry(
             "verify",
             "atj.results.checks:verify_command",
-            "Read every byte of a checkpoint, and name what is not as it was committed.",
+            "Read every byte of a checkpoint and report files that differ from what was committed.",
         ),
         Entry(
             "diff",
             "atj.results.checks:diff_command",
-            "Show what two checkpoints differ in: files, metrics, configuration, tensors.",
+            "Show how two checkpoints differ: files, metrics, configuration, tensors.",
         ),
         Entry(
             "pin",
             "atj.results.changes:pin_command",
-            "Pin a checkpoint: no policy removes it, and `delete` only with --force.",
+            "Pin a checkpoint: no policy removes it, and `delete` removes it only with --force.",
         ),
         Entry(
             "unpin",
             "atj.results.changes:unpin_command",
-            "Take the pin of a checkpoint away: what the job's policy says holds for it again.",
+            "Unpin a checkpoint: the job's retention policy applies to it again.",
         ),
         Entry(
             "delete",
             "atj.results.changes:delete_command",
-            "Delete checkpoints: out of the index first, then their files.",
+            "Delete checkpoints: first from the index, then their files.",
         ),
         Entry(
             "prune",
             "atj.results.changes:prune_command",
-            "Delete the files of checkpoints that have left the index, which a run does while it goes on.",
+            "Delete the files of checkpoints that were removed from the index. A running job does this itself.",
         ),
         Entry(
             "adopt",
             "atj.results.changes:adopt_command",
-            "Rebuild an index that is lost or damaged, from the checkpoints that verify.",
+            "Rebuild a lost or damaged index from the checkpoints that verify.",
         ),
     )
 
@@ -164,7 +165,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=MARKUP,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 something failed, 2 something for you to change, 130 interrupted.",
+    epilog="Exit codes: 0 success, 1 failure, 2 invalid input that you can correct, 130 interrupted.",
 )
 stored = typer.Typer(
     cls=CheckpointCommands,
@@ -191,7 +192,9 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks of errors; can be placed anywhere in the command.")
+    ] = False,
 ) -> None:
     """Options that come before the command."""
 
@@ -201,10 +204,12 @@ def run() -> None:
     # Taken out here, so that it may also stand behind the command, where it is usually wanted.
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
+    # Looking for them, pydantic reads the metadata of every installed package; nothing here has a use for one.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         app(arguments)
     except Exception as error:  # noqa: BLE001 - the boundary
-        from atj.boundary import explain  # brings pydantic and rich, which a help page does without
+        from atj.boundary import explain  # brings pydantic, which a help page does without
 
         sys.exit(explain(error, debug=debug))
 

@@ -13,4 +13,6 @@ class OutputFormat(StrEnum):
     json = "json"
 
 
-Output = Annotated[OutputFormat, typer.Option("--output", "-o", help="For people, or for programs.")]
+Output = Annotated[
+    OutputFormat, typer.Option("--output", "-o", help="Output format: table for people, json for programs.")
+]

@@ -1,29 +1,37 @@
 """Consoles that results and errors are written to, progress bars, and how sizes and durations read."""
 
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.filesize import decimal
-from rich.markup import escape
+import typer
 
 from adapter_api.scalars import visible
+
+if TYPE_CHECKING:
+    from rich.console import Console  # what only says a line, and `validate` does no more, does without rich
 
 _COLOURS = re.compile(r"\x1b\[[0-9;:]*m")
 _WIDTH_WITHOUT_TERMINAL = 160
 """Columns for tables in files and pipes, so that addresses stay on one line."""
 
 
-def results() -> Console:
+def results() -> "Console":
     """Standard output. Made anew by each caller, so that a redirected `sys.stdout` is honoured."""
-    return Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL, highlight=False)
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
+    return Console(width=width, highlight=False, emoji=False)
 
 
-def errors() -> Console:
+def errors() -> "Console":
     """Standard error."""
-    return Console(stderr=True, highlight=False)
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, emoji=False)
 
 
 def shown(text: str) -> str:
@@ -33,12 +41,25 @@ def shown(text: str) -> str:
 
 def cell(value: object) -> str:
     """A value of others in a table, in which square brackets are markup."""
+    from rich.markup import escape
+
     return escape(shown(str(value)))
 
 
-def say(console: Console, message: str, style: str | None = None) -> None:
-    """Prints a message as it stands: square brackets in field paths are no markup, and nothing is wrapped."""
-    console.print(shown(message), style=style, markup=False, soft_wrap=True)
+def say(console: "Console", message: str, style: str | None = None) -> None:
+    """Prints a message as it stands: brackets in field paths are no markup, colons no emoji, and nothing is wrapped."""
+    console.print(shown(message), style=style, markup=False, emoji=False, soft_wrap=True)
+
+
+def say_result(message: str) -> None:
+    """Prints a message on standard output, as `say` does, without rich."""
+    typer.echo(shown(message))
+
+
+def say_error(message: str, colour: str | None = None, *, dim: bool = False) -> None:
+    """Prints a message on standard error, as `say` does, without rich."""
+    plain = False if os.environ.get("NO_COLOR") else None
+    typer.secho(shown(message), err=True, color=plain, fg=colour, dim=dim or None)
 
 
 @contextmanager
@@ -61,6 +82,8 @@ def transfer(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 def size(count: int) -> str:
     """A number of bytes as people read it: 1.2 MB."""
+    from rich.filesize import decimal
+
     return decimal(count)
 
 

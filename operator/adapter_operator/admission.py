@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from adapter_api.cluster_rules import validate_for_cluster
 from adapter_api.document import InvalidDocument, plain
 from adapter_api.job import MAX_NODES
+from adapter_api.job_notes import notes_on_job
+from adapter_api.notes import notes_on
 
 Plain = dict[str, Any]
 SCALE = "scale"
@@ -62,7 +64,9 @@ def review(request: Plain) -> Plain:
     job, before = asked.object or {}, asked.old_object or {}
     response: Plain = {"uid": asked.uid, "allowed": True}
     if asked.operation in {"CREATE", "UPDATE"} and _changes(asked.operation, job, before):
-        message = _scale_refusal(job) if asked.sub_resource == SCALE else _refusal(job)
+        message, warnings = (_scale_refusal(job), []) if asked.sub_resource == SCALE else _judged(job)
+        if warnings:
+            response["warnings"] = warnings  # kubectl shows them
         if message is not None:
             response |= {"allowed": False, "status": {"code": 422, "reason": "Invalid", "message": message}}
     return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}
@@ -84,14 +88,15 @@ def _scale_refusal(scale: Plain) -> str | None:
     return f"spec.nodes: give an integer from 1 to {MAX_NODES}; set spec.suspend: true to run no pods"
 
 
-def _refusal(job: Plain) -> str | None:
+def _judged(job: Plain) -> tuple[str | None, list[str]]:
+    """Why the job is refused; or what it asks for and does not use."""
     given = job.get("metadata")
     metadata = dict(given) if isinstance(given, dict) else {}
     # generateName is completed after admission.
     metadata.setdefault("name", f"{metadata.get('generateName', '')}xxxxx")
     whole = {**{key: job.get(key) for key in ("apiVersion", "kind", "spec")}, "metadata": metadata}
     try:
-        validate_for_cluster(plain(whole, "job", at=("spec",)))
+        valid = validate_for_cluster(plain(whole, "job", at=("spec",)))
     except InvalidDocument as error:
-        return "; ".join(line.removeprefix("job: ") for line in str(error).splitlines())
-    return None
+        return "; ".join(line.removeprefix("job: ") for line in str(error).splitlines()), []
+    return None, [*notes_on_job(valid), *(f"spec.training.{note}" for note in notes_on(valid.spec.training))]

@@ -13,9 +13,10 @@ from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import kube_config
 
 from adapter_api.job import GROUP, PLURAL, VERSION
+from adapter_api.names import JOB_LABEL
 from adapter_operator import metrics
 from adapter_operator.clock import ServerClock
-from adapter_operator.names import JOB_LABEL, OURS, Key
+from adapter_operator.names import OURS, Key
 from adapter_operator.token_bucket import TokenBucket
 
 Plain = dict[str, Any]
@@ -27,6 +28,8 @@ WATCH_SECONDS = 300
 REFUSED_PODS = "FailedCreate"
 """The Job controller's reason for pods that the API server does not let it create."""
 PAGE = 200
+PAGE_BYTES = 8 * 2**20
+"""Of a list's page: what is longer is asked for again in smaller pages. Read, it may be twenty times as large in memory."""
 FIELD_MANAGER = "adapter-training-operator"
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
@@ -65,6 +68,10 @@ class ClusterError(Exception):
     def is_expired(self) -> bool:
         """410: the server does not remember what happened since that version."""
         return self.code == 410
+
+
+class _LongAnswerError(Exception):
+    """An answer that is not read to its end."""
 
 
 class Cluster:
@@ -153,14 +160,20 @@ class Cluster:
     async def pages(self, kind: str, namespace: str, selector: str = OURS) -> AsyncIterator[tuple[list[Plain], str]]:
         """All objects with these labels, some hundred at a time, and the resourceVersion that they are of.
 
+        Fewer at a time where they are large: whoever may create jobs decides how large they are.
         `namespace` empty: of the whole cluster.
         """
-        continues = ""
+        continues, count = "", PAGE
         while True:
-            options = {"limit": str(PAGE), "labelSelector": selector, "continue": continues}
-            answer = await self._json(
-                "GET", kind, _path(kind, namespace), options={k: v for k, v in options.items() if v}
-            )
+            options = {"limit": str(count), "labelSelector": selector, "continue": continues}
+            path = f"{_path(kind, namespace)}?{urlencode({k: v for k, v in options.items() if v})}"
+            try:
+                raw = await self._send("GET", kind, path, None, "", most=PAGE_BYTES if count > 1 else None)
+            except _LongAnswerError:
+                count = max(count // 4, 1)
+                continue
+            answer = _read(raw, f"GET {path.partition('?')[0]}")
+            count = min(2 * count, PAGE) if len(raw) < PAGE_BYTES // 4 else count
             yield answer.get("items") or [], answer["metadata"]["resourceVersion"]
             continues = answer["metadata"].get("continue", "")
             if not continues:
@@ -230,11 +243,25 @@ class Cluster:
         raw = await self._send(verb, kind, path, None if body is None else orjson.dumps(body), content_type)
         return _read(raw, f"{verb} {path.partition('?')[0]}")
 
-    async def _send(self, verb: str, kind: str, path: str, body: bytes | None, content_type: str) -> bytes:
+    async def _send(
+        self, verb: str, kind: str, path: str, body: bytes | None, content_type: str, most: int | None = None
+    ) -> bytes:
+        """The bytes of an answer.
+
+        Raises:
+            _LongAnswerError: There are more than `most` of them.
+        """
         await self._bucket.take()
         limit = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
         async with self._answer(verb, kind, path, body, content_type, limit) as response:
-            return await response.read()
+            if most is None:
+                return await response.read()
+            found = bytearray()
+            async for chunk in response.content.iter_any():
+                found += chunk
+                if len(found) > most:
+                    raise _LongAnswerError
+            return bytes(found)
 
     @contextlib.asynccontextmanager
     async def _answer(
@@ -311,7 +338,7 @@ def _read(raw: bytes, what: str) -> Plain:
         except (ValueError, RecursionError) as error:
             raise ClusterError(0, f"{what}: the answer cannot be read: {error}") from error
     if not isinstance(answer, dict):
-        raise ClusterError(0, f"{what}: the answer is no object")
+        raise ClusterError(0, f"{what}: the answer is not an object")
     return answer
 
 

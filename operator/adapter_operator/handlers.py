@@ -120,5 +120,5 @@ async def run(operator: Operator, settings: Settings) -> None:
         )  # fmt: skip
     except Exception as error:
         operator.tell_why()
-        raise WatchEnded(f"the watch of AdapterTrainingJobs has ended, a new process begins anew: {error}") from error
+        raise WatchEnded(f"the watch of AdapterTrainingJobs has ended, a new process starts over: {error}") from error
     operator.tell_why()

@@ -95,7 +95,7 @@ class Leader:
         if self.has_listed.is_set() and self._pods.is_stuck:
             return "the watch of Pod does nothing any more"
         if self._untold.is_overdue:
-            return f"lists show more of {KIND}s than their watch tells"
+            return f"lists show more of {KIND}s than their watch reported"
         return None
 
     def is_ready(self) -> str | None:

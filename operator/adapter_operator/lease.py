@@ -59,7 +59,7 @@ class Lease:
             try:
                 holder = await self._try()
             except ClusterError as error:
-                holder = f"nobody knows: {error}"
+                holder = f"an unknown holder: {error}"
             if holder is None:
                 metrics.is_leader.labels(self._key[1]).set(1)
                 log.info("holds the lease %s/%s as %s", *self._key, self._identity)
@@ -88,7 +88,7 @@ class Lease:
                 renewed = self._clock() if holder is None else renewed
             if holder is not None or self._clock() - renewed > GIVE_UP * self._seconds:
                 metrics.is_leader.labels(self._key[1]).set(0)
-                raise LeaseLost(f"the lease {self._key[0]}/{self._key[1]} is held by {holder or 'nobody for sure'}")
+                raise LeaseLost(f"the lease {self._key[0]}/{self._key[1]} is held by {holder or 'an unknown holder'}")
 
     async def release(self) -> None:
         """Lets others have it at once, if this process has it, or has just asked for it."""

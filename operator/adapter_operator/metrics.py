@@ -23,7 +23,7 @@ commit_age = Gauge(
 )  # fmt: skip
 goodput = Gauge(
     "adapter_training_goodput_ratio",
-    "Share of the time of a namespace's running jobs that went into steps that stand: their mean",
+    "Share of the time of a namespace's running jobs spent on steps that did not have to be repeated: the mean",
     ["namespace"], registry=registry,
 )  # fmt: skip
 lost_steps = Counter(
@@ -76,7 +76,7 @@ requests = Counter(
 is_leader = Gauge("leader_election_master_status", "1 while this process holds the Lease", ["name"], registry=registry)
 watch_age = Gauge(
     "adapter_operator_watch_age_seconds",
-    "Pod: time since the API server was last heard. AdapterTrainingJob: since a list showed what the watch has not told",
+    "Pod: time since the API server was last heard. AdapterTrainingJob: since a list showed what the watch has not reported",
     ["resource"], registry=registry,
 )  # fmt: skip
 

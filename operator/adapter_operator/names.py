@@ -1,24 +1,18 @@
 """PURE: names and labels of what belongs to a job and its attempts."""
 
 from adapter_api.job import GROUP, KUEUE
+from adapter_api.names import ATTEMPT_LABEL, JOB_LABEL, NODES_LABEL
 
 MANAGER = "adapter-training-operator"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
-JOB_LABEL = f"{GROUP}/job"
-ATTEMPT_LABEL = f"{GROUP}/attempt"
-NODES_LABEL = f"{GROUP}/nodes"
-"""How many nodes an attempt was launched with."""
-INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 CONTROLLER_LABEL = "batch.kubernetes.io/controller-uid"
 """The Job controller's own: uid of the Job that a pod belongs to."""
 SPECIFICATION_ANNOTATION = f"{GROUP}/specification"
-"""Digest of what an attempt's pods were made from; see manifests.specification."""
+"""Digest of what an attempt's pods were made from; see specification.py."""
 QUEUE_LABEL, QUEUE_PRIORITY_LABEL = f"{KUEUE}/queue-name", f"{KUEUE}/priority-class"
 OURS = f"{MANAGED_BY_LABEL}={MANAGER}"
 """Selects every object that we have made."""
 
-RESTORE, SYNC, TRAINER = "restore", "sync", "trainer"
-"""Containers of a pod."""
 AGENT_PORT = 8081
 """Where the agent of a pod answers how far its node is."""
 

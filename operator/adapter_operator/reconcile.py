@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,16 +12,19 @@ from typing import Any
 from adapter_api.cluster_rules import validate_for_cluster
 from adapter_api.document import InvalidDocument, plain
 from adapter_api.job import API_VERSION, KIND, AdapterTrainingJob
+from adapter_api.names import RESTORE, TRAINER
 from adapter_api.status import JobStatus
+from adapter_api.stored_status import status_of
 from adapter_operator import metrics
 from adapter_operator.act.actor import Actor, NameConflict, Refused
 from adapter_operator.cluster import Cluster, ClusterError
 from adapter_operator.decide.decide import decide
 from adapter_operator.decide.decision import Announce, Decision, Launch, Remove, RemoveJob, State
-from adapter_operator.names import RESTORE, TRAINER, Key
+from adapter_operator.decide.second_look import Look, second_look
+from adapter_operator.decide.steps import NAME_CONFLICT, REFUSED, Restore, Step, Tell, steps_of
+from adapter_operator.names import Key
 from adapter_operator.observe.cache import Cache, CachedJob
 from adapter_operator.observe.observed import Observed
-from adapter_operator.observe.stored import status_of
 from adapter_operator.settings import Settings
 from adapter_operator.tell import job_status
 from adapter_operator.tell.events import About, events
@@ -29,14 +33,23 @@ from adapter_operator.tell.pacing import Pacing
 PARSED = 512
 """Validated specifications that are kept."""
 LOG_LINES, LOG_CHARACTERS = 20, 4096
-NAME_CONFLICT, REFUSED = "NameConflict", "Refused"
-"""Reasons of a condition that says what prevents the next step."""
 PREVENTED_SECONDS = 30.0
 """How often what was prevented is tried again."""
+NEVER = math.inf
 CHECK_SECONDS = 5
 """How often a job is looked at live whose pods do not come, or do not go."""
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class View:
+    """What is done about a job, and on what grounds."""
+
+    job: AdapterTrainingJob
+    now: datetime
+    observed: Observed
+    decision: Decision
 
 
 @dataclass
@@ -55,6 +68,7 @@ class Reconciler:
     def __post_init__(self) -> None:
         """Nothing has been written yet."""
         self._pacing = Pacing(self.settings)
+        self._actor = Actor(self.cluster, self.cache, self.settings)
 
     async def reconcile(self, key: Key) -> float | None:
         """One step; returns after how many seconds to look again, if nothing happens before.
@@ -96,68 +110,63 @@ class Reconciler:
             after = job_status.invalid(before, cached.generation, job, now)
             await self._write(key, cached, before, after, now)
             return None
-        observed, decision = await self._decide(key, job, now)
-        actor = Actor(self.cluster, self.cache, self.settings)
-        was_prevented = _was_prevented(job.status, decision)
+        view = await self._decide(key, job, now)
+        wait = NEVER
         try:
-            for attempt in (action.attempt for action in decision.actions if isinstance(action, Announce)):
-                await actor.announce(job, key, attempt)
-            if was_prevented:
-                await self._act(actor, key, cached, job, decision)  # nothing to tell as long as it is prevented
-            after = job_status.status(job, observed, decision, now, await self._log_tail(key, decision))
-            delay = await self._tell(key, cached, job.status, after, now)
-            if not was_prevented:
-                await self._act(actor, key, cached, job, decision)
-            if decision.state is State.RUNNING and not decision.actions:
-                await self._restore(actor, key, cached, job, decision.attempt)
+            for step in steps_of(view.decision, job.status):
+                wait = min(wait, await self._take(step, key, cached, view))
         except (NameConflict, Refused) as error:
-            return await self._cannot_act(key, job, decision, error, now)
-        if any(isinstance(action, Remove) for action in decision.actions):
-            self.cache.forget_progress(key)
-        waits = [delay] if delay is not None else []
-        if decision.look_at is not None:
-            waits.append(max(0.0, (decision.look_at - self.clock()).total_seconds()))
-        if any(isinstance(action, Launch) for action in decision.actions):
-            waits.append(float(CHECK_SECONDS))
-        return min(waits, default=None)
+            return await self._cannot_act(key, job, view.decision, error, now)
+        if view.decision.look_at is not None:
+            wait = min(wait, max(0.0, (view.decision.look_at - self.clock()).total_seconds()))
+        return None if wait == NEVER else wait
 
-    async def _decide(self, key: Key, job: AdapterTrainingJob, now: datetime) -> tuple[Observed, Decision]:
+    async def _take(self, step: Step, key: Key, cached: CachedJob, view: View) -> float:
+        """Carries out one step; returns after how many seconds to look again on its account."""
+        job, created = view.job, datetime.fromisoformat(cached.created)
+        match step:
+            case Announce(attempt):
+                await self._actor.announce(job, key, attempt)
+            case Tell():
+                tail = await self._log_tail(key, view.decision)
+                after = job_status.status(job, view.observed, view.decision, view.now, tail)
+                return await self._tell(key, cached, job.status, after, view.now)
+            case Launch(attempt):
+                await self._actor.launch(job, attempt, created)
+                self._checked[key] = self._restored[key] = time.monotonic()
+                return float(CHECK_SECONDS)
+            case Remove(attempt):
+                await self._actor.remove(key, cached.uid, attempt)
+                self.cache.forget_progress(key)
+            case RemoveJob():
+                await self._actor.remove_job(key, cached.uid)
+            case Restore(attempt):
+                if self._is_to_be_restored(key):
+                    await self._actor.restore(job, attempt, created)
+        return NEVER
+
+    async def _decide(self, key: Key, job: AdapterTrainingJob, now: datetime) -> View:
+        """Decides what to do, and once more where that wants a look at the cluster itself."""
         observed = self.cache.observed(key)
         decision = decide(job, observed, now)
-        if decision.needs_fresh_view:
-            # What a watch has not shown may be there all the same; nothing is destroyed on that ground.
+        look = second_look(observed, decision)
+        if look is None or not (look is Look.EVERYTHING or self._is_due(key)):
+            return View(job, now, observed, decision)
+        await self._look(look, key, job, decision.attempt)
+        observed = self.cache.observed(key)
+        return View(job, now, observed, decide(job, observed, now))
+
+    async def _look(self, look: Look, key: Key, job: AdapterTrainingJob, attempt: int) -> None:
+        """Brings the cache up to date with the cluster itself."""
+        if look in {Look.EVERYTHING, Look.PODS}:
             self.cache.set_pods(key, await self.cluster.pods_of(key))
-            if job.spec.scheduling.queue_name is not None:  # its queue may have taken the quota back
-                await Actor(self.cluster, self.cache, self.settings).look_at(key, max(job.status.attempt, 1))
-            observed = self.cache.observed(key)
-            decision = decide(job, observed, now)
-        elif await self._check_pods(key, observed, decision) or await self._check_batch_job(key, observed, decision):
-            observed = self.cache.observed(key)
-            decision = decide(job, observed, now)
-        return observed, decision
-
-    async def _check_pods(self, key: Key, observed: Observed, decision: Decision) -> bool:
-        """Lists the pods of a job that waits for old ones to go: their end may have come while nobody watched."""
-        waits = decision.state in {State.RESTARTING, State.SUSPENDED} and not decision.actions
-        if not waits or not any(pod.attempt < decision.attempt for pod in observed.pods) or not self._is_due(key):
-            return False
-        self.cache.set_pods(key, await self.cluster.pods_of(key))
-        return True
-
-    async def _check_batch_job(self, key: Key, observed: Observed, decision: Decision) -> bool:
-        """Looks at the child Job of an attempt that does not get its pods: it may wait, have failed, or be gone."""
-        if decision.state not in {State.STARTING, State.QUEUED, State.PENDING} or decision.actions:
-            return False
-        pods, attempt = observed.of(decision.attempt), decision.attempt
-        if attempt not in observed.batch_jobs or (pods and len(pods) == pods[0].nodes):
-            return False
-        if not self._is_due(key):
-            return False
-        await Actor(self.cluster, self.cache, self.settings).look_at(key, attempt)
-        batch_job = self.cache.observed(key).batch_jobs.get(attempt)
-        if batch_job is not None and not batch_job.is_suspended:
-            await self._ask_for_refusal(key, attempt, batch_job.uid)
-        return True
+        if look is Look.EVERYTHING and job.spec.scheduling.queue_name is not None:  # it may have taken the quota back
+            await self._actor.look_at(key, max(job.status.attempt, 1))
+        if look is Look.BATCH_JOB:
+            await self._actor.look_at(key, attempt)
+            batch_job = self.cache.observed(key).batch_jobs.get(attempt)
+            if batch_job is not None and not batch_job.is_suspended:
+                await self._ask_for_refusal(key, attempt, batch_job.uid)
 
     async def _ask_for_refusal(self, key: Key, attempt: int, uid: str) -> None:
         """Finds out why pods do not come: a quota or a policy tells the Job controller alone."""
@@ -189,17 +198,15 @@ class Reconciler:
             return parsed
         return parsed.model_copy(update={"status": status_of(cached.status)})
 
-    async def _tell(
-        self, key: Key, cached: CachedJob, before: JobStatus, after: JobStatus, now: datetime
-    ) -> float | None:
+    async def _tell(self, key: Key, cached: CachedJob, before: JobStatus, after: JobStatus, now: datetime) -> float:
         """Writes the status if it has changed, and it is time to. Returns in how many seconds it will be."""
         if after == before:
-            return None
+            return NEVER
         wait = self._pacing.wait(key, before, after, self.cache.states["Running"])
         if wait > 0:
             return wait
         await self._write(key, cached, before, after, now)
-        return None
+        return NEVER
 
     async def _write(self, key: Key, cached: CachedJob, before: JobStatus, after: JobStatus, now: datetime) -> None:
         if after == before:
@@ -227,8 +234,7 @@ class Reconciler:
         if newly_lost > 0:
             metrics.lost_steps.labels(key[0]).inc(newly_lost)
         if self.settings.commit_marks and after.checkpoint is not None and _is_newer(after, before):
-            actor = Actor(self.cluster, self.cache, self.settings)
-            await actor.mark_commit(key, cached.uid, after.attempt, after.checkpoint)
+            await self._actor.mark_commit(key, cached.uid, after.attempt, after.checkpoint)
         about = About(key, cached.uid, datetime.fromisoformat(cached.created), self.settings.pod_name)
         for told in events(about, before, after, now):
             await self._send_event(told)
@@ -248,26 +254,13 @@ class Reconciler:
             if not error.is_conflict:
                 log.warning("an Event could not be sent: %s", error)
 
-    async def _act(
-        self, actor: Actor, key: Key, cached: CachedJob, job: AdapterTrainingJob, decision: Decision
-    ) -> None:
-        for action in decision.actions:
-            match action:
-                case Launch(attempt):
-                    await actor.launch(job, attempt, datetime.fromisoformat(cached.created))
-                    self._checked[key] = self._restored[key] = time.monotonic()
-                case Remove(attempt):
-                    await actor.remove(key, cached.uid, attempt)
-                case RemoveJob():
-                    await actor.remove_job(key, cached.uid)
-
-    async def _restore(self, actor: Actor, key: Key, cached: CachedJob, job: AdapterTrainingJob, attempt: int) -> None:
-        """Makes anew, now and then, what somebody has deleted from under a running attempt: no watch tells of it."""
+    def _is_to_be_restored(self, key: Key) -> bool:
+        """Whether what surrounds a job's pods was last seen long enough ago."""
         now = time.monotonic()
         if now - self._restored.setdefault(key, now) < self.settings.resync_seconds:
-            return
+            return False
         self._restored[key] = now
-        await actor.restore(job, attempt, datetime.fromisoformat(cached.created))
+        return True
 
     async def _cannot_act(
         self, key: Key, job: AdapterTrainingJob, decision: Decision, error: Exception, now: datetime
@@ -282,7 +275,10 @@ class Reconciler:
                 restarts=decision.restarts, last_failure=decision.last_failure, start_time=decision.start_time,
             )  # fmt: skip
             after = job_status.status(job, self.cache.observed(key), told, now)
-            await self._write(key, cached, job.status, after, now)
+            # Pods may come up all the same, where only the Service is prevented: their figures are paced as elsewhere.
+            delay = await self._tell(key, cached, job.status, after, now)
+            if delay is not None:
+                return min(delay, PREVENTED_SECONDS)
         return PREVENTED_SECONDS
 
     async def _log_tail(self, key: Key, decision: Decision) -> str:
@@ -304,12 +300,6 @@ def _is_newer(after: JobStatus, before: JobStatus) -> bool:
     if after.state != State.RUNNING.value or after.checkpoint is None or before.attempt != after.attempt:
         return False
     return before.checkpoint is None or before.checkpoint.step != after.checkpoint.step
-
-
-def _was_prevented(status: JobStatus, decision: Decision) -> bool:
-    """Whether the status says already that this step cannot be done: to write it first would change it to and fro."""
-    running = next((c for c in status.conditions if c.type == "Running"), None)
-    return running is not None and running.reason in {NAME_CONFLICT, REFUSED} and status.attempt == decision.attempt
 
 
 def _validated(raw: dict[str, Any]) -> AdapterTrainingJob | str:

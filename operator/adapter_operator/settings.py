@@ -7,10 +7,12 @@ from typing import Any, Literal, TypeVar
 
 from adapter_api.document import InvalidDocument, parse, validate
 from adapter_api.resources import Resources
+from adapter_operator.job_defaults import JobDefaults
 from adapter_operator.names import MANAGER
 
 PREFIX = "ADAPTER_OPERATOR_"
 AGENT_RESOURCES = Resources(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "2Gi"})
+JOB_DEFAULTS = JobDefaults()
 Value = TypeVar("Value")
 
 
@@ -50,6 +52,8 @@ class Settings:
     """Whether a child Job and its pods carry the step and time of the newest commit as annotations: a write each for every commit."""
     agent_resources: Resources = AGENT_RESOURCES
     """Of the agent's containers in jobs that do not say so, as JSON: {"requests": {...}, "limits": {...}}."""
+    job_defaults: JobDefaults = JOB_DEFAULTS
+    """What jobs that do not say so get, as JSON: the chart's value `jobs`."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["json", "text"] = "json"
 
@@ -77,9 +81,9 @@ def _parsed(variable: str, text: str, kind: Any, choices: tuple[str, ...]) -> An
         if text.lower() not in {"true", "false"}:
             raise InvalidSettings(f"{variable}={text!r}: give true or false")
         return text.lower() == "true"
-    if kind is Resources:
+    if kind in {Resources, JobDefaults}:
         try:
-            return validate(Resources, parse(text, variable))
+            return validate(kind, parse(text, variable))
         except InvalidDocument as error:
             raise InvalidSettings("; ".join(str(fault) for fault in error.faults)) from error
     if kind in {int, float}:

@@ -7,8 +7,8 @@ from adapter_agent.storage.dialect import Dialect
 from adapter_api.job import AdapterTrainingJob
 from adapter_api.launch import NodePlace, launch
 from adapter_api.retention import Policy
+from adapter_api.sections import KeepBest
 from adapter_api.sources import StoredModel
-from adapter_api.training import KeepBest
 
 TRAINING: dict[str, object] = {"model": {"params": {"token_conditioners": {"label_to_token": {}}}}}
 

@@ -7,12 +7,17 @@ import pytest
 from kubernetes.client import models
 from pydantic import BaseModel
 
-from adapter_api import affinity
+from adapter_api import affinity, topology_spread
 from adapter_api.affinity import Affinity
 from adapter_api.document import InvalidDocument, parse, validate
 
 OURS = sorted(
-    (each for each in vars(affinity).values() if isinstance(each, type) and each.__module__ == affinity.__name__),
+    (
+        each
+        for module in (affinity, topology_spread)
+        for each in vars(module).values()
+        if isinstance(each, type) and each.__module__ == module.__name__
+    ),
     key=lambda each: each.__name__,
 )
 THEIRS = {"PodAffinity": ("V1PodAffinity", "V1PodAntiAffinity")}

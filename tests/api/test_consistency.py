@@ -55,6 +55,12 @@ def test_consistent_configurations_are_accepted(model: dict[str, Any], data: dic
     ("model", "data", "fault"),
     [
         pytest.param(
+            {"token_conditioners": {"label_to_token": {"dropout": 0.7}}, "joint_dropout": 0.4},
+            {"columns": [{"name": "digit", "kind": "label", "width": 10}]},
+            "joint_dropout: one draw decides for all conditions, and their shares add up to 1.1",
+            id="shares above one",
+        ),
+        pytest.param(
             {"token_conditioners": LABEL},
             {"columns": [{"name": "label", "kind": "label"}, {"name": "label", "kind": "vector"}]},
             "data.params.columns[1].name: 'label' is already a column; give each a name of its own",
@@ -222,8 +228,8 @@ def test_consistent_configurations_are_accepted(model: dict[str, Any], data: dic
         pytest.param(
             {"token_conditioners": LABEL, "unet_config": {"train": True, "lora": {}}},
             {},
-            "unet_config.lora: trains low-rank weights beside a UNet that is trained itself",
-            id="low-rank weights beside a trained UNet",
+            "unet_config.lora: trains low-rank weights of a UNet that is itself trained",
+            id="low-rank weights of a trained UNet",
         ),
         pytest.param(
             {"adapters_config": {"digit": {"column": "label", "projector": {"target": "SequenceMLP"}}}},
@@ -281,8 +287,11 @@ def test_labels_may_be_called_by_name_in_rows_and_columns(sampling: dict[str, An
     ("column", "fault"),
     [
         ({"kind": "label", "names": ["cat", "cat"]}, "data.params.columns[0].names: 'cat' is the name of two classes"),
-        ({"kind": "label", "names": ["cat", "1"]}, "data.params.columns[0].names: '1' is no name: numbers are classes"),
-        ({"kind": "label", "names": ["cat", " "]}, "data.params.columns[0].names: ' ' is no name"),
+        (
+            {"kind": "label", "names": ["cat", "1"]},
+            "data.params.columns[0].names: '1' is not a name: numbers already denote classes",
+        ),
+        ({"kind": "label", "names": ["cat", " "]}, "data.params.columns[0].names: ' ' is not a name"),
         ({"kind": "label", "names": ["cat"], "width": 2}, "data.params.columns[0].width: is 2, but there are 1 names"),
         ({"kind": "vector", "names": ["cat"]}, "data.params.columns[0].names: a vector has no classes; remove it"),
     ],

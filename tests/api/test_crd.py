@@ -48,7 +48,13 @@ def test_only_what_kubernetes_itself_defines_or_two_shapes_share_is_free() -> No
     unet = ".spec.training.model.params.unet_config.params"
     assert free == {
         f"{unet}.layers_per_block", f"{unet}.transformer_layers_per_block", f"{unet}.attention_head_dim",
+        ".spec.training.optimization.mixed_precision",
     }  # fmt: skip
+
+
+def test_an_unquoted_no_of_yaml_1_1_is_one_of_the_values() -> None:
+    (field,) = (node for path, node in fields(schema()) if path.endswith(".mixed_precision"))
+    assert field["enum"] == ["no", "fp16", "bf16", False]
 
 
 def test_no_bound_is_larger_than_what_the_api_server_compares_without_overflow() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from adapter_api.crd import FILES
 from adapter_api.document import read
@@ -121,3 +122,19 @@ def test_a_status_whose_figures_happen_to_be_whole_is_accepted(plane: ControlPla
     status = {"progress": {"step": 1, "loss": 1.0, "imagesPerSecond": 67.0, "percent": 100.0}, "goodputPercent": 50.0}
     body = json.dumps({"status": status}).replace("67.0", "67")
     plane.kubectl("patch", "atj", "whole", "-n", NAMESPACE, "--subresource=status", "--type=merge", "-p", body)
+
+
+def test_an_unquoted_no_means_the_same_to_kubectl(plane: ControlPlane) -> None:
+    """The API server has false where the file says no: YAML 1.1."""
+    given = quickstart("unquoted")
+    given["spec"]["training"].setdefault("optimization", {})["mixed_precision"] = "MIXED"
+    text = yaml.safe_dump(given)
+    plane.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=text.replace("MIXED", "no"))
+    stored = json.loads(plane.kubectl("get", "atj", "unquoted", "-n", NAMESPACE, "-o", "json"))
+    assert stored["spec"]["training"]["optimization"]["mixed_precision"] is False
+    assert AdapterTrainingJob.model_validate(stored).spec.training.optimization.mixed_precision == "no"
+    for value in ("true", "fp8"):
+        with pytest.raises(ClusterError, match="mixed_precision"):
+            plane.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=text.replace("MIXED", value))
+    with pytest.raises(ClusterError, match=r"spec\.training cannot be changed"):
+        plane.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=text.replace("MIXED", "bf16"))

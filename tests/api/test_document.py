@@ -158,3 +158,40 @@ def test_json_is_yaml() -> None:
 def test_the_reader_differs_from_yaml_1_1_where_that_surprises() -> None:
     """Guards the premise: were PyYAML to change, this module could shrink."""
     assert yaml.safe_load("[no, 1e-4, 12:30]") == [False, "1e-4", 750]
+
+
+SEVERAL = "kind: Secret\nmetadata: {name: keys}\n---\nkind: Ours\na: [1, x]\n---\n"
+
+
+def test_of_several_objects_the_one_of_a_kind_is_read_with_its_lines_and_the_others_are_named() -> None:
+    document = parse(SEVERAL, "job.yaml", of_kind="Ours")
+    assert document.data == {"kind": "Ours", "a": [1, "x"]}
+    assert document.line_of(("a",)) == 5
+    assert document.others == ("Secret keys (line 1)",)
+
+
+def test_one_document_is_read_whatever_its_kind() -> None:
+    assert parse("kind: Theirs\n---\n", "job.yaml", of_kind="Ours").data == {"kind": "Theirs"}
+    assert parse("a: 1\n", "job.yaml", of_kind="Ours").others == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "kind: Ours\n---\nkind: Ours\n",
+            "job.yaml:1: holds 2 documents, of which 2 are of kind Ours (lines 1, 3); one is expected",
+        ),
+        ("kind: A\n---\nkind: B\n", "of which 0 are of kind Ours; one is expected"),
+        ("- 1\n---\n? [a]\n: b\n---\nkind: [Ours]\n", "holds 3 documents, of which 0 are of kind Ours"),
+    ],
+)
+def test_more_or_fewer_than_one_of_the_kind_are_refused(text: str, told: str) -> None:
+    with pytest.raises(InvalidDocument) as refused:
+        parse(text, "job.yaml", of_kind="Ours")
+    assert told in str(refused.value)
+
+
+def test_names_of_other_objects_do_not_act_on_a_terminal() -> None:
+    named = parse('kind: "\\e[31m"\n---\nkind: Ours\n', "job.yaml", of_kind="Ours").others
+    assert named == ("\\x1b[31m (line 1)",)

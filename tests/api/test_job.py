@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+import yaml
 
 from adapter_api.cluster_rules import validate_for_cluster
 from adapter_api.document import InvalidDocument, dump, parse, validate
@@ -334,3 +335,13 @@ def test_a_job_read_back_from_the_cluster_keeps_what_only_the_server_knows_aside
 def test_a_job_survives_being_written() -> None:
     written = job(nodes=2, resources={"limits": {"cpu": "1e3"}}, pod={"annotations": {"commit": "12e45"}})
     assert validate(AdapterTrainingJob, parse(dump(written), "job.yaml")) == written
+
+
+def test_a_name_that_the_cluster_makes_is_held_to_the_same_length() -> None:
+    plain = yaml.safe_load(dump(job()))
+    plain.pop("status")
+    plain["metadata"] = {"generateName": "digits-"}
+    assert AdapterTrainingJob.model_validate(plain).metadata.name == "digits-xxxxx"
+    plain["metadata"] = {"generateName": "d" * 48}
+    with pytest.raises(ValueError, match="is not a job name"):
+        AdapterTrainingJob.model_validate(plain)

@@ -11,6 +11,7 @@ from adapter_api.job import AdapterTrainingJob
 from adapter_api.quantities import amount
 from tests.operator.support.builders import job
 
+SPREAD = {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "gpu-in-requests-alone": ({"resources": {"requests": {"nvidia.com/gpu": 1}}}, "resources.requests['nvidia.com/gpu']: needs the same in limits"),
     "request-over-limit": ({"resources": {"limits": {"cpu": 1}, "requests": {"cpu": "1100m"}}}, "resources.requests.cpu: 1100m is more than its limit 1"),
@@ -18,7 +19,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "fewer-gpus-than-the-limit": ({"resources": {"limits": {"nvidia.com/gpu": 2}, "requests": {"nvidia.com/gpu": 1}}}, "must be the same as its limit"),
     "fraction-of-a-device": ({"resources": {"limits": {"rdma/hca": "500m"}}}, "resources.limits['rdma/hca']: 500m: give a whole number"),
     "hugepages-alone": ({"resources": {"limits": {"hugepages-2Mi": "1Gi"}}}, "resources.limits.hugepages-2Mi: needs cpu or memory"),
-    "unqualified-resource": ({"resources": {"limits": {"gpu": 1}}}, "resources.limits.gpu: is no resource that Kubernetes knows"),
+    "unqualified-resource": ({"resources": {"limits": {"gpu": 1}}}, "resources.limits.gpu: is not a resource that Kubernetes knows"),
     "resource-of-two-domains": ({"resources": {"limits": {"a/b/c": 1}}}, "is not a qualified name"),
     "label-with-a-blank": ({"pod": {"labels": {"team": "a b"}}}, "pod.labels.team: give text of the form"),
     "label-key-that-is-none": ({"pod": {"labels": {"-team": "a"}}}, "is not a qualified name"),
@@ -34,11 +35,25 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "mounts-that-are-the-same": ({"pod": {"volumes": [{"name": "a", "mountPath": "/x", "emptyDir": {}}, {"name": "b", "mountPath": "/x/./", "emptyDir": {}}]}}, "twice"),
     "expression-without-values": ({"scheduling": {"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "preference": {"matchExpressions": [{"key": "a", "operator": "In"}]}}]}}}}, "needs values"),
     "weight-of-zero": ({"scheduling": {"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 0, "preference": {}}]}}}}, "weight"),
-    "toleration-of-everything-by-accident": ({"scheduling": {"tolerations": [{"effect": "NoSchedule"}]}}, "scheduling.tolerations[0]: without a key"),
+    "toleration-of-everything-by-accident": ({"scheduling": {"tolerations": [{"effect": "NoSchedule"}]}}, "scheduling.tolerations[0]: a toleration without a key matches every taint"),
     "toleration-that-exists-with-a-value": ({"scheduling": {"tolerations": [{"key": "a", "operator": "Exists", "value": "b"}]}}, "compares no value"),
     "toleration-seconds-of-another-effect": ({"scheduling": {"tolerations": [{"key": "a", "operator": "Exists", "tolerationSeconds": 5}]}}, "NoExecute"),
     "queue-name-too-long": ({"scheduling": {"queueName": "q" * 64}}, "scheduling.queueName: "),
     "secret-key-of-dots": ({"pod": {"env": [{"name": "A", "secretKeyRef": {"name": "s", "key": ".."}}]}}, "secretKeyRef.key: "),
+    "credentials-for-all-containers": ({"pod": {"commonEnv": [{"name": "AWS_ACCESS_KEY_ID", "value": "x"}]}}, "pod.commonEnv[0]: AWS_ACCESS_KEY_ID is read from the Secret that spec.output.s3.secretRef names"),
+    "variable-of-ours-for-all-containers": ({"pod": {"commonEnv": [{"name": "POD_IP", "value": "x"}]}}, "pod.commonEnv[0]: POD_IP is set by the launch"),
+    "value-from-for-all-containers": ({"pod": {"commonEnv": [{"name": "A", "valueFrom": {}}]}}, "valueFrom is written as secretKeyRef"),
+    "the-same-variable-in-both-lists": ({"pod": {"commonEnv": [{"name": "A", "value": "x"}], "env": [{"name": "A", "value": "x"}]}}, "env and commonEnv hold A twice"),
+    "bundle-and-its-variable": ({"pod": {"caBundle": {"secret": {"name": "s", "key": "k"}}, "commonEnv": [{"name": "SSL_CERT_FILE", "value": "/x"}]}}, "pod.commonEnv[0]: SSL_CERT_FILE is set by caBundle"),
+    "bundle-of-nothing": ({"pod": {"caBundle": {}}}, "pod.caBundle: give exactly one of configMap and secret"),
+    "root": ({"pod": {"securityContext": {"runAsUser": 0}}}, "pod.securityContext.runAsUser: give a number of at least 1"),
+    "privileges": ({"pod": {"securityContext": {"privileged": True}}}, "pod.securityContext.privileged: is not a field here"),
+    "runtime-class-that-is-none": ({"pod": {"runtimeClassName": "A b"}}, "pod.runtimeClassName: "),
+    "spread-of-no-skew": ({"scheduling": {"topologySpreadConstraints": [{**SPREAD, "maxSkew": 0}]}}, "topologySpreadConstraints[0].maxSkew: "),
+    "spread-with-domains-that-do-not-count": ({"scheduling": {"topologySpreadConstraints": [{**SPREAD, "minDomains": 2}]}}, "topologySpreadConstraints[0]: minDomains counts with"),
+    "spread-by-keys-of-nothing": ({"scheduling": {"topologySpreadConstraints": [{**SPREAD, "matchLabelKeys": ["a"]}]}}, "matchLabelKeys needs labelSelector"),
+    "spread-by-a-key-twice": ({"scheduling": {"topologySpreadConstraints": [{**SPREAD, "matchLabelKeys": ["a"], "labelSelector": {"matchLabels": {"a": "b"}}}]}}, "a is in both matchLabelKeys and labelSelector"),
+    "spread-over-the-same-twice": ({"scheduling": {"topologySpreadConstraints": [SPREAD, SPREAD]}}, "hold zone twice"),
     "deadline-beyond-time": ({"activeDeadlineSeconds": 2**40}, "activeDeadlineSeconds: give a number of at most"),
 }  # fmt: skip
 

@@ -79,7 +79,7 @@ def test_the_schemas_use_the_words_of_json_schema_alone_and_refuse_what_the_mode
     assert params["additionalProperties"] is False
     resolution = params["properties"]["resolution"]
     assert (resolution["minimum"], resolution["maximum"], resolution["type"]) == (1, 8192, "integer")
-    assert resolution["description"].startswith("Height and width in pixels")
+    assert resolution["description"].startswith("Height and width, in pixels")
 
 
 @pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda file: file.name)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from adapter_api.retention import Candidate, Policy, best, kept
-from adapter_api.training import CheckpointConfig, KeepBest
+from adapter_api.sections import CheckpointConfig, KeepBest
 
 METRICS = st.dictionaries(st.sampled_from(["loss", "gain"]), st.floats(-1e30, 1e30), max_size=2)
 CANDIDATES = st.lists(

@@ -5,7 +5,8 @@ import pytest
 from adapter_api.document import Fault, InvalidDocument, dump, parse, validate
 from adapter_api.model import ModelConfig, ModelParams
 from adapter_api.networks import UNetConfig
-from adapter_api.training import SamplingConfig, TrainingConfig
+from adapter_api.sections import SamplingConfig
+from adapter_api.training import TrainingConfig
 
 TRAINED = "model: {params: {token_conditioners: {label_to_token: {}}}}\n"
 
@@ -38,7 +39,10 @@ def refusal(text: str) -> str:
 
 def test_the_documented_shape_is_accepted_as_it_stands() -> None:
     read = config(SEED_SHAPE)
-    assert set(read.model.conditioned) == {"token_conditioners.label_to_token", "token_conditioners.embed_to_token"}
+    assert [path.field for path in read.model.conditioned] == [
+        "model.params.token_conditioners.label_to_token",
+        "model.params.token_conditioners.embed_to_token",
+    ]
     assert read.data.params.resolution == 1024
     assert read.model.params.unet_config.params.block_out_channels == (320, 640, 1280)
 

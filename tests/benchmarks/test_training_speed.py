@@ -1,5 +1,6 @@
 """The benchmark of training runs from end to end, so that a machine with a GPU needs no more than to start it."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -11,8 +12,12 @@ from benchmarks.shapes import Scale
 
 @pytest.fixture
 def smallest() -> Scale:
+    """The small scale with few layers of each kind, on pictures of half the side."""
     tiny = shapes.tiny()
-    return replace(tiny, batch_size=2)
+    params = json.loads(json.dumps(tiny.params))
+    params["unet_config"]["params"]["transformer_layers_per_block"] = [1, 1, 1]
+    params["image_encoder_config"]["params"]["num_hidden_layers"] = 2
+    return replace(tiny, batch_size=2, resolution=64, params=params)
 
 
 @pytest.mark.parametrize("which", ["reference", "cached"])

@@ -47,9 +47,22 @@ def helm(control_plane: ControlPlane) -> Any:
     return run
 
 
-def rendered(helm: Any, *values: str) -> list[Plain]:
+@pytest.fixture(scope="module")
+def template(helm: Any, control_plane: ControlPlane) -> Any:
+    """`helm template` of the chart for this Kubernetes."""
+
+    def run(*arguments: str, fails: bool = False) -> str:
+        told: str = helm(
+            "template", "ato", str(CHART), "--kube-version", control_plane.version, *arguments, fails=fails
+        )
+        return told
+
+    return run
+
+
+def rendered(template: Any, *values: str) -> list[Plain]:
     sets = [part for value in values for part in ("--set", value)]
-    text = helm("template", "ato", str(CHART), "-n", SYSTEM, "--kube-version", "1.34.4", *CHART_IMAGES, *sets)
+    text = template("-n", SYSTEM, *CHART_IMAGES, *sets)
     return [each for each in yaml.safe_load_all(text) if each]
 
 
@@ -60,9 +73,9 @@ def rendered(helm: Any, *values: str) -> list[Plain]:
      ("webhook.certificates.mode=existing", "webhook.certificates.secretName=mine", "webhook.certificates.caBundle=QQ==")],
 )  # fmt: skip
 def test_every_pod_of_the_chart_passes_restricted_and_no_right_is_a_wildcard(
-    helm: Any, values: tuple[str, ...]
+    template: Any, values: tuple[str, ...]
 ) -> None:
-    for each in rendered(helm, *values):
+    for each in rendered(template, *values):
         spec = each.get("spec", {})
         template = spec.get("template", {}).get("spec") if each["kind"] == "Deployment" else None
         if template is not None:
@@ -77,20 +90,19 @@ def test_every_pod_of_the_chart_passes_restricted_and_no_right_is_a_wildcard(
                 assert "secrets" not in rule["resources"]
 
 
-def test_one_namespace_needs_no_cluster_role(helm: Any) -> None:
-    kinds = {each["kind"] for each in rendered(helm, "watchNamespace=team")}
+def test_one_namespace_needs_no_cluster_role(template: Any) -> None:
+    kinds = {each["kind"] for each in rendered(template, "watchNamespace=team")}
     assert not {"ClusterRole", "ClusterRoleBinding"} & kinds
 
 
 @pytest.mark.parametrize("value", ["operator.replica=2", "webhook.certificates.mode=magic", "operator.logLevel=loud"])
-def test_a_value_that_means_nothing_is_refused(helm: Any, value: str) -> None:
-    arguments = ("template", "ato", str(CHART), "--kube-version", "1.34.4", *CHART_IMAGES, "--set", value)
-    assert "values don't meet the specifications" in helm(*arguments, fails=True)
+def test_a_value_that_means_nothing_is_refused(template: Any, value: str) -> None:
+    assert "values don't meet the specifications" in template(*CHART_IMAGES, "--set", value, fails=True)
 
 
 @pytest.mark.parametrize("given", [(), CHART_IMAGES[:2], CHART_IMAGES[2:]], ids=["neither", "operator", "trainer"])
-def test_without_both_images_the_chart_says_what_to_build_and_to_set(helm: Any, given: tuple[str, ...]) -> None:
-    told = helm("template", "ato", str(CHART), "--kube-version", "1.34.4", *given, fails=True)
+def test_without_both_images_the_chart_says_what_to_build_and_to_set(template: Any, given: tuple[str, ...]) -> None:
+    told = template(*given, fails=True)
     assert "docker build --target operator, docker build --target trainer" in told
     assert (
         "--set image.repository=REGISTRY/adapter-training-operator --set trainer.image=REGISTRY/adapter-trainer:"
@@ -100,8 +112,9 @@ def test_without_both_images_the_chart_says_what_to_build_and_to_set(helm: Any, 
 
 @pytest.fixture(scope="module")
 def installed(helm: Any, control_plane: ControlPlane) -> ControlPlane:
-    # The CRD may be there from other tests, and not be Helm's.
+    # Both may be there from other tests, and not be Helm's.
     control_plane.kubectl("delete", "crd", "adaptertrainingjobs.adaptertraining.dev", "--ignore-not-found")
+    control_plane.kubectl("delete", "namespace", TEAM, "--ignore-not-found")
     values = ("--set", "webhook.failurePolicy=Ignore")  # KWOK's pods answer nothing
     helm("install", "ato", str(CHART), "-n", SYSTEM, "--create-namespace", *CHART_IMAGES, *values)
     control_plane.wait_for_crd("adaptertrainingjobs.adaptertraining.dev")

@@ -19,6 +19,8 @@ from tests.support.repository import REPOSITORY
 HEAVY = {
     "boto3", "botocore", "torch", "diffusers", "transformers", "accelerate", "numpy", "kubernetes", "aiohttp", "kopf",
 }  # fmt: skip
+WHAT_TRAINS = HEAVY - {"numpy"}
+"""Pictures are opened with NumPy."""
 LIST_MODULES = "import sys; sys.stderr.write('\\n'.join(sys.modules))"
 
 
@@ -27,7 +29,7 @@ def imported(*arguments: str) -> set[str]:
     program = f"import atexit\natexit.register(lambda: exec({LIST_MODULES!r}))\nfrom atj.main import run\nrun()"
     command = [sys.executable, "-c", program, *arguments]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd="/")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
     return set(done.stderr.split())
@@ -57,8 +59,8 @@ def test_a_job_is_written_and_its_data_are_opened_without_what_trains_on_them(tm
     for name in ("cat", "dog"):
         (tmp_path / "data" / name).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / "data" / name / "0.png")
-    assert not imported("init", "--data", str(tmp_path / "data"), "--for", "label", "--out", job) & HEAVY
-    assert not imported("validate", job) & HEAVY
+    assert not imported("init", "--data", str(tmp_path / "data"), "--for", "label", "--out", job) & WHAT_TRAINS
+    assert not imported("validate", job) & WHAT_TRAINS
 
 
 @pytest.mark.process
@@ -68,8 +70,20 @@ def test_help_and_version_build_no_models(arguments: tuple[str, ...]) -> None:
 
 
 @pytest.mark.process
-def test_a_training_configuration_is_checked_without_the_models_of_a_job() -> None:
-    assert "adapter_api.job" not in imported("validate", str(REPOSITORY / "configs" / "example.yaml"))
+def test_a_training_configuration_is_checked_without_the_models_of_a_job_and_what_draws_tables() -> None:
+    assert not {"adapter_api.job", "rich"} & imported("validate", str(REPOSITORY / "configs" / "example.yaml"))
+
+
+@pytest.mark.process
+def test_no_plugin_of_pydantic_s_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "plugin-1.dist-info").mkdir()
+    (tmp_path / "plugin-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1\n")
+    (tmp_path / "plugin-1.dist-info" / "entry_points.txt").write_text("[pydantic]\nplugin = a_pydantic_plugin\n")
+    (tmp_path / "a_pydantic_plugin.py").write_text("new_schema_validator = lambda *_, **__: (None, None, None)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "a_pydantic_plugin" not in imported("validate", str(REPOSITORY / "configs" / "example.yaml"))
+    monkeypatch.setenv("PYDANTIC_DISABLE_PLUGINS", "")  # the user's own word counts
+    assert "a_pydantic_plugin" in imported("validate", str(REPOSITORY / "configs" / "example.yaml"))
 
 
 @pytest.mark.parametrize("entry", [*Commands.entries, *CheckpointCommands.entries], ids=lambda entry: entry.function)

@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from adapter_agent.errors import ObjectMissing
+from adapter_api.checkpoint import IndexEntry
 from adapter_trainer.forecast import forecast
 from adapter_trainer.forecast.device_speed import KNOWN
 from atj.cluster.table import job_table
 from atj.machine.plan import _memory_table, _speed_table
+from atj.storage.checkpoint_table import show_checkpoints
 from tests.trainer.support import tiny
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -59,3 +62,42 @@ def test_the_tables_of_a_plan_fit() -> None:
         shown = lines(table, 80)
         assert max(map(len, shown)) <= 80
         assert "…" not in "".join(shown)
+
+
+class Output:
+    """An output with checkpoints whose files are gone."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+
+    def uri_of(self, entry: IndexEntry) -> str:
+        return f"{self.uri}/{entry.folder}"
+
+    def manifest(self, entry: IndexEntry) -> Any:
+        raise ObjectMissing(entry.folder)
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_addresses_of_checkpoints_are_never_broken(width: int) -> None:
+    entries = [
+        IndexEntry(
+            step=step, attempt=1, manifest_sha256="0" * 64, committed_at=NOW, bytes=9_200_000, metrics={"loss": 0.1},
+            pinned=step == 500,
+        )
+        for step in (250, 500)
+    ]  # fmt: skip
+    console = Console(file=io.StringIO(), width=width)
+    output: Any = Output("s3://checkpoints/a-team/styles-of-2026")
+    show_checkpoints(console, output, entries)
+    shown = [line.rstrip() for line in str(console.file.getvalue()).splitlines()]  # type: ignore[attr-defined]
+    assert max(map(len, shown)) <= width
+    if width == 80:
+        assert shown[0] == f"In {output.uri}:"
+        assert shown[1].split()[-1] == "CHECKPOINT"
+        assert [line.partition("00:00:00  ")[2] for line in shown[2:]] == [
+            entries[0].folder,
+            f"{entries[1].folder} (pinned)",
+        ]
+    else:
+        assert shown[0].split()[-1] == "ADDRESS"
+        assert shown[1].endswith(f"  {output.uri}/{entries[0].folder}")

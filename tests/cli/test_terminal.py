@@ -11,7 +11,7 @@ from rich.console import Console
 
 from atj.cluster.description import description
 from atj.cluster.table import job_table
-from atj.terminal import say, shown
+from atj.terminal import cell, errors, results, say, say_error, say_result, shown
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
 HOSTILE = "\x1b]0;title\x07\x1b[2J\x9b2J[bold red]x[/]\u202egnp"
@@ -32,6 +32,29 @@ def is_harmless(text: str) -> bool:
 
 def test_what_acts_on_a_terminal_is_written_out_and_colours_are_left_out() -> None:
     assert shown("\x1b[31mred\x1b[0m \x1b[2J\x07\x7f\r\nnext 数字三") == "red \\x1b[2J\\x07\\x7f\nnext 数字三"
+
+
+def test_what_is_said_stands_as_it_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    said = f"s3://bucket/:car:/[red]x[/] {'long ' * 60}end"
+    say(results(), said)
+    say_result(said)
+    assert capsys.readouterr().out == f"{said}\n" * 2
+    say(errors(), said, "yellow")
+    say_error(said, "yellow")
+    assert capsys.readouterr().err == f"{said}\n" * 2
+    results().print(cell(":car: [red]"))
+    assert capsys.readouterr().out == ":car: [red]\n"
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_terminal_shows_colours_unless_the_user_wants_none(monkeypatch: pytest.MonkeyPatch, *, wanted: bool) -> None:
+    monkeypatch.setenv("NO_COLOR", "" if wanted else "1")
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr("sys.stderr", terminal)
+    say_error("a note", "yellow")
+    assert ("\x1b[33m" in terminal.getvalue()) is wanted
+    assert "a note" in terminal.getvalue()
 
 
 @given(st.text())

@@ -1,6 +1,7 @@
 """`python -m tests.cluster`: a Kubernetes cluster for tests on this machine, up and down."""
 
 import argparse
+import datetime as dt
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ from tests.cluster import images
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.errors import ClusterError
 from tests.cluster.kubelet_cluster import KubeletCluster
+from tests.cluster.pins import aged, pins
 from tests.cluster.tools import CONTROL_PLANE, KUBELET, TESTED_WITH, Tools, default_cache
 
 TIERS = {"control-plane": CONTROL_PLANE, "kubelet": KUBELET}
@@ -99,12 +101,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser("down", help=down.__doc__)
     loading = commands.add_parser("load", help=load.__doc__)
     loading.add_argument("image", nargs="+")
+    commands.add_parser("pins", help="Name pinned versions of other programs that are older than six months.")
     commands.add_parser("base-image", help=images.debian.__doc__)
     options = parser.parse_args(arguments)
 
     folder = options.folder.absolute()
-    tools = Tools(default_cache(), options.build_processes)
     try:
+        tools = Tools(default_cache(), options.build_processes)
         match options.command:
             case "up":
                 up(folder, tools, options.tier, options.fake_nodes)
@@ -114,6 +117,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
                 down(folder, tools)
             case "load":
                 load(folder, tools, options.image)
+            case "pins":
+                print(*aged(list(pins()), dt.datetime.now(dt.UTC).date()), sep="\n")
             case "base-image":
                 print(images.debian())
     except ClusterError as error:

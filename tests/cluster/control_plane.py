@@ -158,14 +158,29 @@ class ControlPlane:
         """
 
         def is_served() -> bool:
-            status = json.loads(self.kubectl("get", "crd", name, "-o", "json")).get("status") or {}
-            return any(c["type"] == "Established" and c["status"] == "True" for c in status.get("conditions") or ())
+            crd = json.loads(self.kubectl("get", "crd", name, "-o", "json"))
+            conditions = (crd.get("status") or {}).get("conditions") or ()
+            if not any(each["type"] == "Established" and each["status"] == "True" for each in conditions):
+                return False
+            # For a second or two more, its lists are answered by 429: storage is (re)initializing.
+            spec = crd["spec"]
+            version = next(each["name"] for each in spec["versions"] if each["served"])
+            try:
+                self.kubectl("get", "--raw", f"/apis/{spec['group']}/{version}/{spec['names']['plural']}")
+            except ClusterError:
+                return False
+            return True
 
         self.processes.wait_until(is_served, 30, "kube-apiserver")
 
     def program(self, name: str) -> Path:
         """File of one of the cluster's programs."""
         return self._tools.path(name)
+
+    @property
+    def version(self) -> str:
+        """Of its Kubernetes, as the server says it: v1.37.2."""
+        return self._tools.kubernetes.version
 
     def _start(self, name: str, flags: Sequence[str]) -> None:
         self.processes.start(name, [*self._placement.enter(), self._tools.path(name), *flags])

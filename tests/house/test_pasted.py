@@ -70,7 +70,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def environment(clone: Path) -> dict[str, str]:
     """A shell's in which `.venv` is active."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    modules = os.pathsep.join(str(clone / name) for name in ("api", "operator", "trainer", "cli"))
+    modules = os.pathsep.join(str(clone / name) for name in ("api", "operator", "trainer", "agent", "cli"))
     path = f"{clone / '.venv' / 'bin'}{os.pathsep}{kept['PATH']}"
     return {**kept, "PATH": path, "PYTHONPATH": modules, "NO_COLOR": "1", "WANDB_MODE": "offline"}
 

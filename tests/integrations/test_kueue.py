@@ -21,11 +21,11 @@ QUOTA = {"cpu": "500m", "memory": "64Gi"}
 
 QUEUES: list[Plain] = [
     {
-        "apiVersion": "kueue.x-k8s.io/v1beta1", "kind": "ResourceFlavor", "metadata": {"name": FLAVOR},
+        "apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "ResourceFlavor", "metadata": {"name": FLAVOR},
         "spec": {"nodeLabels": {"type": "kwok"}, "tolerations": [TOLERATION]},
     },
     {
-        "apiVersion": "kueue.x-k8s.io/v1beta1", "kind": "ClusterQueue", "metadata": {"name": "everybody"},
+        "apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "ClusterQueue", "metadata": {"name": "everybody"},
         "spec": {
             "namespaceSelector": {},
             "preemption": {"withinClusterQueue": "LowerPriority"},
@@ -37,7 +37,7 @@ QUEUES: list[Plain] = [
         },
     },
     {
-        "apiVersion": "kueue.x-k8s.io/v1beta1", "kind": "LocalQueue",
+        "apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "LocalQueue",
         "metadata": {"name": "team", "namespace": NAMESPACE}, "spec": {"clusterQueue": "everybody"},
     },
     {

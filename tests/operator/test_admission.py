@@ -72,6 +72,13 @@ def test_a_generated_name_is_not_missed() -> None:
     assert asked("CREATE", generated)["allowed"] is True
 
 
+def test_what_a_job_does_not_use_is_a_warning_that_kubectl_shows() -> None:
+    response = asked("CREATE", plain(resources={"limits": {"nvidia.com/mig-1g.10gb": 2}}))
+    assert response["allowed"] is True
+    assert any("1 of 2 stays idle" in each for each in response["warnings"])
+    assert "warnings" not in asked("CREATE", plain())
+
+
 def test_kubectl_scale_is_held_to_the_same_numbers() -> None:
     def scaled(replicas: object) -> dict[str, Any]:
         scale = {

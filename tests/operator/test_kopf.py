@@ -129,7 +129,7 @@ def test_a_watch_that_tells_of_an_unknown_error_ends_the_process_which_leaves_it
     proxy.cut_watches()
     place.wait("an end", lambda: operator.poll() is not None)
     assert operator.poll() == 1
-    assert "the watch of AdapterTrainingJobs has ended, a new process begins anew" in place.log()
+    assert "the watch of AdapterTrainingJobs has ended, a new process starts over" in place.log()
     assert holder(place) == ""
     lives.revive(place)
     place.wait("complete", life.step)
@@ -150,7 +150,7 @@ def test_a_watch_that_tells_bookmarks_only_fails_the_liveness_probe(place: OnPla
     proxy.faults.withheld = frozenset({PLURAL})
     place.patch_job("told", {"metadata": {"labels": {"nobody": "tells"}}})
     place.wait("unhealthy", lambda: probe(port)[0] == 503)
-    assert "lists show more of AdapterTrainingJobs than their watch tells" in probe(port)[1]
+    assert "lists show more of AdapterTrainingJobs than their watch reported" in probe(port)[1]
 
 
 def probe(port: int) -> tuple[int, str]:

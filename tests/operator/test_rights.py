@@ -42,7 +42,7 @@ def restricted(control_plane: ControlPlane, proxy: FaultProxy, tmp_path: Path) -
 def grant(place: OnControlPlane, without: tuple[str, str] | None = None) -> None:
     """The chart's roles and account; `without` a verb on a resource."""
     command = [str(place.control_plane.program("helm")), "template", "ato", str(CHART), "-n", place.namespace,
-               "--kube-version", "1.34.4", "--set", f"watchNamespace={place.namespace}",
+               "--kube-version", place.control_plane.version, "--set", f"watchNamespace={place.namespace}",
                *CHART_IMAGES, "--show-only", "templates/rbac.yaml", "--show-only", "templates/serviceaccount.yaml"]  # fmt: skip
     rendered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     objects = [each for each in yaml.safe_load_all(rendered) if each]

@@ -36,3 +36,20 @@ def test_the_agents_resources_are_those_of_a_container() -> None:
     for text in ("{", '{"limit": {}}', '{"requests": {"cpu": 2}, "limits": {"cpu": 1}}'):
         with pytest.raises(InvalidSettings, match="ADAPTER_OPERATOR_AGENT_RESOURCES"):
             settings({"ADAPTER_OPERATOR_AGENT_RESOURCES": text})
+
+
+def test_what_jobs_leave_open_is_held_to_the_rules_of_a_job() -> None:
+    given = settings(
+        {"ADAPTER_OPERATOR_JOB_DEFAULTS": '{"env": [{"name": "NO_PROXY", "value": ".svc"}], "securityContext": {}}'}
+    )
+    assert given.job_defaults.env[0].name == "NO_PROXY"
+    assert given.job_defaults.security_context.run_as_user is None
+    assert Settings().job_defaults.security_context.run_as_user == 65532
+    for text, told in (
+        ('{"env": [{"name": "RANK", "value": "1"}]}', "RANK is set by the launch"),
+        ('{"env": [{"name": "AWS_SECRET_ACCESS_KEY", "value": "1"}]}', "spec.output.s3.secretRef names"),
+        ('{"resources": {"limits": {"nvidia.com/gpu": 1}}}', "nvidia.com/gpu is counted by a job's own spec.resources"),
+        ('{"runtimeClass": "nvidia"}', "runtimeClass: is not a field here"),
+    ):
+        with pytest.raises(InvalidSettings, match=told):
+            settings({"ADAPTER_OPERATOR_JOB_DEFAULTS": text})

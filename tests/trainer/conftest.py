@@ -1,15 +1,11 @@
 """Data that the trainer's tests share, and a fresh state of the process for each."""
 
-import os
 import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: its threads would fight over the cores
-
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 

@@ -1,8 +1,11 @@
 """What a training process does before it touches any folder: it imports its libraries, and waits for the word to begin."""
 
 import atexit
+import ctypes
 import gc
 import os
+import signal
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +14,16 @@ from pathlib import Path
 from adapter_api.launch import BEGIN_VARIABLE
 
 POLL_SECONDS = 0.05
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def end_with_torchrun(environment: Mapping[str, str] = os.environ) -> None:
+    """Sees to it that this process is killed when the torchrun that started it is: nobody would restart or end it. Linux.
+
+    A process that was started without torchrun outlives the shell that it came from.
+    """
+    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in environment:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def await_word(environment: Mapping[str, str] = os.environ) -> None:

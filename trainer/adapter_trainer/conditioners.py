@@ -17,17 +17,17 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from adapter_api.columns import column_of
-from adapter_api.conditions import TokenConditionerConfig
+from adapter_api.conditions import ModulePath, TokenConditionerConfig, conditioner_path
 from adapter_api.data import Column
 from adapter_api.document import InvalidDocument, read, validate
+from adapter_api.layout import EXPORT_FILE, STATE_FILE, TRAINING_FILE
 from adapter_api.training import TrainingConfig
 from adapter_trainer.checkpoint import checkpoint_folder
 from adapter_trainer.checkpoint.tensor_files import stored
 from adapter_trainer.errors import DamagedCheckpoint, InvalidData
-from adapter_trainer.model import registry
 from adapter_trainer.model.part_weights import CONDITIONERS_PART
+from adapter_trainer.model.projectors import PROJECTORS
 from adapter_trainer.model.token_conditioners import TOKEN_CONDITIONERS, conditioning_sequence
-from adapter_trainer.publishing import card
 
 
 class Conditioners:
@@ -87,26 +87,22 @@ def load(folder: Path | str, device: str | torch.device = "cpu") -> Conditioners
         DamagedCheckpoint: not a checkpoint, or not as it was written.
     """
     folder = Path(folder)
-    if not ((folder / card.RECORD_FILE).is_file() and not (folder / checkpoint_folder.STATE_FILE).exists()):
+    if not ((folder / EXPORT_FILE).is_file() and not (folder / STATE_FILE).exists()):
         checkpoint_folder.check(folder)  # an export has no seals
     try:
-        config = validate(TrainingConfig, read(folder / "training.yaml"))
+        config = validate(TrainingConfig, read(folder / TRAINING_FILE))
         tensors = stored(folder)
         averages = {**tensors.part("ema")}
         averages |= {f"{CONDITIONERS_PART}.{name}": value for name, value in tensors.part(CONDITIONERS_PART).items()}
         modules, columns = nn.ModuleDict(), {}
-        for name in TOKEN_CONDITIONERS:
-            settings: TokenConditionerConfig | None = getattr(config.model.params.token_conditioners, name)
-            if settings is None:
-                continue
-            column = _column(config, name, settings)
-            prefix = f"{CONDITIONERS_PART}.{name}."
-            own = dict(tensors.part(f"model/{name}"))
+        for name, settings in config.model.params.token_conditioners.present.items():
+            path = conditioner_path(name)
+            column = _column(config, path, settings)
+            prefix = f"{path.module}."
+            own = dict(tensors.part(f"model/{path.part}"))
             own |= {key.removeprefix(prefix): value for key, value in averages.items() if key.startswith(prefix)}
             token_dim = own["projector.norm.weight"].shape[0]
-            projector = registry.PROJECTORS[settings.projector.target](
-                column.width, token_dim, settings.projector.params
-            )
+            projector = PROJECTORS[settings.projector.target](column.width or 0, token_dim, settings.projector.params)
             modules[name] = TOKEN_CONDITIONERS[name](projector, token_dim, settings.null_condition)
             modules[name].load_state_dict(own)
             columns[name] = column.name
@@ -115,13 +111,12 @@ def load(folder: Path | str, device: str | torch.device = "cpu") -> Conditioners
     return Conditioners(modules.to(device), columns, config.model.params.text_config.null_condition)
 
 
-def _column(config: TrainingConfig, name: str, settings: TokenConditionerConfig) -> Column:
-    column = column_of(config, f"token_conditioners.{name}", settings)
+def _column(config: TrainingConfig, path: ModulePath, settings: TokenConditionerConfig) -> Column:
+    column = column_of(config, path, settings)
     if column is None:
-        raise KeyError(f"token_conditioners.{name} has no data column")
+        raise KeyError(f"{path.module} has no data column")
     return column
 
 
 def _width(module: nn.Module) -> int:
-    first = module.projector.proj  # type: ignore[union-attr]
-    return int((first[0] if isinstance(first, nn.Sequential) else first).in_features)  # type: ignore[union-attr,arg-type]
+    return int(module.projector.input_dim)  # type: ignore[union-attr,arg-type]

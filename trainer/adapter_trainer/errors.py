@@ -1,13 +1,6 @@
 """What can end a training run, each with the exit code and the reason that its outcome carries."""
 
-from typing import Literal
-
-from adapter_api.progress import ExitCode
-
-Reason = Literal[
-    "InvalidConfig", "InvalidData", "IncompatibleCheckpoint", "NonFiniteLoss", "OutOfMemory", "DiskFull",
-    "CommunicationFailed", "Stopped", "Failed",
-]  # fmt: skip
+from adapter_api.progress import ExitCode, Reason
 
 
 class TrainingError(Exception):

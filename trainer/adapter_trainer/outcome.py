@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from adapter_api.progress import OUTCOME_FILE, Outcome
+from adapter_api.layout import OUTCOME_FILE
+from adapter_api.progress import Outcome
 from adapter_trainer.files import replace_text
 
 EARLIER_FILE = ".outcome-before.json"

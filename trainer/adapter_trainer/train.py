@@ -100,6 +100,7 @@ def _value(flag: str, given: Any) -> Any:
 def main(argv: list[str] | None = None) -> int:
     """Trains; returns the exit code. Every process of a launch runs this."""
     arguments = parser().parse_args(argv)
+    beginning.end_with_torchrun()
     os.environ.update(ranks.by_node(os.environ))
     beginning.await_word()  # until then the output folder is the agent's
     rank = int(os.environ.get("RANK", "0"))
@@ -164,7 +165,7 @@ def _train(config: TrainingConfig, arguments: argparse.Namespace, rank: int) -> 
     except Exception as error:  # noqa: BLE001 - whatever it is, the folder's reader learns of it
         if checkpoint_folder.is_full(error):
             message = (
-                f"{output}: no space left on the device; free some. The checkpoints before step {_step(run)} stand"
+                f"{output}: no space left on the device; free some. The checkpoints before step {_step(run)} are kept"
             )
             return _end(output, ExitCode.FAILED, "DiskFull", message, rank=rank, step=_step(run))
         lost = isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()

@@ -120,7 +120,9 @@ def _candidate(store: Store, step: int, folder: str, *, scoped: bool) -> Candida
         manifest = CheckpointManifest.model_validate_json(body)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
-        raise Damaged(f"{MANIFEST_NAME} is no manifest ({'.'.join(map(str, fault['loc']))}: {fault['msg']})") from None
+        raise Damaged(
+            f"{MANIFEST_NAME} is not a manifest ({'.'.join(map(str, fault['loc']))}: {fault['msg']})"
+        ) from None
     entry = IndexEntry(
         step=manifest.step, attempt=manifest.attempt, manifest_sha256=hashlib.sha256(body).hexdigest(),
         committed_at=manifest.created_at, bytes=manifest.bytes, metrics=manifest.metrics, scoped=scoped,

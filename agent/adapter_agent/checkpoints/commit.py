@@ -21,9 +21,10 @@ from adapter_api.checkpoint import (
     IndexEntry,
     Receipt,
 )
+from adapter_api.layout import METRICS_FILE, TRAINING_FILE, VERSIONS_FILE
 from adapter_api.training import TrainingConfig
 
-_FACTS = {"metrics": "metrics.json", "versions": "versions.json"}
+_FACTS = {"metrics": METRICS_FILE, "versions": VERSIONS_FILE}
 """Manifest field -> file in the folder of rank 0's node that it is copied from."""
 
 
@@ -52,7 +53,7 @@ def commit(
     step, pass_id = receipts[0].step, receipts[0].pass_id
     if seals.pass_of(folder) != pass_id:
         raise ContentConflict(
-            f"{folder}: was saved anew by a later pass; it is committed when it has been uploaded anew"
+            f"{folder}: was saved again by a later pass; it is committed after it has been uploaded again"
         )
     key = f"{index.folder(store, claim, step)}/{MANIFEST_NAME}"
     manifest, body = _existing_manifest(store, claim, key, pass_id) or (None, b"")
@@ -69,7 +70,7 @@ def commit(
         if entry.manifest_sha256 in {damaged.manifest_sha256 for damaged in current.quarantined}:
             raise ContentConflict(
                 f"{store.uri_of(entry.folder)}: this checkpoint was found damaged before and is quarantined; delete "
-                "the folder, so that it is uploaded anew"
+                "the folder, so that it is uploaded again"
             )
         removal = next((removal for removal in current.removals if removal.step == step), None)
         present = current.entry(step) or removal
@@ -134,7 +135,7 @@ def _read_facts(path: Path) -> dict[str, object]:
 
 
 def _read_training(folder: Path) -> TrainingConfig | None:
-    path = folder / "training.yaml"
+    path = folder / TRAINING_FILE
     if not path.is_file():
         return None
     try:

@@ -11,8 +11,8 @@ from adapter_agent.storage import content
 from adapter_agent.storage.reading import chunks
 from adapter_agent.storage.store import ObjectFacts, Store
 from adapter_api.checkpoint import MANIFEST_NAME, CheckpointManifest, FileEntry
+from adapter_api.layout import STATE_FILE
 
-STATE_FILE = "trainer_state.json"
 """The trainer's: {"step": …}."""
 PARALLEL_FILES = 4
 

@@ -69,7 +69,7 @@ def probe(store: Store, attempt: int) -> Findings:
     _refuse(store, attempt, fault)
     if ignored:
         log.warning(
-            "%s at %s: the store takes bodies whose checksum is wrong; what is sent is compared by MD5 and ETag instead",
+            "%s at %s: the store accepts bodies with a wrong checksum; uploads are compared by MD5 and ETag instead",
             store.uri, store.endpoint,
         )  # fmt: skip
     return Findings(checksums_ignored=ignored)

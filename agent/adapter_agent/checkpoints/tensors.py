@@ -29,12 +29,12 @@ def tensors(store: Store, key: str, size: int, on_bytes: OnBytes | None = None) 
     """The tensors of a file of `size` bytes by name; with `on_bytes` all of it is read, else its header alone.
 
     Raises:
-        Damaged: it is no safetensors file.
+        Damaged: it is not a safetensors file.
     """
     place = store.uri_of(key)
     length = int.from_bytes(b"".join(chunks(store, key, 0, 7)), "little")
     if not 2 <= length <= min(size - 8, _MAX_HEADER):
-        raise Damaged(f"{place}: is no safetensors file")
+        raise Damaged(f"{place}: is not a safetensors file")
     header = content.read_json_object(b"".join(chunks(store, key, 8, 7 + length)), place)
     try:
         found = {name: _tensor(about, 8 + length) for name, about in header.items() if name != "__metadata__"}

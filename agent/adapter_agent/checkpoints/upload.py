@@ -130,7 +130,7 @@ def upload_checkpoint(
     files = tuple(parallel.each(upload, paths, PARALLEL_FILES))
     # Each pass saves a step once and gives the folder its name when it is whole: of one pass before and after, of one throughout.
     if seals.pass_of(folder) != pass_id:
-        raise ContentConflict(f"{folder}: was saved anew by a later pass while it was uploaded; it is uploaded anew")
+        raise ContentConflict(f"{folder}: was saved again by a later pass while it was uploaded; it is uploaded again")
     receipt = Receipt(step=step, attempt=claim.attempt, node=node, pass_id=pass_id, files=files)
     create_document(
         store,

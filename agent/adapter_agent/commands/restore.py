@@ -48,7 +48,7 @@ def prepare(options: RestoreOptions) -> None:
         if attempt_number(options.attempt) == 1:
             raise
         raise StorageRefused(
-            f"{error}; an attempt before was not refused: this run continues when that is mended"
+            f"{error}; an earlier attempt was not refused: this run continues when that is fixed"
         ) from error
 
 

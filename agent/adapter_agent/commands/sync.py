@@ -21,6 +21,7 @@ from adapter_agent.syncing.extras import Extras
 from adapter_agent.syncing.pipeline import Pipeline
 from adapter_agent.syncing.report import Report
 from adapter_agent.syncing.serve import serving
+from adapter_api.layout import ADDRESS_FILE
 from adapter_api.progress import ExitCode
 
 POLL_SECONDS = 0.2
@@ -52,7 +53,7 @@ def sync(options: SyncOptions) -> ExitCode:
         pipeline = Pipeline(store, begun, options, report, extras, lambda: datetime.now(UTC), encodings)
         with serving(*options.listen, report) as url, _Stop(options.drain_seconds, pipeline.describe_rest) as stop:
             address = f'{{"url": "{url}"}}\n'
-            local_files.write_whole(options.folders.agent / "address.json", address.encode())
+            local_files.write_whole(options.folders.agent / ADDRESS_FILE, address.encode())
             log.info("serving %s/progress and %s/metrics", url, url)
             _loop(pipeline, report, stop, lambda: _renew(stores))
     except OSError as error:
@@ -78,7 +79,7 @@ def _loop(pipeline: Pipeline, report: Report, stop: "_Stop", renew_credentials: 
             raise
         except (StorageError, OSError) as error:
             problem = error if isinstance(error, StorageError) else disk_error(error, "reading the trainer's output")
-            log.warning("training goes on; the upload is tried again: %s", problem)
+            log.warning("training continues; the upload is retried: %s", problem)
             report.failed(str(problem))
             if isinstance(problem, CredentialsRefused):
                 renew_credentials()

@@ -21,7 +21,8 @@ from adapter_agent.errors import WaitedTooLong
 from adapter_agent.options import TrainOptions
 from adapter_agent.syncing import stopping
 from adapter_api.launch import RENDEZVOUS_TIMEOUT_SECONDS, resolved
-from adapter_api.progress import MAX_PROGRESS_BYTES, OUTCOME_FILE, Ending, ExitCode, Outcome, Progress
+from adapter_api.layout import ADDRESS_FILE, OUTCOME_FILE
+from adapter_api.progress import MAX_PROGRESS_BYTES, Ending, ExitCode, Outcome, Progress
 
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Past any proxy of the environment, which does not reach the agent beside us."""
@@ -109,7 +110,7 @@ def _uncommitted(step: int, progress: Progress | None, grace_seconds: float) -> 
 def _standing(progress: Progress | None) -> str:
     if progress is None or progress.checkpoint is None:
         return "nothing is committed yet"
-    return f"checkpoint {progress.checkpoint.step} stands"
+    return f"checkpoint {progress.checkpoint.step} is committed"
 
 
 def _await_rendezvous(host: str, port: int) -> None:
@@ -220,7 +221,7 @@ def _has_committed(progress: Progress | None, step: int) -> bool:
 def _progress(folders: local_files.Folders) -> Progress | None:
     """What the agent beside us answers."""
     try:
-        url = json.loads((folders.agent / "address.json").read_bytes())["url"]
+        url = json.loads((folders.agent / ADDRESS_FILE).read_bytes())["url"]
         with _DIRECT.open(f"{url}/progress", timeout=5) as answer:
             return Progress.model_validate_json(answer.read(MAX_PROGRESS_BYTES))
     except (OSError, ValueError, KeyError, TypeError):

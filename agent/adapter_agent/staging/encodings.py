@@ -99,7 +99,7 @@ def _fetched(store: Store, folder: Path, facts: ObjectFacts) -> _Version | None:
     except (PreconditionFailed, ObjectMissing):
         return None
     except Damaged as error:
-        log.warning("refused, and made anew if it is needed: %s", error)
+        log.warning("refused, and encoded again if needed: %s", error)
         return REFUSED
 
 

@@ -78,7 +78,7 @@ def needed_files(there: Sequence[ObjectFacts], models: Iterable[StoredModel], pl
     for model in models:
         if model.field == PIPELINE_FIELD and all(facts.key != PIPELINE_INDEX for facts in there):
             raise NothingThere(
-                f"{place} holds no {PIPELINE_INDEX}, so it is no pipeline; name the folder that a pipeline's "
+                f"{place} holds no {PIPELINE_INDEX}, so it is not a pipeline; name the folder that a pipeline's "
                 "save_pretrained has written, or name each part's own source"
             )
         beside = [facts for facts in there if str(PurePosixPath(facts.key).parent) == (model.folder.strip("/") or ".")]

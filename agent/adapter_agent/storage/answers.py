@@ -38,7 +38,7 @@ OVERLOADED = frozenset({
 })  # fmt: skip
 """Codes of answers that ask to come back later."""
 CONDITIONS_REMEDY = "set output.s3.conditionalWrites: false"
-CHECKSUMS_REMEDY = "set checksums: MD5 beside the address"
+CHECKSUMS_REMEDY = "set checksums: MD5 next to the address"
 
 _ACCESS = "check the credentials and their rights on the bucket"
 _ANSWERS: dict[type[StorageError], dict[str, str]] = {
@@ -150,7 +150,7 @@ def explain(error: Exception, place: str, endpoint: str, bucket: str = "") -> St
         )
     if isinstance(error, ResponseParserError):
         return NotAStore(
-            f"{where}: what answers is no S3 store: it sends no XML; check host, port and path of the endpoint URL"
+            f"{where}: the endpoint is not an S3 store: it sends no XML; check host, port and path of the endpoint URL"
         )
     return StorageError(f"{where}: {' '.join(str(error).split())}")
 
@@ -273,9 +273,7 @@ def _always(kind: type[StorageError], message: str) -> Callable[[Answer], _Meani
 _SPECIAL: tuple[tuple[Callable[[Answer], bool], Callable[[Answer], _Meaning]], ...] = (
     (
         _denied(r"requester.?pays|x-amz-request-payer"),
-        _always(
-            CredentialsRefused, "the bucket is one whose requesters pay; set requesterPays: true beside the address"
-        ),
+        _always(CredentialsRefused, "the bucket charges the requester; set requesterPays: true next to the address"),
     ),
     (
         _denied(r"\bKMS\b|\bkms[:.]|key management"),
@@ -301,7 +299,7 @@ _SPECIAL: tuple[tuple[Callable[[Answer], bool], Callable[[Answer], _Meaning]], .
         lambda answer: answer.status == 413,
         _always(
             StorageError,
-            "what stands before the store limits the size of requests; raise that limit to 64 MiB or more (nginx: "
+            "a proxy in front of the store limits the size of requests; raise that limit to 64 MiB or more (nginx: "
             "client_max_body_size)",
         ),
     ),

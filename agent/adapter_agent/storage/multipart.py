@@ -181,7 +181,7 @@ def _begin(
         )
     if not (upload_id := answer.get("UploadId", "")):
         raise NotAStore(
-            f"{store.uri_of(key)} at {store.endpoint}: what answers is no S3 store: it begins no uploads in parts"
+            f"{store.uri_of(key)} at {store.endpoint}: the endpoint is not an S3 store: it begins no uploads in parts"
         )
     upload = Upload(
         key=key, upload_id=upload_id, size=facts.size, sha256=facts.sha256, part_bytes=part_bytes(facts.size),
@@ -212,7 +212,7 @@ def _continued(store: Store, key: str, facts: local_files.FileFacts, origin: Ori
     except CredentialsRefused as error:
         # Going on is a saving, for which there may be no right. Credentials that are refused altogether cannot end it either.
         store.abort_upload(upload.key, upload.upload_id)
-        log.info("%s: sent anew: %s", store.uri_of(key), error)
+        log.info("%s: sent again from the start: %s", store.uri_of(key), error)
         _forget(origin, upload)
         return None
     except ObjectMissing:
@@ -222,7 +222,7 @@ def _continued(store: Store, key: str, facts: local_files.FileFacts, origin: Ori
             raise PreconditionFailed(f"{store.uri_of(key)}: is there already") from None
         return None
     kept = tuple(part for part in upload.parts if there.get(part.number) == part.etag)
-    log.info("%s: going on with %d of %d parts sent", store.uri_of(key), len(kept), len(facts.parts))
+    log.info("%s: resumed with %d of %d parts sent", store.uri_of(key), len(kept), len(facts.parts))
     return upload.model_copy(update={"parts": kept})
 
 

@@ -13,7 +13,7 @@ SECONDS = 60.0
 """In which at least one block has to come, of those that the reader asks for: 256 KiB of a file, 64 KiB of a document."""
 
 
-TOO_SLOW = "what is asked for comes too slowly; look at the store and the network"
+TOO_SLOW = "the requested data arrive too slowly; look at the store and the network"
 
 
 class TooSlow(EndpointUnreachable):

@@ -283,7 +283,7 @@ class Store:
         """The ETag in an answer, which every store gives."""
         if "ETag" not in answer:
             raise NotAStore(
-                f"{self.uri_of(key)} at {self.endpoint}: what answers is no S3 store: its reply has no ETag; check the "
+                f"{self.uri_of(key)} at {self.endpoint}: the endpoint is not an S3 store: its reply has no ETag; check the "
                 "endpoint URL, and proxies between"
             )
         return str(answer["ETag"])

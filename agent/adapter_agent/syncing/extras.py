@@ -8,10 +8,8 @@ from adapter_agent.errors import PreconditionFailed
 from adapter_agent.storage.multipart import OnBytes
 from adapter_agent.storage.store import Store
 from adapter_agent.storage.transfer import Condition, replace_whatever, send
+from adapter_api.layout import HISTORY_FILE, LOGS_FOLDER, SAMPLES_FOLDER
 
-SAMPLES = "samples"
-LOGS = "logs"
-METRICS_FILE = "metrics.jsonl"
 SHORT_LOG_BYTES = 2**20
 """Up to here a log is sent after each commit."""
 LOG_GROWTH = 1.25
@@ -28,14 +26,14 @@ class Extras:
         self._store = store
         self._output = output
         self._attempt = attempt
-        self._logs = f"{LOGS}/attempt-{attempt}/node-{node}"
+        self._logs = f"{LOGS_FOLDER}/attempt-{attempt}/node-{node}"
         self._on_bytes = on_bytes
         self._seen: dict[Path, _Version] = {}
         self._sent: dict[Path, _Version] = {}
 
     def send_samples(self, *, settled: bool = False) -> None:
         """Sends new pictures that have not changed since the last look; with `settled`, also those just written."""
-        for path in sorted((self._output / SAMPLES).glob("*.png")):
+        for path in sorted((self._output / SAMPLES_FOLDER).glob("*.png")):
             version = _version(path)
             unchanged = self._seen.get(path) == version
             self._seen[path] = version
@@ -46,8 +44,8 @@ class Extras:
     def _create_sample(self, path: Path) -> None:
         facts = local_files.facts_of(path)
         name = PurePosixPath(path.name)
-        own = f"{SAMPLES}/{name.stem}-attempt-{self._attempt}{name.suffix}"
-        for key in (f"{SAMPLES}/{name}", own) if self._store.conditional else (own,):
+        own = f"{SAMPLES_FOLDER}/{name.stem}-attempt-{self._attempt}{name.suffix}"
+        for key in (f"{SAMPLES_FOLDER}/{name}", own) if self._store.conditional else (own,):
             try:
                 send(self._store, key, path, facts, {"sha256": facts.sha256}, Condition(), self._on_bytes)
             except PreconditionFailed:
@@ -72,9 +70,9 @@ class Extras:
             self._sent[path] = version
 
     def _log_files(self) -> Iterator[tuple[Path, str]]:
-        metrics, logs = self._output / METRICS_FILE, self._output / LOGS
+        metrics, logs = self._output / HISTORY_FILE, self._output / LOGS_FOLDER
         if metrics.is_file():
-            yield metrics, METRICS_FILE
+            yield metrics, HISTORY_FILE
         if logs.is_dir():
             yield from ((logs / name, name) for name in local_files.files_below(logs))
 

@@ -110,7 +110,7 @@ class Pipeline:
             while self._encodings.send_next(look=True):
                 pass
         except StorageError as error:
-            log.warning("some encodings are not in object storage, and would be made anew: %s", error)
+            log.warning("some encodings are not in object storage and would have to be encoded again: %s", error)
 
     def describe_rest(self) -> str:
         """What is not committed, for a process that must end now."""

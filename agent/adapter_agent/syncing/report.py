@@ -9,7 +9,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metr
 from pydantic import ValidationError
 
 from adapter_api.checkpoint import IndexEntry
-from adapter_api.progress import MAX_PROGRESS_BYTES, PROGRESS_FILE, CheckpointMark, Progress
+from adapter_api.layout import PROGRESS_FILE
+from adapter_api.progress import MAX_PROGRESS_BYTES, CheckpointMark, Progress
 
 _MAX_ERROR = 2048
 

@@ -1,7 +1,7 @@
-{{- define "ato.name" -}}adapter-training-operator{{- end }}
+{{- define "ato.name" -}}{{ default "adapter-training-operator" .Values.nameOverride }}{{- end }}
 
 {{- define "ato.fullname" -}}
-{{- if contains (include "ato.name" .) .Release.Name }}{{ .Release.Name | trunc 50 | trimSuffix "-" }}{{ else }}{{ printf "%s-%s" .Release.Name (include "ato.name" .) | trunc 50 | trimSuffix "-" }}{{ end }}
+{{- if .Values.fullnameOverride }}{{ .Values.fullnameOverride }}{{ else if contains (include "ato.name" .) .Release.Name }}{{ .Release.Name | trunc 50 | trimSuffix "-" }}{{ else }}{{ printf "%s-%s" .Release.Name (include "ato.name" .) | trunc 50 | trimSuffix "-" }}{{ end }}
 {{- end }}
 
 {{- define "ato.selector" -}}
@@ -37,10 +37,46 @@ image.repository and trainer.image have to name the two images in a registry tha
 {{- default (printf "%s-webhook" (include "ato.fullname" .)) .Values.webhook.certificates.secretName }}
 {{- end }}
 
+{{/* Of cluster-scoped objects: releases of one name, each for one namespace, may stand in several namespaces. */}}
+{{- define "ato.clusterName" -}}
+{{- if .Values.watchNamespace }}{{ printf "%s-%s" (include "ato.fullname" .) .Release.Namespace }}{{ else }}{{ include "ato.fullname" . }}{{ end }}
+{{- end }}
+
+{{/* User and groups, as given; none where the cluster assigns them. */}}
+{{- define "ato.users" -}}
+{{- $users := dict }}
+{{- if not .Values.openshift }}
+{{- range $name, $id := .Values.podSecurityContext }}
+{{- if $id }}{{ $_ := set $users $name (int64 $id) }}{{ end }}
+{{- end }}
+{{- end }}
+{{- toJson $users }}
+{{- end }}
+
+{{/* What the operator fills in where a job says nothing, as JSON. */}}
+{{- define "ato.jobDefaults" -}}
+{{- $defaults := dict "securityContext" (include "ato.users" . | fromJson) }}
+{{- range $name, $value := .Values.jobs }}
+{{- if $value }}{{ $_ := set $defaults $name $value }}{{ end }}
+{{- end }}
+{{- toJson $defaults }}
+{{- end }}
+
+{{/* Constraints; those without a selector count the pods of the component. Takes (dict "root" . "component" NAME "given" LIST). */}}
+{{- define "ato.spread" -}}
+{{- $labels := merge (dict "app.kubernetes.io/component" .component) (include "ato.selector" .root | fromYaml) }}
+{{- $found := list }}
+{{- range .given }}
+{{- $found = append $found (merge (deepCopy .) (dict "labelSelector" (dict "matchLabels" $labels))) }}
+{{- end }}
+{{- toYaml $found }}
+{{- end }}
+
 {{- define "ato.podSecurity" -}}
 runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
+{{- range $name, $id := include "ato.users" . | fromJson }}
+{{ $name }}: {{ int64 $id }}
+{{- end }}
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from adapter_api.job import GROUP, KIND, PLURAL, VERSION
+from adapter_api.names import JOB_LABEL
 from adapter_api.progress import ExitCode
-from adapter_operator.names import JOB_LABEL
 from atj.errors import CommandError, refusal
 
 Plain = dict[str, Any]

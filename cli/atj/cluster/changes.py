@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from adapter_api.document import Document
-from adapter_api.job import AdapterTrainingJob
+from adapter_api.job import GENERATED, AdapterTrainingJob
 from adapter_api.progress import ExitCode
 from atj.cluster.api_server import Cluster
+from atj.cluster.job_view import has_ended, holds, state_in, status_in, where
 from atj.errors import CommandError, refusal
 
 Plain = dict[str, Any]
@@ -40,15 +41,18 @@ def create(cluster: Cluster, document: Document, *, name: str | None, nodes: int
     raw = json.loads(json.dumps(document.data, default=str))
     if name is not None:
         raw["metadata"]["name"] = name
+        raw["metadata"].pop("generateName", None)
     if nodes is not None:
         raw["spec"]["nodes"] = nodes
     raw["metadata"]["namespace"] = cluster.namespace
-    known = cluster.find_job(raw["metadata"]["name"])
+    if raw["metadata"].get("name") == f"{raw['metadata'].get('generateName')}{GENERATED}":
+        del raw["metadata"]["name"]  # the model's own, which stands for the one to come
+    given = raw["metadata"].get("name")
+    known = None if given is None else cluster.find_job(given)  # of generateName, the cluster makes a name of its own
     if known is not None:
-        state = (known.get("status") or {}).get("state", "Pending")
         raise refusal(
-            f"there is a job {cluster.namespace}/{known['metadata']['name']} already ({state}): choose another "
-            "--name, or delete it first (what it stored stays, and a job with the same output goes on from there)"
+            f"there is a job {cluster.namespace}/{known['metadata']['name']} already ({state_in(known)}): choose another "
+            "--name, or delete it first (its checkpoints are kept, and a job with the same output continues from them)"
         )
     return cluster.create(raw, dry_run=dry_run)
 
@@ -59,7 +63,7 @@ def change(cluster: Cluster, job: str, spec: Plain) -> None:
     Raises:
         CommandError: there is no such job, or it has ended.
     """
-    state = (cluster.job(job).get("status") or {}).get("state")
+    state = state_in(cluster.job(job))
     if state in {"Complete", "Failed"}:
         raise refusal(f"{cluster.namespace}/{job} has ended ({state}); submit it under another name to train on")
     cluster.patch(job, {"spec": spec})
@@ -92,32 +96,19 @@ def until(
     place = f"{cluster.namespace}/{job}"
     while True:
         found = cluster.job(job)
-        status = found.get("status") or {}
-        if holds(status, awaited) or holds(status, "Complete") or holds(status, "Failed"):
+        if holds(found, awaited) or has_ended(found):
             break
         if end is not None and time.monotonic() >= end:
-            raise CommandError(f"{place}: {where(status)} after {timeout:g} s, not {awaited}")
+            raise CommandError(f"{place}: {where(found)} after {timeout:g} s, not {awaited}")
         show(found)
         time.sleep(POLL_SECONDS)
-    if holds(status, "Failed"):
-        raise CommandError(f"{place}: {_why(status, 'Failed')}", ExitCode.FAILED)
-    if not holds(status, awaited):
-        raise CommandError(f"{place}: has ended ({where(status)}), and will not be {awaited}")
+    if holds(found, "Failed"):
+        raise CommandError(f"{place}: {_reason(found, 'Failed')}", ExitCode.FAILED)
+    if not holds(found, awaited):
+        raise CommandError(f"{place}: has ended ({where(found)}), and will not be {awaited}")
     return found
 
 
-def holds(status: Plain, condition: str) -> bool:
-    """Whether a job's condition is True."""
-    return any(c["type"] == condition and c["status"] == "True" for c in status.get("conditions") or ())
-
-
-def where(status: Plain) -> str:
-    """A job's state, and its step."""
-    progress = status.get("progress") or {}
-    at = f", step {progress['step']} of {progress['totalSteps']}" if progress else ""
-    return f"{status.get('state', 'Pending')}{at}"
-
-
-def _why(status: Plain, condition: str) -> str:
-    found = next(c for c in status["conditions"] if c["type"] == condition)
-    return f"{found['reason']}: {found.get('message', '')}".rstrip(": ")
+def _reason(job: Plain, name: str) -> str:
+    condition = next(each for each in status_in(job).conditions if each.type == name)
+    return f"{condition.reason}: {condition.message}".rstrip(": ")

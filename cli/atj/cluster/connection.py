@@ -12,13 +12,21 @@ from atj.completion import job_names
 
 Namespace = Annotated[
     str | None,
-    typer.Option("--namespace", "-n", metavar="NAME", help="By default the context's.", show_default=False),
+    typer.Option(
+        "--namespace",
+        "-n",
+        metavar="NAME",
+        help="Namespace of the job; by default the namespace of the context.",
+        show_default=False,
+    ),
 ]
 Context = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Of the kubeconfig; by default its current one.", show_default=False)
+    str | None,
+    typer.Option(metavar="NAME", help="Context of the kubeconfig; by default the current context.", show_default=False),
 ]
 Kubeconfig = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="By default KUBECONFIG, or ~/.kube/config.", show_default=False)
+    Path | None,
+    typer.Option(metavar="FILE", help="Kubeconfig file; by default $KUBECONFIG or ~/.kube/config.", show_default=False),
 ]
 JobName = Annotated[
     str,

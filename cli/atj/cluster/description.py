@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from adapter_operator.names import ATTEMPT_LABEL, INDEX_LABEL
+from adapter_api.names import ATTEMPT_LABEL, INDEX_LABEL
+from adapter_api.status import JobStatus
+from atj.cluster.job_view import state_in, status_in
 from atj.cluster.table import age
 from atj.terminal import size
 
@@ -20,7 +22,7 @@ def description(job: Plain, pods: list[Plain], events: list[Plain], now: datetim
         events: The Events about it, oldest first.
         now: Ages count up to here.
     """
-    status = job.get("status") or {}
+    status = status_in(job)
     sections = (
         _overview(job, status, now),
         _conditions(status, now),
@@ -32,64 +34,61 @@ def description(job: Plain, pods: list[Plain], events: list[Plain], now: datetim
     return "\n\n".join("\n".join(lines) for section in sections if (lines := list(section)))
 
 
-def _overview(job: Plain, status: Plain, now: datetime) -> Iterator[str]:
-    spec, metadata = job["spec"], job["metadata"]
-    progress, restarts = status.get("progress") or {}, status.get("restarts") or {}
+def _overview(job: Plain, status: JobStatus, now: datetime) -> Iterator[str]:
+    spec, metadata, restarts = job["spec"], job["metadata"], status.restarts
     yield _line("Name", f"{metadata['namespace']}/{metadata['name']}")
-    yield _line("State", f"{status.get('state', 'Pending')}, created {age(metadata['creationTimestamp'], now)} ago")
-    nodes = status.get("nodes") or {}
-    yield _line("Nodes", f"{nodes.get('ready', 0)} of {spec.get('nodes', 1)} train")
-    if progress:
-        parts = [f"step {progress['step']} of {progress['totalSteps']} ({progress['percent']:g} %)"]
-        parts += [f"loss {progress['loss']}"] if "loss" in progress else []
-        parts += [f"{progress['imagesPerSecond']:g} images/s"] if "imagesPerSecond" in progress else []
-        parts += [f"{progress['eta']} left"] if "eta" in progress and not status.get("completionTime") else []
+    yield _line("State", f"{state_in(job)}, created {age(metadata['creationTimestamp'], now)} ago")
+    yield _line("Nodes", f"{status.nodes.ready} of {spec.get('nodes', 1)} train")
+    if (progress := status.progress) is not None:
+        parts = [f"step {progress.step} of {progress.total_steps} ({progress.percent:g} %)"]
+        parts += [f"loss {progress.loss}"] if progress.loss is not None else []
+        parts += [f"{progress.images_per_second:g} images/s"] if progress.images_per_second is not None else []
+        parts += [f"{progress.eta} left"] if progress.eta is not None and status.completion_time is None else []
         yield _line("Progress", ", ".join(parts))
-    if checkpoint := status.get("checkpoint"):
-        committed = age(checkpoint["committedAt"], now)
-        yield _line("Checkpoint", f"{checkpoint['uri']} ({size(checkpoint['bytes'])}, committed {committed} ago)")
+    if (checkpoint := status.checkpoint) is not None:
+        committed = age(checkpoint.committed_at, now)
+        yield _line("Checkpoint", f"{checkpoint.uri} ({size(checkpoint.bytes)}, committed {committed} ago)")
     else:
         yield _line("Output", f"{spec['output']['s3']['uri']} (no checkpoint is committed yet)")
-    attempt = status.get("attempt", 0)
-    charged, allowed = restarts.get("charged", 0), (spec.get("restart") or {}).get("maxRestarts")
+    allowed = (spec.get("restart") or {}).get("maxRestarts")
     limit = "" if allowed is None else f" of {allowed}"
-    yield _line("Restarts", f"{charged}{limit} charged, {restarts.get('uncharged', 0)} uncharged; attempt {attempt}")
-    if "goodputPercent" in status:
-        yield _line("Goodput", f"{status['goodputPercent']:g} % of the time since the start")
+    yield _line(
+        "Restarts", f"{restarts.charged}{limit} charged, {restarts.uncharged} uncharged; attempt {status.attempt}"
+    )
+    if status.goodput_percent is not None:
+        yield _line("Goodput", f"{status.goodput_percent:g} % of the time since the start")
 
 
-def _conditions(status: Plain, now: datetime) -> Iterator[str]:
-    conditions = status.get("conditions") or []
-    if conditions:
+def _conditions(status: JobStatus, now: datetime) -> Iterator[str]:
+    if status.conditions:
         yield "Conditions"
-    for condition in conditions:
-        head = f"{condition['type']}={condition['status']}"
-        yield f"  {head:<16} {condition['reason']}, since {age(condition['lastTransitionTime'], now)}"
-        yield from _indented(condition.get("message", ""), 4)
+    for condition in status.conditions:
+        head = f"{condition.type}={condition.status}"
+        yield f"  {head:<16} {condition.reason}, since {age(condition.last_transition_time, now)}"
+        yield from _indented(condition.message, 4)
 
 
-def _last_failure(status: Plain, now: datetime) -> Iterator[str]:
-    failure = status.get("lastFailure")
+def _last_failure(status: JobStatus, now: datetime) -> Iterator[str]:
+    failure = status.last_failure
     if failure is None:
         return
-    where = f" on node {failure['node']}" if "node" in failure else ""
-    code = f", exit code {failure['exitCode']}" if "exitCode" in failure else ""
-    yield f"Last failure: {failure['reason']}{where}{code}, attempt {failure['attempt']}, {age(failure['at'], now)} ago"
-    yield from _indented(failure.get("message", ""), 2)
-    if failure.get("logTail"):
+    where = f" on node {failure.node}" if failure.node is not None else ""
+    code = f", exit code {failure.exit_code}" if failure.exit_code is not None else ""
+    yield f"Last failure: {failure.reason}{where}{code}, attempt {failure.attempt}, {age(failure.at, now)} ago"
+    yield from _indented(failure.message, 2)
+    if failure.log_tail:
         yield "  Its log ended with:"
-        yield from _indented(failure["logTail"], 4)
+        yield from _indented(failure.log_tail, 4)
 
 
-def _interruptions(status: Plain, now: datetime) -> Iterator[str]:
-    interruptions = status.get("interruptions") or []
-    if interruptions:
-        yield f"Interruptions (steps trained again: {status.get('lostSteps', 0)})"
-    for each in interruptions:
-        lost = f"{each['lostSteps']} steps lost" if "lostSteps" in each else "not known yet what it cost"
-        reached = f" at step {each['step']}" if "step" in each else ""
-        yield f"  attempt {each['attempt']}: {each['reason']}{reached}, {age(each['at'], now)} ago, {lost}"
-        yield from _indented(each.get("message", ""), 4)
+def _interruptions(status: JobStatus, now: datetime) -> Iterator[str]:
+    if status.interruptions:
+        yield f"Interruptions (steps trained again: {status.lost_steps or 0})"
+    for each in status.interruptions:
+        lost = f"{each.lost_steps} steps lost" if each.lost_steps is not None else "not known yet what it cost"
+        reached = f" at step {each.step}" if each.step is not None else ""
+        yield f"  attempt {each.attempt}: {each.reason}{reached}, {age(each.at, now)} ago, {lost}"
+        yield from _indented(each.message, 4)
 
 
 def _pods(pods: list[Plain], now: datetime) -> Iterator[str]:

@@ -9,14 +9,14 @@ import typer
 
 from adapter_api.cluster_rules import validate_for_cluster
 from adapter_api.document import read
-from adapter_api.job import MAX_NODES
+from adapter_api.job import KIND, MAX_NODES
 from atj.cluster.changes import change, create, named_namespace, until_gone
 from atj.cluster.connection import Context, JobName, Kubeconfig, Namespace, connected
 from atj.cluster.description import description
 from atj.cluster.table import job_table
 from atj.completion import job_names
 from atj.output_format import Output, OutputFormat
-from atj.terminal import results, say
+from atj.terminal import errors, results, say
 
 JobNames = Annotated[
     list[str],
@@ -27,24 +27,28 @@ JobNames = Annotated[
 
 
 def submit_command(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="The AdapterTrainingJob, as for `atj run`.", show_default=False)
-    ],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File of the AdapterTrainingJob.", show_default=False)],
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Instead of metadata.name.", show_default=False)
+        str | None, typer.Option(metavar="NAME", help="Name of the job, instead of metadata.name.", show_default=False)
     ] = None,
     nodes: Annotated[
         int | None,
-        typer.Option(min=1, max=MAX_NODES, metavar="COUNT", help="Instead of spec.nodes.", show_default=False),
+        typer.Option(
+            min=1, max=MAX_NODES, metavar="COUNT", help="Number of nodes, instead of spec.nodes.", show_default=False
+        ),
     ] = None,
     *,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Let the cluster check it, and create nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Let the cluster check the job without creating it.")
+    ] = False,
     namespace: Namespace = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Create a job on a cluster, after checking it here: faults are named with their lines."""
-    document = read(file)
+    """Check a job here, then create it on a cluster. Faults are shown with their lines."""
+    document = read(file, of_kind=KIND)
+    for each in document.others:
+        say(errors(), f"{file} also holds {each}, which is left alone: kubectl apply -f {file} creates it", "yellow")
     chosen = named_namespace(document, validate_for_cluster(document), namespace)
     with connected(kubeconfig, context, chosen) as cluster:
         created = create(cluster, document, name=name, nodes=nodes, dry_run=dry_run)["metadata"]
@@ -61,7 +65,9 @@ def submit_command(
 
 def list_command(
     *,
-    everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Of the whole cluster.")] = False,
+    everywhere: Annotated[
+        bool, typer.Option("--all-namespaces", "-A", help="List the jobs of all namespaces.")
+    ] = False,
     output: Output = OutputFormat.table,
     namespace: Namespace = None,
     context: Context = None,
@@ -86,7 +92,7 @@ def describe_command(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Show where a job stands, why, its pods and Events."""
+    """Show a job's state, the reason for it, its pods and its Events."""
     with connected(kubeconfig, context, namespace) as cluster:
         found = cluster.job(job)
         pods, events = cluster.pods(job), cluster.events(found["metadata"]["uid"])
@@ -99,33 +105,33 @@ def describe_command(
 def suspend_command(
     jobs: JobNames, namespace: Namespace = None, context: Context = None, kubeconfig: Kubeconfig = None
 ) -> None:
-    """Let jobs save, and free their pods until they are resumed."""
+    """Suspend jobs: each saves a checkpoint and frees its pods until it is resumed."""
     with connected(kubeconfig, context, namespace) as cluster:
         for job in jobs:
             change(cluster, job, {"suspend": True})
-            say(results(), f"{cluster.namespace}/{job}: saves, and stops")
+            say(results(), f"{cluster.namespace}/{job}: saves, then stops")
 
 
 def resume_command(
     jobs: JobNames, namespace: Namespace = None, context: Context = None, kubeconfig: Kubeconfig = None
 ) -> None:
-    """Let suspended jobs go on from their last committed checkpoint."""
+    """Resume suspended jobs from their last committed checkpoint."""
     with connected(kubeconfig, context, namespace) as cluster:
         for job in jobs:
             change(cluster, job, {"suspend": False})
-            say(results(), f"{cluster.namespace}/{job}: goes on")
+            say(results(), f"{cluster.namespace}/{job}: continues")
 
 
 def scale_command(
     job: JobName,
     nodes: Annotated[
-        int, typer.Option(min=1, max=MAX_NODES, metavar="COUNT", help="Pods to train on.", show_default=False)
+        int, typer.Option(min=1, max=MAX_NODES, metavar="COUNT", help="Number of pods to train on.", show_default=False)
     ],
     namespace: Namespace = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Change the number of nodes; a running job saves first, and goes on at the new size."""
+    """Change the number of nodes; a running job saves first, then continues at the new size."""
     with connected(kubeconfig, context, namespace) as cluster:
         change(cluster, job, {"nodes": nodes})
         say(results(), f"{cluster.namespace}/{job}: {nodes} node{'s' * (nodes > 1)}")
@@ -134,12 +140,12 @@ def scale_command(
 def delete_command(
     jobs: JobNames,
     *,
-    wait: Annotated[bool, typer.Option(help="Until all pods are gone.")] = True,
+    wait: Annotated[bool, typer.Option(help="Wait until all pods are gone.")] = True,
     namespace: Namespace = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Delete jobs and their pods. What they stored stays."""
+    """Delete jobs and their pods. Their checkpoints are kept."""
     with connected(kubeconfig, context, namespace) as cluster:
         for job in jobs:
             cluster.delete(job)

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from adapter_operator.names import ATTEMPT_LABEL, INDEX_LABEL, RESTORE, SYNC, TRAINER
+from adapter_api.names import ATTEMPT_LABEL, INDEX_LABEL, RESTORE, SYNC, TRAINER
 from atj.cluster.api_server import Cluster
-from atj.cluster.changes import holds
 from atj.cluster.connection import Context, JobName, Kubeconfig, Namespace, connected
+from atj.cluster.job_view import has_ended, state_in, status_in, why
 from atj.errors import CommandError
 from atj.terminal import errors, say, shown
 
@@ -33,25 +33,40 @@ def logs_command(
     job: JobName,
     *,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Until the job ends, through restarts and new pods.")
+        bool, typer.Option("--follow", "-f", help="Follow the logs until the job ends, across restarts and new pods.")
     ] = False,
     node: Annotated[
-        int | None, typer.Option(min=0, metavar="INDEX", help="Only of this one.", show_default=False)
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="INDEX",
+            help="Print only the logs of this node; by default of all nodes.",
+            show_default=False,
+        ),
     ] = None,
-    container: Annotated[Container, typer.Option("--container", "-c", help="The trainer's, or the agent's.")] = (
-        Container.trainer
-    ),
+    container: Annotated[
+        Container,
+        typer.Option(
+            "--container", "-c", help="Container to print: the trainer, or the agent's sync or restore container."
+        ),
+    ] = (Container.trainer),
     tail: Annotated[
         int | None,
-        typer.Option(min=0, metavar="LINES", help="Last lines of each node; by default all.", show_default=False),
+        typer.Option(
+            min=0,
+            metavar="LINES",
+            help="Number of last lines to print per node; by default all lines.",
+            show_default=False,
+        ),
     ] = None,
     namespace: Namespace = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Print the logs of a job's nodes, each line with its node in front.
+    """Print the logs of a job's nodes, each line prefixed with its node.
 
-    When all pods of a failed attempt are gone, the last lines of the one that failed are printed from the job's status.
+    If all pods of a failed attempt are gone, the command prints the last lines of the failed container from the job's
+    status.
     """
     with connected(kubeconfig, context, namespace) as cluster:
         found = cluster.job(job)
@@ -84,15 +99,14 @@ def follow_logs(job: str, node: int | None, reader: "LogReader", tail: int | Non
     is_first, told, cluster = True, None, reader.cluster
     while True:
         found = cluster.find_job(job)
-        status = (found or {}).get("status") or {}
-        has_ended = found is None or holds(status, "Complete") or holds(status, "Failed")
+        is_over = found is None or has_ended(found)
         for pod in _readable(cluster.pods(job), node, reader.container):
             reader.follow(pod, tail if is_first else None)
-        state = None if found is None else status.get("state", "Pending")
-        if state != told and state is not None and state != "Running":
-            say(errors(), f"{cluster.namespace}/{job}: {state}{_why(status)}", "dim")
+        state = None if found is None else state_in(found)
+        if found is not None and state not in {told, "Running"}:
+            say(errors(), f"{cluster.namespace}/{job}: {_stands(found)}", "dim")
         is_first, told = False, state
-        if has_ended:
+        if is_over:
             reader.join()
             return
         time.sleep(POLL_SECONDS)
@@ -181,22 +195,19 @@ def _state(pod: dict[str, Any], container: Container) -> dict[str, Any]:
 
 
 def _from_status(cluster: Cluster, job: dict[str, Any]) -> None:
-    status = job.get("status") or {}
-    failure = status.get("lastFailure") or {}
-    if failure.get("logTail"):
-        say(errors(), f"no pod is left; the last lines of attempt {failure['attempt']}, from the job's status:", "dim")
-        typer.echo(shown(failure["logTail"]))
+    failure = status_in(job).last_failure
+    if failure is not None and failure.log_tail:
+        say(errors(), f"no pod is left; the last lines of attempt {failure.attempt}, from the job's status:", "dim")
+        typer.echo(shown(failure.log_tail))
         return
     place = f"{cluster.namespace}/{job['metadata']['name']}"
-    raise CommandError(f"{place}: no container has begun yet ({status.get('state', 'Pending')}{_why(status)})")
+    raise CommandError(f"{place}: no container has begun yet ({_stands(job)})")
 
 
-def _why(status: dict[str, Any]) -> str:
-    for name in ("Failed", "Running"):
-        for condition in status.get("conditions") or ():
-            if condition["type"] == name and condition.get("message"):
-                return f": {condition['message']}"
-    return ""
+def _stands(job: dict[str, Any]) -> str:
+    """The job's state, and why it is in that."""
+    reason = why(job)
+    return f"{state_in(job)}: {reason}" if reason else state_in(job)
 
 
 def _label(pod: dict[str, Any], name: str) -> int:

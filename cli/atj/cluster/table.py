@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from atj.cluster.job_view import state_in, status_in
 from atj.terminal import cell, duration
 
 _NONE = "-"
@@ -57,22 +58,25 @@ def _width(console: Console, table: Table) -> int:
 
 
 def _row(job: dict[str, Any], now: datetime) -> dict[str, str]:
-    metadata, status = job["metadata"], job.get("status") or {}
-    progress, state = status.get("progress") or {}, status.get("state", "Pending")
+    metadata, status, state = job["metadata"], status_in(job), state_in(job)
+    progress, checkpoint = status.progress, status.checkpoint
     return {
         "NAMESPACE": cell(metadata["namespace"]),
         "NAME": cell(metadata["name"]),
         "STATE": f"[{STYLES[state]}]{state}[/]" if state in STYLES else cell(state),
-        "STEP": f"{progress['step']}/{progress['totalSteps']}" if "step" in progress else _NONE,
-        "LOSS": cell(progress.get("loss", _NONE)),
-        "ETA": cell(progress.get("eta", _NONE)) if state not in {"Complete", "Failed"} else _NONE,
-        "CHECKPOINT": str((status.get("checkpoint") or {}).get("step", _NONE)),
-        "NODES": f"{(status.get('nodes') or {}).get('ready', 0)}/{job['spec'].get('nodes', 1)}",
-        "RESTARTS": str((status.get("restarts") or {}).get("total", 0)),
+        "STEP": _NONE if progress is None else f"{progress.step}/{progress.total_steps}",
+        "LOSS": _NONE if progress is None or progress.loss is None else cell(progress.loss),
+        "ETA": _NONE
+        if progress is None or progress.eta is None or state in {"Complete", "Failed"}
+        else cell(progress.eta),
+        "CHECKPOINT": _NONE if checkpoint is None else str(checkpoint.step),
+        "NODES": f"{status.nodes.ready}/{job['spec'].get('nodes', 1)}",
+        "RESTARTS": str(status.restarts.total),
         "AGE": age(metadata["creationTimestamp"], now),
     }
 
 
-def age(since: str, now: datetime) -> str:
-    """How long ago a time of the API server was."""
-    return duration(max(0.0, (now - datetime.fromisoformat(since)).total_seconds()))
+def age(since: datetime | str, now: datetime) -> str:
+    """How long ago a time was; a text is one of the API server."""
+    at = datetime.fromisoformat(since) if isinstance(since, str) else since
+    return duration(max(0.0, (now - at).total_seconds()))

@@ -3,32 +3,42 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from adapter_api.columns import columns_of
+from adapter_api.conditions import adapter_path
 from adapter_api.data import Column
 from adapter_api.document import Document, Fault, Location
 from adapter_api.layers import cross_attention_layers, unmatched
 from adapter_api.networks import UNetParams
 from adapter_api.sources import is_stored, with_pipeline_sources
 from adapter_api.training import TrainingConfig
-from adapter_trainer.data.condition_files import file_of
-from adapter_trainer.data.pairs_table import Row, read_table
-from adapter_trainer.errors import InvalidData
+from adapter_trainer.data.column_widths import width_of
+from adapter_trainer.data.pairs_table import Row, named_for_evaluation, read_table
+from adapter_trainer.sampling.rows_to_draw import faults_of_rows
 
-EMBEDDED = ("embedding",)
+MOST_OPENED = 1000
+"""Samples whose files are opened: all of a folder that someone looks after by hand, in seconds."""
 
 
 @dataclass(frozen=True)
 class Opened:
-    """What was read of the data, without a picture being decoded."""
+    """What was read of the data."""
 
     rows: list[Row]
-    widths: dict[str, int]
-    """Of label and vector columns."""
+    config: TrainingConfig
+    """With the widths of its columns, as far as they are known here."""
+    checked: int
+    """Samples whose files were opened, the first ones."""
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """By column."""
+        return {column.name: column.width for column in columns_of(self.config) if column.width is not None}
 
 
 def with_root(config: TrainingConfig, root: Path | None) -> TrainingConfig:
@@ -44,35 +54,38 @@ def is_here(config: TrainingConfig) -> bool:
     return Path(config.data.params.data_root_path).is_dir()
 
 
-def open_data(config: TrainingConfig) -> Opened:
-    """Reads the table; every path in it must exist.
+def open_data(config: TrainingConfig, *, opens_files: bool) -> Opened:
+    """Reads the table, in which every path must exist, and opens the files of the first samples.
+
+    Args:
+        config: with the folder of its data.
+        opens_files: whether pictures and embeddings are opened, as far as data.params.verify wants it; takes Pillow and NumPy.
 
     Raises:
         InvalidData: names every fault with file and line.
     """
-    columns = columns_of(config)
-    rows = read_table(config.data.params, columns)
-    widths = {column.name: width for column in columns if (width := _width(column, rows)) is not None}
-    for column in columns:
-        if column.kind == "vector" and (odd := _odd_length(column.name, rows)) is not None:
-            raise InvalidData(odd)
-    return Opened(rows, widths)
+    params, columns = config.data.params, columns_of(config)
+    rows = read_table(params, columns)
+    table = Path(params.data_root_path) / params.pairs_file_path
+    if not opens_files:
+        known = [column.model_copy(update={"width": width_of(column, rows, table)}) for column in columns]
+        return Opened(rows, _with_columns(config, known), checked=0)
+    from adapter_trainer.data.verify import check_rows, resolve_widths  # brings NumPy and Pillow
+
+    config = resolve_widths(config, rows, table)
+    some = rows[:MOST_OPENED]
+    check_rows(some, columns_of(config), params.verify, table)
+    return Opened(rows, config, checked=0 if params.verify == "none" else len(some))
 
 
-def _width(column: Column, rows: list[Row]) -> int | None:
-    if column.width is not None or column.kind not in {"label", "vector"}:
-        return column.width
-    values = [row.values[column.name] for row in rows]
-    labels = [value for value in values if isinstance(value, int)]
-    vector = next((value for value in values if isinstance(value, tuple)), None)
-    return max(labels) + 1 if labels else len(vector) if vector is not None else None
+def can_open_files() -> bool:
+    """Whether the packages are here that open pictures and embeddings."""
+    return all(find_spec(package) is not None for package in ("PIL", "numpy", "safetensors"))
 
 
-def _odd_length(name: str, rows: list[Row]) -> str | None:
-    lengths = {row.line: len(value) for row in rows if isinstance(value := row.values[name], tuple)}
-    first = next(iter(lengths.values()), 0)
-    line = next((line for line, length in lengths.items() if length != first), None)
-    return None if line is None else f"line {line}: {name}: has {lengths[line]} numbers, the first line has {first}"
+def _with_columns(config: TrainingConfig, columns: list[Column]) -> TrainingConfig:
+    params = config.data.params.model_copy(update={"columns": tuple(columns)})
+    return config.model_copy(update={"data": config.data.model_copy(update={"params": params})})
 
 
 def held_out_faults(config: TrainingConfig) -> None:
@@ -84,28 +97,14 @@ def held_out_faults(config: TrainingConfig) -> None:
     if config.evaluation is None:
         return
     params = config.data.params.model_copy(update={"pairs_file_path": config.evaluation.pairs_file_path})
-    try:
+    with named_for_evaluation():
         read_table(params, columns_of(config))
-    except InvalidData as error:
-        raise InvalidData(str(error).replace("data.params.pairs_file_path", "evaluation.pairs_file_path")) from None
 
 
-def row_faults(config: TrainingConfig, opened: Opened | None, document: Document, at: Location) -> Iterator[Fault]:
-    """Values of sampling.rows that nothing can be drawn for: files that are not there, classes that the data do not have."""
-    kinds = {"image": "reference", **{column.name: column.kind for column in columns_of(config)}}
-    for index, row in enumerate(config.sampling.rows):
-        for name, value in row.items():
-            place = (*at, "sampling", "rows", index, name)
-            if kinds.get(name) in {"reference", "embedding"} and isinstance(value, str) and opened is not None:
-                if not file_of(config, value).is_file():
-                    yield document.fault(
-                        place,
-                        f"{value[:200]} is no file, neither in data.params.data_root_path nor from where the command runs",
-                    )
-            elif kinds.get(name) == "label" and isinstance(value, int) and opened is not None:
-                width = opened.widths.get(name)
-                if width is not None and value >= width:
-                    yield document.fault(place, f"label {value} is outside 0..{width - 1}, which the data have")
+def row_faults(opened: Opened, document: Document, at: Location, *, opens_files: bool) -> Iterator[Fault]:
+    """Values of sampling.rows and sampling.columns that nothing can be drawn for, as the trainer would tell them."""
+    for field, message in faults_of_rows(opened.config, opens_files=opens_files):
+        yield document.fault((*at, "sampling", *field), message)
 
 
 def layer_faults(config: TrainingConfig, document: Document, at: Location) -> Iterator[Fault]:
@@ -117,7 +116,7 @@ def layer_faults(config: TrainingConfig, document: Document, at: Location) -> It
     for name, adapter in config.model.params.adapters_config.items():
         for index, pattern in enumerate(adapter.layers):
             if (message := unmatched(pattern, names)) is not None:
-                yield document.fault((*at, "model", "params", "adapters_config", name, "layers", index), message)
+                yield document.fault((*at, "model", "params", *adapter_path(name).location, "layers", index), message)
 
 
 def _unet_shape(config: TrainingConfig) -> UNetParams | None:
@@ -131,5 +130,5 @@ def _unet_shape(config: TrainingConfig) -> UNetParams | None:
         found: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         known = {name: found[name] for name in UNetParams.model_fields if name in found}
         return UNetParams.model_validate(known)
-    except (OSError, ValueError, ValidationError, TypeError):
+    except (OSError, ValueError, ValidationError, TypeError, RecursionError):
         return None  # loading it says what is wrong

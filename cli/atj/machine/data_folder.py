@@ -1,96 +1,29 @@
-"""What lies in a folder of pictures: which columns its table has, or which conditions files beside the pictures give."""
+"""Reads what lies at a path: a table, whose columns' kinds follow from their values, or a folder of pictures."""
 
-import csv
-import io
-import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from adapter_api.data import ColumnKind
-from adapter_trainer.data.picture_folder import CAPTION, ENDINGS, pictures
-from adapter_trainer.data.table_formats import ALSO
+from adapter_trainer.data import caption_files
+from adapter_trainer.data.picture_folder import ENDINGS
+from adapter_trainer.errors import InvalidData
 from atj.errors import refusal
+from atj.machine.found_data import EXAMPLES, MAX_CLASSES, WRITTEN, DataFolder, FoundColumn, Record
+from atj.machine.picture_samples import of_pictures
+from atj.machine.table_records import NOT_READ, read_records
 
 TABLES = ("train.txt", "train.csv", "train.jsonl", "metadata.jsonl", "metadata.csv", "pairs.txt")
 """Names that a table goes by, the likeliest first."""
-WRITTEN = "atj-init.jsonl"
-"""Name of the table that is written where a folder has none that training reads."""
+OTHER_TABLES = frozenset({".csv", ".jsonl", ".ndjson", ".json", ".tsv"})
+"""Endings of tables of any name."""
+WITH_NAMES = (".csv", ".jsonl", ".ndjson", ".json")
+"""Endings of tables whose fields have names; of others, every column is read."""
 EMBEDDINGS = (".npy", ".safetensors")
-REFERENCES = frozenset({"reference", "references", "ref", "refs"})
-"""Folders that hold reference pictures, each of the name of the picture that it is for."""
-OUTPUTS = "atj-output"
-"""Where `atj run` puts its results by default; the pictures there are drawn ones."""
-MAX_CLASSES = 1000
 FEW = 4
 """Samples up to which labels may all be different."""
-EXAMPLES = 8
-SIZED = 500
-"""Pictures whose sizes are read."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
-
-Record = dict[str, Any]
-"""One sample: `image`, `caption`, and its other values by column."""
-
-
-@dataclass(frozen=True)
-class FoundColumn:
-    """A column that a condition can read."""
-
-    name: str
-    kind: ColumnKind
-    width: int | None = None
-    """Classes of a label, numbers of a vector; None for files."""
-    classes: tuple[str, ...] = ()
-    """Names of a label's classes, where it has some."""
-    examples: tuple[Any, ...] = ()
-    """Values of the first samples that differ, as the table has them."""
-
-
-@dataclass(frozen=True)
-class DataFolder:
-    """What was found."""
-
-    root: Path
-    table: str
-    """Relative to the root; "." for the folder of pictures itself."""
-    records: Sequence[Record] = field(repr=False)
-    columns: tuple[FoundColumn, ...] = ()
-    ignored: tuple[str, ...] = ()
-    """Columns that no condition reads, and why."""
-    is_new: bool = False
-    """Whether the table has still to be written."""
-
-    @property
-    def captions(self) -> list[str]:
-        """Those that are not empty."""
-        return [text for record in self.records if (text := str(record.get("caption") or "").strip())]
-
-    def column(self, *kinds: ColumnKind) -> FoundColumn | None:
-        """The first column of these kinds."""
-        return next((column for column in self.columns if column.kind in kinds), None)
-
-    def text(self) -> str:
-        """The table that is to be written."""
-        return "".join(f"{json.dumps(record, ensure_ascii=False)}\n" for record in self.records)
-
-    def sizes(self) -> list[tuple[int, int]]:
-        """Width and height of the first pictures; none where Pillow is not installed."""
-        try:
-            from PIL import Image  # of the trainer's packages
-        except ModuleNotFoundError:
-            return []
-        found = []
-        for record in self.records[:SIZED]:
-            try:
-                with Image.open(self.root / str(record["image"])) as picture:
-                    found.append(picture.size)
-            except (OSError, SyntaxError, ValueError):
-                continue  # validating and training name the picture
-        return found
 
 
 def read_data_folder(path: Path) -> DataFolder:
@@ -105,14 +38,18 @@ def read_data_folder(path: Path) -> DataFolder:
         raise refusal(f"--data {path}: is neither a folder nor a table; name the folder that your pictures are in")
     if (table := _table_in(path)) is not None:
         return _of_table(path, table)
-    return _of_pictures(path)
+    return of_pictures(path)
 
 
 def _table_in(root: Path) -> str | None:
     for name in TABLES:
         if (root / name).is_file() and not _is_caption(root / name):
             return name
-    others = sorted(file.name for file in root.iterdir() if file.suffix in {".csv", ".jsonl"} and file.name != WRITTEN)
+    others = sorted(
+        file.name
+        for file in root.iterdir()
+        if file.suffix in OTHER_TABLES and file.name != WRITTEN and not _is_caption(file)
+    )
     if len(others) > 1:
         raise refusal(
             f"--data {root}: holds the tables {', '.join(others)}; name one, such as --data {root / others[0]}"
@@ -121,7 +58,8 @@ def _table_in(root: Path) -> str | None:
 
 
 def _is_caption(file: Path) -> bool:
-    return file.suffix == CAPTION and any(file.with_suffix(ending).is_file() for ending in ENDINGS)
+    beside = (file.with_suffix(""), *(file.with_suffix(ending) for ending in ENDINGS))
+    return file.suffix in caption_files.ENDINGS and any(each.is_file() for each in beside)
 
 
 # --- a table ---
@@ -129,13 +67,11 @@ def _is_caption(file: Path) -> bool:
 
 def _of_table(root: Path, name: str) -> DataFolder:
     try:
-        text = (root / name).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise refusal(f"{root / name}: cannot be read as UTF-8 text: {error}") from None
-    ending = Path(name).suffix.lower()
-    try:
-        records = {".csv": _csv, ".jsonl": _jsonl}.get(ending, _pairs)(text)
-    except (ValueError, csv.Error, RecursionError) as error:
+        read = read_records(root / name)
+        records = _named(read)
+    except InvalidData as error:
+        raise refusal(str(error).removeprefix("data.params.pairs_file_path: ")) from None
+    except NOT_READ as error:
         raise refusal(f"{root / name}: {error}") from None
     if not records:
         raise refusal(f"{root / name}: holds no sample")
@@ -152,18 +88,21 @@ def _of_table(root: Path, name: str) -> DataFolder:
         if found.classes or found.name != column:
             is_new = True
             _renamed(records, column, found)
-    if ignored and ending not in {".csv", ".jsonl"}:
+    if ignored and isinstance(read[0], list):
         raise refusal(
             f"{root / name}: {ignored[0]}; every column of a tab-separated table is read, so remove it, or write CSV"
         )
     return DataFolder(
         root, WRITTEN if is_new else name, _written(records, columns) if is_new else records, tuple(columns),
-        tuple(ignored), is_new,
+        tuple(ignored), is_new=is_new,
     )  # fmt: skip
 
 
-def _pairs(text: str) -> list[Record]:
-    lines = [line.split("\t") for line in text.splitlines() if line.strip()]
+def _named(read: list[Record] | list[list[str]]) -> list[Record]:
+    """Names for the fields of lines that have none."""
+    lines = [each for each in read if isinstance(each, list)]
+    if not lines:
+        return [each for each in read if isinstance(each, dict)]
     counts = {len(fields) for fields in lines}
     if len(counts) > 1 or counts & {1}:
         raise ValueError("every line needs a picture, a tab, a caption, and as many further fields as the others")
@@ -175,25 +114,6 @@ def _pairs(text: str) -> list[Record]:
         seen[kind] = seen.get(kind, 0) + 1
         names.append(kind if seen[kind] == 1 else f"{kind}{seen[kind]}")
     return [dict(zip(names, fields, strict=True)) for fields in lines]
-
-
-def _csv(text: str) -> list[Record]:
-    header, *rows = [row for row in csv.reader(io.StringIO(text), strict=True) if row] or [[]]
-    if any(len(row) != len(header) for row in rows):
-        raise ValueError(f"every line needs the {len(header)} fields of the header")
-    return [dict(zip(_as_ours(header), row, strict=True)) for row in rows]
-
-
-def _jsonl(text: str) -> list[Record]:
-    records = [json.loads(line) for line in text.splitlines() if line.strip()]
-    if not all(isinstance(record, dict) for record in records):
-        raise ValueError("every line must be a JSON object")
-    return [dict(zip(_as_ours(list(record)), record.values(), strict=True)) for record in records]
-
-
-def _as_ours(names: list[str]) -> list[str]:
-    ours = {other: name for name, others in ALSO.items() if name not in names for other in others}
-    return [ours.get(name, name) for name in names]
 
 
 def _column(name: str, values: list[Any]) -> FoundColumn | str:
@@ -227,7 +147,7 @@ def _of_texts(name: str, texts: list[str], examples: tuple[Any, ...]) -> FoundCo
 def _label(name: str, numbers: list[int]) -> FoundColumn | str:
     width = max(numbers) + 1
     if width > MAX_CLASSES or len(set(numbers)) == len(numbers) > FEW:
-        return "holds whole numbers, a different one for every sample, so that they are no label"
+        return "holds whole numbers, a different one for every sample, so they are not a label"
     return FoundColumn(name, "label", width)
 
 
@@ -243,7 +163,7 @@ def _vector(name: str, values: list[list[Any]], examples: tuple[Any, ...]) -> Fo
     if len(widths) > 1 or 0 in widths:
         return "holds lists of different lengths"
     if not all(_is_number(part) for value in values for part in value):
-        return "holds lists of what is no number"
+        return "holds lists of values that are not numbers"
     return FoundColumn(name, "vector", widths.pop(), examples=examples)
 
 
@@ -264,78 +184,12 @@ def _renamed(records: list[Record], column: str, found: FoundColumn) -> None:
 def _written(records: Iterable[Record], columns: Iterable[FoundColumn]) -> list[Record]:
     names = [column.name for column in columns]
     return [
-        {"image": record["image"], "caption": str(record.get("caption") or "")} | {name: record[name] for name in names}
+        {
+            "image": record["image"],
+            "caption": record["caption"]
+            if isinstance(record.get("caption"), list)
+            else str(record.get("caption") or ""),
+        }
+        | {name: record[name] for name in names}
         for record in records
     ]
-
-
-# --- pictures ---
-
-
-def _of_pictures(root: Path) -> DataFolder:
-    everything = [file for file in pictures(root) if OUTPUTS not in file.relative_to(root).parts]
-    references = {file.stem: file for file in everything if file.relative_to(root).parts[0].lower() in REFERENCES}
-    samples = [file for file in everything if file.relative_to(root).parts[0].lower() not in REFERENCES]
-    if not samples:
-        raise refusal(f"--data {root}: holds no picture ({', '.join(sorted(ENDINGS))}), and no table")
-    for file in samples:
-        _check_name(file)
-    captions = [_caption(file) for file in samples]
-    records: list[Record] = [
-        {"image": file.relative_to(root).as_posix(), "caption": caption or ""}
-        for file, caption in zip(samples, captions, strict=True)
-    ]
-    columns: list[FoundColumn] = []
-    folders = [file.relative_to(root).parts[0] if file.parent != root else None for file in samples]
-    classes = tuple(sorted({folder for folder in folders if folder is not None}))
-    if None not in folders and 2 <= len(classes) <= MAX_CLASSES:
-        _give(records, "label", [classes.index(str(folder)) for folder in folders])
-        columns.append(FoundColumn("label", "label", len(classes), classes))
-    for name, beside in (
-        ("embedding", [_embedding(file, root) for file in samples]),
-        ("reference", [references.get(file.stem) for file in samples]),
-    ):
-        found = [file.relative_to(root).as_posix() for file in beside if file is not None]
-        if found and len(found) < len(samples):
-            first = next(file for file, other in zip(samples, beside, strict=True) if other is None)
-            raise refusal(
-                f"--data {root}: {len(found)} of {len(samples)} pictures have a file for {name}; {first} has none"
-            )
-        if found:
-            _give(records, name, found)
-            columns.append(
-                FoundColumn(
-                    name, "embedding" if name == "embedding" else "reference", None, (), tuple(found[:EXAMPLES])
-                )
-            )
-    some_captions = None in captions and any(captions)
-    # A run that is started in the folder writes its own pictures there, which a folder as the table would train on.
-    holds_outputs = Path.cwd().is_relative_to(root.resolve())
-    is_new = bool(columns) or bool(references) or some_captions or holds_outputs
-    return DataFolder(root, WRITTEN if is_new else ".", records, tuple(columns), is_new=is_new)
-
-
-def _check_name(file: Path) -> None:
-    try:
-        file.as_posix().encode()
-    except UnicodeEncodeError:
-        raise refusal(f"--data: the file {file.as_posix()!a} has a name that is not UTF-8; rename it") from None
-
-
-def _give(records: list[Record], name: str, values: Sequence[Any]) -> None:
-    for record, value in zip(records, values, strict=True):
-        record[name] = value
-
-
-def _caption(picture: Path) -> str | None:
-    file = picture.with_suffix(CAPTION)
-    try:
-        return " ".join(file.read_text(encoding="utf-8-sig").split()) if file.is_file() else None
-    except (OSError, UnicodeDecodeError) as error:
-        raise refusal(f"{file}: cannot be read as UTF-8 text: {error}") from None
-
-
-def _embedding(picture: Path, root: Path) -> Path | None:
-    places = [picture.with_suffix(ending) for ending in EMBEDDINGS]
-    places += [root / "embeddings" / f"{picture.stem}{ending}" for ending in EMBEDDINGS]
-    return next((place for place in places if place.is_file()), None)

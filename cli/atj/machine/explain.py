@@ -30,13 +30,13 @@ def explain_command(
     path: Annotated[
         str,
         typer.Argument(
-            metavar="[PATH]", help="Of a field or a section, as in spec.training.sampling.", show_default=False
+            metavar="[PATH]", help="Path of a field or section, such as spec.training.sampling.", show_default=False
         ),
     ] = "",
 ) -> None:
     """Explain a field of a job, or list the fields of a section: type, default, unit, meaning.
 
-    Fields of a bare training configuration are known by their own paths, too, such as sampling.rows.
+    The path of a field in a bare training configuration works too, such as sampling.rows.
     """
     fields = fields_of(AdapterTrainingJob)
     wanted = path.strip(".")
@@ -51,12 +51,12 @@ def explain_command(
 
 def schema_command(
     of: Annotated[
-        SchemaOf, typer.Option("--of", help="An AdapterTrainingJob, or a training configuration.")
+        SchemaOf, typer.Option("--of", help="Kind of file: an AdapterTrainingJob or a training configuration.")
     ] = SchemaOf.job,
 ) -> None:
-    """Print the JSON schema of a job, which editors check and complete files by.
+    """Print the JSON schema of a job, with which editors check and complete files.
 
-    Save it, and begin the job with `# yaml-language-server: $schema=FILE`.
+    Save the schema to a file, and start the job with `# yaml-language-server: $schema=FILE`.
     """
     typer.echo(schema_text(AdapterTrainingJob if of is SchemaOf.job else TrainingConfig), nl=False)
 

@@ -3,6 +3,7 @@
 It begins to import as soon as the output folder is held, while the embedded store and the agents start.
 """
 
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -63,7 +64,8 @@ class ForkServer:
         Path(self.address).unlink(missing_ok=True)
         # The folder is named so that a list of processes tells whose they are.
         argv = (sys.executable, "-m", "adapter_trainer.fork_server", self.address, str(self.folder.path.resolve()))
-        self.process = processes.start(argv, self.environment, self.folder.fork_server_log)
+        log = self.folder.fork_server_log
+        self.process = processes.start(argv, self.environment, log, orphaned=signal.SIGKILL)
 
     def stop(self) -> None:
         """Ends it; what was forked from it has ended, or is killed."""

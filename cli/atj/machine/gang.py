@@ -14,8 +14,9 @@ from pydantic import ValidationError
 
 from adapter_api.document import dump
 from adapter_api.job import AdapterTrainingJob
-from adapter_api.launch import BEGIN_VARIABLE, TRAINING_FILE, Command, launch
-from adapter_api.progress import OUTCOME_FILE, PROGRESS_FILE, ExitCode, Outcome
+from adapter_api.launch import BEGIN_VARIABLE, Command, launch
+from adapter_api.layout import ADDRESS_FILE, AGENT_FOLDER, OUTCOME_FILE, PROGRESS_FILE, TRAINING_FILE
+from adapter_api.progress import FENCED_REASON, ExitCode, Outcome, ends_for_good, is_users
 from atj import processes
 from atj.machine.fork_server import ForkServer, forked
 from atj.machine.places import places
@@ -26,7 +27,6 @@ _RESTORE_POLL_SECONDS = 0.05
 """Shorter: everybody waits for this."""
 _LOG_BYTES = 8192
 _LOG_LINES = 12
-_CANNOT_BE_RETRIED = ("InvalidConfig", "InvalidData", "IncompatibleCheckpoint")
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class Failure:
     @property
     def is_final(self) -> bool:
         """Whether trying again cannot help."""
-        return self.is_users or self.code == ExitCode.FENCED
+        return ends_for_good(self.reason, self.code)
 
     @property
     def is_users(self) -> bool:
         """Whether the user has to change something."""
-        return self.reason in _CANNOT_BE_RETRIED or self.code == ExitCode.INVALID
+        return is_users(self.reason, self.code)
 
     def __str__(self) -> str:
         return f"node {self.node}: {self.verb} ended with {processes.ending(self.code)} ({self.reason})"
@@ -95,7 +95,7 @@ class Gang:
             results.mkdir(parents=True, exist_ok=True)
             for stale in (OUTCOME_FILE, PROGRESS_FILE):
                 (results / stale).unlink(missing_ok=True)
-            (self.folder.work(node) / "agent" / "address.json").unlink(missing_ok=True)
+            (self.folder.work(node) / AGENT_FOLDER / ADDRESS_FILE).unlink(missing_ok=True)
             self._begin_file(node).unlink(missing_ok=True)
             (self.folder.work(node) / TRAINING_FILE).write_text(dump(self._training), encoding="utf-8")
 
@@ -182,9 +182,9 @@ class Gang:
         log = self.folder.log(node, verb)
         with log.open("a", encoding="utf-8") as stream:
             stream.write(f"--- attempt {self.attempt}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
-        # Without this command its store ends, too: an agent that is asked to end would go on trying to upload to that.
-        orphaned = signal.SIGTERM if verb == "train" else signal.SIGKILL
-        return processes.start(argv, env, log, orphaned=orphaned)
+        # Without this command nothing that is saved is ever committed, and its store ends: an agent that is asked to end
+        # would go on trying to upload to that.
+        return processes.start(argv, env, log, orphaned=signal.SIGKILL)
 
     def _first_failure(self, verb: str, codes: list[int | None]) -> Failure | None:
         """Of several that ended together, the one most likely to be the cause."""
@@ -197,7 +197,7 @@ class Gang:
         log = self.folder.log(node, verb)
         if outcome is not None and outcome.reason not in ("Complete", "Stopped"):
             return Failure(node, verb, code, outcome.reason, outcome.message, log)
-        reason = "Killed" if code < 0 else "Fenced" if code == ExitCode.FENCED else "Failed"
+        reason = "Killed" if code < 0 else FENCED_REASON if code == ExitCode.FENCED else "Failed"
         return Failure(node, verb, code, reason, last_lines(log), log)
 
 

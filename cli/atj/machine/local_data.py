@@ -31,7 +31,7 @@ def on_this_machine(job: AdapterTrainingJob, document: Document) -> AdapterTrain
         return job.model_copy(update={"spec": job.spec.model_copy(update={"data": only})})
     if data.pvc is not None:
         message = (
-            "there are no PersistentVolumeClaims on this machine; name the folder in spec.data.folder, beside it, or in "
+            "there are no PersistentVolumeClaims on this machine; name the folder in spec.data.folder, next to it, or in "
             "spec.training.data.params.data_root_path and remove spec.data"
         )
         raise InvalidDocument([document.fault(("spec", "data", "pvc"), message)])

@@ -126,7 +126,7 @@ class _Run:
             index = self.committed.index()
             if ended.is_final or failures == restart.max_restarts:
                 raise self._given_up(attempt, ended, failures)
-            wait = float(restart.backoff_seconds * 2**failures)
+            wait = float(restart.backoff(failures + 1))
             self._explain(attempt, ended)
             self.display.say(
                 f"Restart {failures + 1} of {restart.max_restarts} from {_place(index)} in {duration(wait)}.", "yellow"

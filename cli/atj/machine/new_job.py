@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from atj.machine.data_folder import DataFolder, FoundColumn
+from atj.machine.data_folder import WITH_NAMES
+from atj.machine.found_data import DataFolder, FoundColumn, Record, caption_of
 
 Condition = Literal["label", "reference", "embedding", "caption"]
 CONDITIONS: tuple[Condition, ...] = ("label", "reference", "embedding", "caption")
@@ -71,7 +72,9 @@ def _opening(new: NewJob) -> Iterator[str]:
         yield f"#   {column.name}: {_said(column)}"
     if data.captions:
         yield f"#   caption: {len(set(data.captions))} different ones, such as {_short(data.captions[0])}"
-    for ignored in data.ignored:
+    for note in data.notes:
+        yield f"#   {note}"
+    for ignored in (*data.ignored, *data.left_out):
         yield f"#   not used: {ignored}"
     yield "#"
     if new.is_tiny:
@@ -113,6 +116,9 @@ def _machines(new: NewJob) -> Iterator[str]:
         yield "nodes: 1                       # pods; each runs one torchrun"
         yield "resources:"
         yield '  limits: {cpu: "8", memory: 48Gi, nvidia.com/gpu: "1"}   # of each pod; a process for each GPU'
+    if new.is_tiny:
+        yield "pod:                           # one thread: several wait for each other, the more the busier the machine is"
+        yield '  env: [{name: OMP_NUM_THREADS, value: "1"}]'
     yield "data:"
     yield f"  folder: {_scalar(new.data_path)}   # for `atj run`, from where it is started; pods have s3: {{uri: s3://bucket/prefix}} instead"
     yield "output:"
@@ -210,7 +216,7 @@ def _sdxl_model(new: NewJob) -> Iterator[str]:
     yield "  train: false                 # the base stays as it is"
     yield "  gradient_checkpointing: true   # a fifth slower, far less memory"
     if new.conditions == ("caption",):
-        yield "  lora: {rank: 16}             # what captions alone can train: low-rank weights beside the UNet's own"
+        yield "  lora: {rank: 16}             # what captions alone can train: low-rank weights added to the UNet's own"
     yield from _conditions(new)
 
 
@@ -255,7 +261,7 @@ def _data(new: NewJob) -> Iterator[str]:
     data = new.data
     # data_root_path stays at its default: spec.data says where the folder is.
     if data.table == ".":
-        yield "pairs_file_path: .             # in spec.data's folder; no table: its pictures, captions in .txt files beside them"
+        yield "pairs_file_path: .             # in spec.data's folder; no table: its pictures, captions in .txt files next to them"
     else:
         yield f"pairs_file_path: {_scalar(data.table)}   # in spec.data's folder: one sample a line, picture, caption, columns"
     sizes = data.sizes()
@@ -267,17 +273,28 @@ def _data(new: NewJob) -> Iterator[str]:
     if columns:
         yield "columns:"
         for column in columns:
-            width = f", width: {column.width}" if column.width is not None else ""
-            yield f"  - {{name: {column.name}, kind: {column.kind}{width}}}"
+            yield f"  - {{name: {column.name}, kind: {column.kind}{_classes(column)}}}"
     if new.is_tiny:
         yield 'cache: {mode: "off"}'
     else:
         yield "num_workers: 4"
 
 
+def _classes(column: FoundColumn) -> str:
+    """Names of classes, or how many there are, or how many numbers."""
+    if _has_names(column):
+        return f", names: [{', '.join(_scalar(name) for name in column.classes)}]"
+    return "" if column.width is None else f", width: {column.width}"
+
+
+def _has_names(column: FoundColumn) -> bool:
+    """Whether its classes can be called by their names: a number would be the class itself."""
+    return bool(column.classes) and not any(name.isdecimal() for name in column.classes)
+
+
 def _read_columns(new: NewJob) -> list[FoundColumn]:
     """Those that a condition reads; of a tab-separated table, every one that it has."""
-    if not new.data.table.endswith((".csv", ".jsonl")):
+    if not new.data.table.endswith(WITH_NAMES):
         return list(new.data.columns)
     kinds = {"label": ("label",), "reference": ("reference",), "embedding": ("embedding", "vector"), "caption": ()}
     wanted = [new.data.column(*kinds[condition]) for condition in new.conditions]  # type: ignore[arg-type]
@@ -346,16 +363,18 @@ def rows(new: NewJob) -> list[dict[str, Any]]:
             found.setdefault(str(row[label.name]) if label is not None else json.dumps(row), row)
     different = list(found.values())
     if label is not None:
-        different.sort(key=lambda row: int(row[label.name]))
+        number = {name: index for index, name in enumerate(label.classes)}
+        different.sort(key=lambda row: number.get(row[label.name], row[label.name]))
     count = min(GRID_ROWS, len(different))
     return [different[index * len(different) // count] for index in range(count)]  # neighbours are often alike
 
 
-def _row(new: NewJob, record: dict[str, Any]) -> dict[str, Any]:
+def _row(new: NewJob, record: Record) -> dict[str, Any]:
     row: dict[str, Any] = {}
     data = new.data
     if "label" in new.conditions and (label := data.column("label")) is not None:
-        row[label.name] = int(record[label.name])
+        number = int(record[label.name])
+        row[label.name] = label.classes[number] if _has_names(label) else number
     if "embedding" in new.conditions and (vector := data.column("embedding", "vector")) is not None:
         value = record[vector.name]
         row[vector.name] = _file(new, value) if vector.kind == "embedding" else _numbers(value)
@@ -363,7 +382,7 @@ def _row(new: NewJob, record: dict[str, Any]) -> dict[str, Any]:
         column = data.column("reference")
         name = "image" if column is None else column.name
         row[name] = _file(new, record[name])
-    if "caption" in new.conditions and (caption := str(record.get("caption") or "").strip()):
+    if "caption" in new.conditions and (caption := caption_of(record)):
         row["caption"] = caption
     return row
 

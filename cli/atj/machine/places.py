@@ -17,7 +17,7 @@ def places(job: AdapterTrainingJob, folder: OutputFolder) -> list[NodePlace]:
     """The place of every node, with a rendezvous port that was free just now."""
     spec = job.spec
     port = _free_port()
-    threads = max(1, len(os.sched_getaffinity(0)) // spec.world_size)
+    threads = None if _said_threads(job) is not None else threads_of(job)
     return [
         NodePlace(
             index=node,
@@ -33,6 +33,17 @@ def places(job: AdapterTrainingJob, folder: OutputFolder) -> list[NodePlace]:
     ]
 
 
+def threads_of(job: AdapterTrainingJob) -> int:
+    """CPU threads of each training process: as many as the job or the shell says, or else its share of the cores."""
+    said = _said_threads(job) or ""
+    share = len(os.sched_getaffinity(0)) // job.spec.world_size
+    return max(1, int(said) if said.isdecimal() else share)
+
+
+def _said_threads(job: AdapterTrainingJob) -> str | None:
+    return trainer_environment(job).get("OMP_NUM_THREADS")
+
+
 def _data(job: AdapterTrainingJob) -> Path | None:
     """The folder that all nodes read in place, if the job names one."""
     data = job.spec.data
@@ -44,7 +55,8 @@ def trainer_environment(job: AdapterTrainingJob) -> dict[str, str]:
     own = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     given = {variable.name: variable.value for variable in job.spec.pod.env if variable.value is not None}
     loopback = {"GLOO_SOCKET_IFNAME": LOOPBACK, "NCCL_SOCKET_IFNAME": LOOPBACK, "PYTHONUNBUFFERED": "1"}
-    return {**loopback, **own, **given}
+    # Else torchrun leaves a folder in /tmp after every attempt, for logs that it does not write: ours are in the output folder.
+    return {**loopback, "PET_LOG_DIR": os.devnull, **own, **given}
 
 
 def _free_port() -> int:

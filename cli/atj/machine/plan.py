@@ -8,12 +8,13 @@ import typer
 from rich.table import Table
 
 from adapter_api.document import Document, read, validate
-from adapter_api.job import AdapterTrainingJob
+from adapter_api.job import KIND, AdapterTrainingJob
 from adapter_api.notes import notes_on
 from adapter_api.training import TrainingConfig
 from atj.completion import device_names
 from atj.errors import CommandError, refusal
 from atj.machine import data_checks
+from atj.machine.places import threads_of
 from atj.machine.validate import is_job
 from atj.output_format import Output, OutputFormat
 from atj.terminal import duration, results, say, size
@@ -28,20 +29,25 @@ THIS = "this"
 def plan_command(
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="An AdapterTrainingJob, or a training configuration.", show_default=False),
+        typer.Argument(
+            metavar="FILE", help="File of an AdapterTrainingJob or a training configuration.", show_default=False
+        ),
     ],
     device: Annotated[
         str,
         typer.Option(
             metavar="NAME",
-            help="What it will train on: `this` machine, measured now, or a GPU by name, such as h100 or l4.",
+            help="Device to train on: `this` machine, measured now, or a GPU by name, such as h100 or l4.",
             autocompletion=device_names,
         ),
     ] = THIS,
     efficiency: Annotated[
         float,
         typer.Option(
-            min=0.01, max=1.0, metavar="SHARE", help="Share of a named GPU's peak speed that training reaches."
+            min=0.01,
+            max=1.0,
+            metavar="SHARE",
+            help="Share of the peak speed that training reaches on a GPU given by name.",
         ),
     ] = 0.4,
     samples: Annotated[
@@ -49,23 +55,25 @@ def plan_command(
         typer.Option(
             min=1,
             metavar="COUNT",
-            help="Number of samples, where steps follow from epochs and the data is not here.",
+            help="Number of samples, if the job counts epochs and the data are not on this machine.",
             show_default=False,
         ),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Where the data are here; by default data_root_path.", show_default=False),
+        typer.Option(
+            metavar="FOLDER", help="Folder of the data on this machine; by default data_root_path.", show_default=False
+        ),
     ] = None,
     output: Output = OutputFormat.table,
 ) -> None:
-    """Predict memory, speed and time of a job from its counted FLOPs; nothing is loaded or trained.
+    """Predict memory, speed and time of a job from its FLOPs; loads and trains nothing.
 
-    Widths of columns and the number of samples are read off the data, where they are here. Exit code 1 when it does not fit
-    the device's memory.
+    Widths of columns and the number of samples are read from the data, if they are on this machine. Exit code 1 if the
+    job does not fit into the device's memory.
     """
-    document = read(file)
-    config, world_size = _parsed(document)
+    document = read(file, of_kind=KIND)
+    config, world_size, threads = _parsed(document)
     from adapter_trainer.forecast import forecast as forecasting  # brings torch
     from adapter_trainer.forecast.device_speed import KNOWN
 
@@ -74,7 +82,7 @@ def plan_command(
     chosen: Device | None = None if device == THIS else KNOWN[device]
     config, counted = _with_data(data_checks.with_root(config, data), samples, is_named=data is not None)
     steps = _steps(config, counted, world_size)
-    found = forecasting.forecast(config, chosen, efficiency, world_size=world_size)
+    found = forecasting.forecast(config, chosen, efficiency, world_size=world_size, threads=threads)
     if output is OutputFormat.json:
         typer.echo(json.dumps(_plain(found, config, world_size, steps, counted), indent=2))
     else:
@@ -93,14 +101,14 @@ def plan_command(
         )
 
 
-def _parsed(document: Document) -> tuple[TrainingConfig, int]:
-    """The configuration, its data where the job says that they are here, and the number of processes."""
+def _parsed(document: Document) -> tuple[TrainingConfig, int, int | None]:
+    """The configuration, its data where the job says that they are here, the number of processes, and each one's threads."""
     if not is_job(document):
-        return validate(TrainingConfig, document), 1
+        return validate(TrainingConfig, document), 1, None
     job = validate(AdapterTrainingJob, document)
     folder = None if job.spec.data is None else job.spec.data.folder
     root = None if folder is None else Path(folder)
-    return data_checks.with_root(job.spec.training, root), job.spec.world_size
+    return data_checks.with_root(job.spec.training, root), job.spec.world_size, threads_of(job)
 
 
 def _with_data(config: TrainingConfig, samples: int | None, *, is_named: bool) -> tuple[TrainingConfig, int | None]:
@@ -111,9 +119,9 @@ def _with_data(config: TrainingConfig, samples: int | None, *, is_named: bool) -
     """
     if not is_named and not data_checks.is_here(config):
         return config, samples
-    from adapter_trainer.data.verify import resolve_widths
+    from adapter_trainer.data.verify import resolve_widths  # those of embeddings are in their files
 
-    rows = data_checks.open_data(config).rows
+    rows = data_checks.open_data(config, opens_files=False).rows
     params = config.data.params
     resolved = resolve_widths(config, rows, Path(params.data_root_path) / params.pairs_file_path)
     return resolved, samples or len(rows)
@@ -196,7 +204,8 @@ def _speed_table(found: "Forecast", config: TrainingConfig, world_size: int, ste
     )
     if found.held.host:
         table.add_row(
-            "host memory", f"{size(found.held.host)} for a checkpoint on its way to the disk, beside libraries and data"
+            "host memory",
+            f"{size(found.held.host)} for a checkpoint on its way to the disk, in addition to libraries and data",
         )
     table.add_row("device", found.device)
     table.add_row("speed", found.basis)

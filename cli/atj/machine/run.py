@@ -11,7 +11,7 @@ from rich.console import Console
 
 from adapter_agent.errors import OwnerOnly
 from adapter_api.document import read, validate
-from adapter_api.job import MAX_NODES, AdapterTrainingJob
+from adapter_api.job import KIND, MAX_NODES, AdapterTrainingJob
 from adapter_api.progress import ExitCode
 from atj.extras import require
 from atj.machine.fork_server import ForkServer, fork_server
@@ -19,7 +19,7 @@ from atj.machine.local_data import on_this_machine
 from atj.machine.local_run import Ending, run_job
 from atj.machine.progress_display import display_on
 from atj.storage import embedded_store
-from atj.storage.checkpoint_table import ROWS, checkpoint_table
+from atj.storage.checkpoint_table import ROWS, show_checkpoints
 from atj.storage.committed import FOR_EVER, Committed
 from atj.storage.output_folder import OutputFolder, RunRecord
 from atj.terminal import results, say
@@ -27,26 +27,35 @@ from atj.terminal import results, say
 
 def run_command(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="The AdapterTrainingJob, as a cluster reads it.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="FILE", help="File of the AdapterTrainingJob, the same as for a cluster.", show_default=False
+        ),
     ],
     nodes: Annotated[
         int | None,
         typer.Option(
-            min=1, max=MAX_NODES, metavar="COUNT", help="Nodes to run, instead of spec.nodes.", show_default=False
+            min=1,
+            max=MAX_NODES,
+            metavar="COUNT",
+            help="Number of nodes to run, instead of spec.nodes.",
+            show_default=False,
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Folder of this run; by default atj-output/JOB-NAME.", show_default=False),
+        typer.Option(
+            metavar="FOLDER", help="Output folder of this run; by default atj-output/JOB-NAME.", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Train a job on this machine, without a cluster.
 
-    Every node is a process of its own, started by the same commands as a pod. Checkpoints go to the endpoint that
-    spec.output.s3 names, or else to an S3 server in the output folder. The same command again continues from the last
-    committed checkpoint. Ctrl-C saves, commits and ends; a second Ctrl-C kills.
+    Every node runs in its own process, started by the same commands as in a pod. Checkpoints go to the endpoint in
+    spec.output.s3 or, without one, to an S3 server in the output folder. To continue from the last committed checkpoint,
+    run the same command again. Ctrl-C saves, commits and ends; a second Ctrl-C kills.
     """
-    document = read(file)
+    document = read(file, of_kind=KIND)
     job = on_this_machine(validate(AdapterTrainingJob, document), document)
     require("local")
     if nodes is not None:
@@ -109,7 +118,7 @@ def report(console: Console, ending: Ending, committed: Committed, folder: Outpu
         say(console, "No checkpoint has been committed.")
         return
     current = committed.index()
-    console.print(checkpoint_table(committed, () if current is None else current.checkpoints, rows=ROWS))
+    show_checkpoints(console, committed, () if current is None else current.checkpoints, rows=ROWS)
     say(console, f"Newest checkpoint: {committed.uri_of(ending.newest)}", "bold")
     for picture in folder.pictures():
         say(console, f"Pictures: {picture}")

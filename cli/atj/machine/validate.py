@@ -13,34 +13,37 @@ from adapter_api.training import TrainingConfig
 from adapter_trainer.errors import InvalidData
 from atj.machine import data_checks
 from atj.output_format import Output, OutputFormat
-from atj.terminal import errors, results, say
+from atj.terminal import say_error, say_result
 
 if TYPE_CHECKING:
     from adapter_api.job import AdapterTrainingJob
 
 TRAINING: Location = ("spec", "training")
+KIND_OF_JOB = "AdapterTrainingJob"
 
 
 def validate_command(
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="An AdapterTrainingJob, or a training configuration.", show_default=False),
+        typer.Argument(
+            metavar="FILE", help="File of an AdapterTrainingJob or a training configuration.", show_default=False
+        ),
     ],
     data: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="Check the data in this folder; by default in data_root_path.", show_default=False
+            metavar="FOLDER", help="Folder of the data to check; by default data_root_path.", show_default=False
         ),
     ] = None,
     output: Output = OutputFormat.table,
 ) -> None:
-    """Check a job, or a bare training configuration, and its data, and name every fault with its path and line.
+    """Check a job or training configuration and its data; show every fault with its path and line.
 
-    The table of the data is opened where its folder is on this machine: columns, labels and files are checked, and no picture
-    is decoded. Exit code 0 when all is valid, 2 when something is not.
+    If the data are on this machine, the table, labels, rows to draw and the files of the first 1000 samples are checked.
+    Exit code 0 if everything is valid, 2 otherwise.
     """
     try:
-        summary = _checked(read(file), data)
+        summary = _checked(read(file, of_kind=KIND_OF_JOB), data)
     except (InvalidDocument, InvalidData) as error:
         if output is OutputFormat.json:
             typer.echo(json.dumps({"valid": False, "faults": _plain(error)}, indent=2))
@@ -49,11 +52,11 @@ def validate_command(
     if output is OutputFormat.json:
         typer.echo(json.dumps({"valid": True, "faults": [], **summary}, indent=2))
         return
-    say(results(), f"{file}: valid {summary['summary']}")
+    say_result(f"{file}: valid {summary['summary']}")
     if summary["data"] is not None:
-        say(results(), f"{summary['data']['folder']}: {_counted(summary['data'])}")
+        say_result(f"{summary['data']['folder']}: {_counted(summary['data'])}")
     for note in summary["notes"]:
-        say(errors(), f"Note: {note}", "yellow")
+        say_error(f"Note: {note}", "yellow")
 
 
 def is_job(document: Document) -> bool:
@@ -70,25 +73,29 @@ def _checked(document: Document, root: Path | None) -> dict[str, Any]:
     """
     at: Location = ()
     job: Any = None
+    notes = [f"{document.source} also holds {each}, which is left alone" for each in document.others]
     if is_job(document):
-        from adapter_api.job import AdapterTrainingJob  # a training configuration does without its models
+        from adapter_api.job import AdapterTrainingJob
+        from adapter_api.job_notes import notes_on_job  # a training configuration does without its models
 
         job, at = validate(AdapterTrainingJob, document), TRAINING
         config, summary = job.spec.training, _job(job)
+        notes += notes_on_job(job)
     else:
         config = validate(TrainingConfig, document)
         summary = f"training configuration: {_length(config)}, resolution {config.data.params.resolution}"
+    notes += notes_on(config)
     folder = None if job is None or job.spec.data is None else job.spec.data.folder
     located = data_checks.with_root(config, root or (None if folder is None else Path(folder)))
-    opened, notes = None, list(notes_on(config))
+    opened, opens_files = None, data_checks.can_open_files()
     if root is not None or data_checks.is_here(located):
-        opened = data_checks.open_data(located)
+        opened = data_checks.open_data(located, opens_files=opens_files)
         data_checks.held_out_faults(located)
     else:
         notes.append(_not_opened(document, located, job, at))
     faults = [
         *data_checks.layer_faults(config, document, at),
-        *data_checks.row_faults(located, opened, document, at),
+        *(() if opened is None else data_checks.row_faults(opened, document, at, opens_files=opens_files)),
     ]
     if faults:
         raise InvalidDocument(faults)
@@ -102,7 +109,7 @@ def _not_opened(document: Document, config: TrainingConfig, job: "AdapterTrainin
         message = f"{folder} is not a folder here; correct the path, which is absolute or from the working directory"
         raise InvalidDocument([document.fault(("spec", "data", "folder"), message)])
     if job is not None and job.spec.data is None and not job.spec.pod.volumes and not Path(folder).is_absolute():
-        message = f"{folder} is not a folder here, and nothing else brings data; correct it, or set spec.data"
+        message = f"{folder} is not a folder here, and no other source of data is set; correct it, or set spec.data"
         raise InvalidDocument([document.fault((*at, "data", "params", "data_root_path"), message)])
     return f"The data were not opened: {folder} is not on this machine. --data FOLDER checks a copy of it."
 
@@ -112,15 +119,24 @@ def _found(config: TrainingConfig, opened: data_checks.Opened) -> dict[str, Any]
         {"name": column.name, "kind": column.kind, "width": opened.widths.get(column.name)}
         for column in columns_of(config)
     ]
-    return {"folder": config.data.params.data_root_path, "samples": len(opened.rows), "columns": columns}
+    counts = {
+        "samples": len(opened.rows),
+        "pictures": len({row.image for row in opened.rows}),
+        "opened": opened.checked,
+    }
+    return {"folder": config.data.params.data_root_path, **counts, "columns": columns}
 
 
 def _counted(found: dict[str, Any]) -> str:
     parts = [f"{found['samples']} sample{'s' * (found['samples'] != 1)}"]
+    if found["pictures"] < found["samples"]:
+        parts[0] += f" of {found['pictures']} picture{'s' * (found['pictures'] != 1)}"
     for column in found["columns"]:
         of = {"label": "classes", "vector": "numbers"}.get(column["kind"])
         width = f" of {column['width']} {of}" if of and column["width"] is not None else ""
         parts.append(f"{column['name']} ({column['kind']}{width})")
+    if 0 < found["opened"] < found["samples"]:
+        parts.append(f"files of the first {found['opened']} opened")
     return ", ".join(parts)
 
 

@@ -20,25 +20,25 @@ from atj.storage.output_folder import OutputFolder
 Address = Annotated[
     str,
     typer.Argument(
-        metavar="URI|DIR", help="An output address s3://…, or the output folder of an `atj run`.", show_default=False
+        metavar="URI|DIR", help="Output address s3://…, or output folder of an `atj run`.", show_default=False
     ),
 ]
 CheckpointPlace = Annotated[
     str,
     typer.Argument(
         metavar="CHECKPOINT",
-        help="A checkpoint folder, s3://…/checkpoint-STEP, or for the newest: an output address s3://…, or the "
-        "output folder of an `atj run` or of the trainer.",
+        help="Checkpoint folder, local or s3://…/checkpoint-STEP. An output address s3://…, or the output folder of an "
+        "`atj run` or of the trainer, means its newest checkpoint.",
         show_default=False,
     ),
 ]
 EndpointURL = Annotated[
     str | None,
     typer.Option(
-        "--endpoint-url", metavar="URL", help="Of an S3-compatible store; by default AWS.", show_default=False
+        "--endpoint-url", metavar="URL", help="URL of an S3-compatible store; by default AWS S3.", show_default=False
     ),
 ]
-Region = Annotated[str | None, typer.Option(metavar="NAME", help="Of the bucket.", show_default=False)]
+Region = Annotated[str | None, typer.Option(metavar="NAME", help="Region of the bucket.", show_default=False)]
 
 
 def step_meant(address: str, named: int | None, given: int | None) -> int | None:

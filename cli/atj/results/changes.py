@@ -19,7 +19,7 @@ Step = Annotated[
     typer.Option(
         min=0,
         metavar="STEP",
-        help="Of the checkpoint; needed unless the address names one.",
+        help="Step of the checkpoint; required unless the address names one.",
         show_default=False,
         autocompletion=checkpoint_steps,
     ),
@@ -27,12 +27,12 @@ Step = Annotated[
 
 
 def pin_command(address: Address, step: Step = None, endpoint_url: EndpointURL = None, region: Region = None) -> None:
-    """Pin a checkpoint: no policy removes it, and `delete` only with --force."""
+    """Pin a checkpoint: no policy removes it, and `delete` removes it only with --force."""
     _pin(address, step, endpoint_url, region, pinned=True)
 
 
 def unpin_command(address: Address, step: Step = None, endpoint_url: EndpointURL = None, region: Region = None) -> None:
-    """Take the pin of a checkpoint away: what the job's policy says holds for it again."""
+    """Unpin a checkpoint: the job's retention policy applies to it again."""
     _pin(address, step, endpoint_url, region, pinned=False)
 
 
@@ -52,20 +52,23 @@ def delete_command(
         typer.Option(
             min=0,
             metavar="STEP",
-            help="Of the checkpoint, needed unless the address names one; may be repeated.",
+            help="Step of a checkpoint; required unless the address names one; can be repeated.",
             show_default=False,
             autocompletion=checkpoint_steps,
         ),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Also the newest, a pinned one, or one that a run has started from.")
+        bool,
+        typer.Option(
+            "--force", help="Also delete the newest checkpoint, a pinned one, or one that a run has started from."
+        ),
     ] = False,
     endpoint_url: EndpointURL = None,
     region: Region = None,
 ) -> None:
-    """Delete checkpoints: out of the index first, then their files.
+    """Delete checkpoints: first from the index, then their files.
 
-    Interrupted, `prune` goes on with it.
+    If the command is interrupted, `prune` deletes the remaining files.
     """
     with located(address, endpoint_url, region) as (committed, named):
         steps = step or ([] if named is None else [named])
@@ -89,7 +92,7 @@ def _needed(committed: Committed, entry: IndexEntry) -> Iterator[str]:
     uri = committed.uri_of(entry)
     newest = committed.newest()
     if newest is not None and entry.step == newest.step:
-        yield f"{uri} is the newest checkpoint, from which a restart would go on"
+        yield f"{uri} is the newest checkpoint, from which a restart would continue"
     if entry.pinned:
         yield f"{uri} is pinned"
     if committed.in_use() == entry.step:
@@ -100,12 +103,12 @@ def prune_command(
     address: Address,
     *,
     now: Annotated[
-        bool, typer.Option("--now", help="Also of those that someone who began before may still be fetching.")
+        bool, typer.Option("--now", help="Also delete files that other clients may still be downloading.")
     ] = False,
     endpoint_url: EndpointURL = None,
     region: Region = None,
 ) -> None:
-    """Delete the files of checkpoints that have left the index, which a run does while it goes on."""
+    """Delete the files of checkpoints that were removed from the index. A running job does this itself."""
     with located(address, endpoint_url, region) as (committed, _):
         removals = committed.delete_due(FOR_EVER if now else datetime.now(UTC))
         waiting = () if (current := committed.index()) is None else current.removals
@@ -119,14 +122,15 @@ def prune_command(
 
 
 def adopt_command(address: Address, endpoint_url: EndpointURL = None, region: Region = None) -> None:
-    """Rebuild an index that is lost or damaged, from the checkpoints that verify.
+    """Rebuild a lost or damaged index from the checkpoints that verify.
 
-    Every byte is read. What a damaged index held is kept in quarantine/. A run that is going on keeps the output. Pins are lost, and what had been
-    removed from the index comes back while its files are there. Folders that do not verify stay as they are.
+    Every byte is read. A damaged index is kept in quarantine/. A running job keeps its claim on the output. Pins are lost,
+    and checkpoints that were removed from the index come back if their files still exist. Folders that do not verify are
+    left unchanged.
     """
     with located(address, endpoint_url, region) as (committed, named):
         if named is not None:
-            raise refusal(f"{address} is a single checkpoint; give the output address that it lies in")
+            raise refusal(f"{address} is a single checkpoint; give the output address that contains it")
         try:
             with transfer("verifying", committed.adoptable_bytes()) as on_bytes:
                 adopted = committed.adopt(on_bytes)
@@ -137,4 +141,6 @@ def adopt_command(address: Address, endpoint_url: EndpointURL = None, region: Re
         for each in adopted.refused:
             say(results(), f"{each.uri}: stays out of the index, and as it is: {each.reason}")
         count, owner = len(adopted.index.checkpoints), adopted.index.attempt
-        say(results(), f"{committed.uri}: the index names {count} checkpoints; the next attempt after {owner} goes on")
+        say(
+            results(), f"{committed.uri}: the index names {count} checkpoints; the next attempt after {owner} continues"
+        )

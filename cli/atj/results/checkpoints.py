@@ -11,7 +11,7 @@ from atj.completion import checkpoint_steps
 from atj.errors import refusal
 from atj.output_format import Output, OutputFormat
 from atj.results.address import Address, EndpointURL, Region, located, step_meant
-from atj.storage.checkpoint_table import checkpoint_table
+from atj.storage.checkpoint_table import show_checkpoints
 from atj.storage.committed import Committed
 from atj.terminal import results, say, transfer
 
@@ -24,8 +24,8 @@ def list_command(
 ) -> None:
     """List the committed checkpoints of an output, newest last.
 
-    Credentials come from the AWS environment. For the output folder of an `atj run`, its embedded store is started
-    meanwhile.
+    Credentials come from the AWS environment. For the output folder of an `atj run`, the command starts the folder's embedded
+    store while it runs.
     """
     with located(address, endpoint_url, region) as (committed, _):
         entries = committed.entries()
@@ -34,7 +34,7 @@ def list_command(
         elif not entries:
             say(results(), f"{committed.uri}: no checkpoint has been committed yet.")
         else:
-            results().print(checkpoint_table(committed, entries))
+            show_checkpoints(results(), committed, entries)
 
 
 def get_command(
@@ -42,22 +42,26 @@ def get_command(
     step: Annotated[
         int | None,
         typer.Option(
-            min=0, metavar="STEP", help="By default the newest.", show_default=False, autocompletion=checkpoint_steps
+            min=0,
+            metavar="STEP",
+            help="Step of the checkpoint; by default the newest.",
+            show_default=False,
+            autocompletion=checkpoint_steps,
         ),
     ] = None,
-    to: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder that checkpoint-STEP is put into.")] = Path(),
+    to: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder in which to create checkpoint-STEP.")] = Path(),
     endpoint_url: EndpointURL = None,
     region: Region = None,
 ) -> None:
-    """Fetch a checkpoint, with every byte verified.
+    """Fetch a checkpoint and verify every byte.
 
-    The folder checkpoint-STEP appears when it is whole. When a download breaks off, the same command goes on with it.
+    The folder checkpoint-STEP appears when it is complete. To resume an interrupted download, run the same command again.
     """
     with located(address, endpoint_url, region) as (committed, named):
         entry = committed.entry(step_meant(address, named, step))
         folder = to / folder_name(entry.step)
         if folder.exists() and not (folder / MANIFEST_NAME).is_file():
-            raise refusal(f"{folder}: exists and is no fetched checkpoint; move it away, or choose another --to")
+            raise refusal(f"{folder}: exists and is not a fetched checkpoint; move it away, or choose another --to")
         files = fetch(committed, entry, folder)
     say(results(), f"{folder}: {files} files, verified")
 

@@ -29,17 +29,21 @@ def verify_command(
     step: Annotated[
         int | None,
         typer.Option(
-            min=0, metavar="STEP", help="By default the newest.", show_default=False, autocompletion=checkpoint_steps
+            min=0,
+            metavar="STEP",
+            help="Step of the checkpoint; by default the newest.",
+            show_default=False,
+            autocompletion=checkpoint_steps,
         ),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Every committed checkpoint.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Verify every committed checkpoint.")] = False,
     output: Output = OutputFormat.table,
     endpoint_url: EndpointURL = None,
     region: Region = None,
 ) -> None:
-    """Read every byte of a checkpoint, and name what is not as it was committed.
+    """Read every byte of a checkpoint and report files that differ from what was committed.
 
-    Exit code 0 when all is, 1 when something is damaged or missing.
+    Exit code 0 if the checkpoint is intact, 1 if something is damaged or missing.
     """
     with located(address, endpoint_url, region) as (committed, named):
         chosen = step_meant(address, named, step)
@@ -93,21 +97,31 @@ def diff_command(
     address: Address,
     other: Annotated[
         str | None,
-        typer.Argument(metavar="[URI|DIR]", help="Of the second checkpoint, if elsewhere.", show_default=False),
+        typer.Argument(
+            metavar="[URI|DIR]",
+            help="Address of the second checkpoint; by default the first address.",
+            show_default=False,
+        ),
     ] = None,
     *,
     before: Annotated[
-        int | None, typer.Option("--from", min=0, help="By default the one before --to.", show_default=False)
+        int | None,
+        typer.Option(
+            "--from", min=0, help="Step of the first checkpoint; by default the one before --to.", show_default=False
+        ),
     ] = None,
-    after: Annotated[int | None, typer.Option("--to", min=0, help="By default the newest.", show_default=False)] = None,
+    after: Annotated[
+        int | None,
+        typer.Option("--to", min=0, help="Step of the second checkpoint; by default the newest.", show_default=False),
+    ] = None,
     tensors: Annotated[
-        bool, typer.Option("--tensors", help="Read both, and name the tensors whose values differ.")
+        bool, typer.Option("--tensors", help="Read both checkpoints and list the tensors whose values differ.")
     ] = False,
     output: Output = OutputFormat.table,
     endpoint_url: EndpointURL = None,
     region: Region = None,
 ) -> None:
-    """Show what two checkpoints differ in: files, metrics, configuration, tensors."""
+    """Show how two checkpoints differ: files, metrics, configuration, tensors."""
     with ExitStack() as stack:
         first, first_named = stack.enter_context(located(address, endpoint_url, region))
         second, second_named = first, first_named if other is None else None

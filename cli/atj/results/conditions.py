@@ -5,6 +5,7 @@ from pathlib import Path
 
 from adapter_api.base import MAX_INT
 from adapter_api.columns import BUILT_IN, column_of, columns_of, read_by_model
+from adapter_api.conditions import conditioner_path
 from adapter_api.data import Column
 from adapter_api.training import TrainingConfig
 from atj.errors import refusal
@@ -49,7 +50,7 @@ def rows_of(
 
 def _label_column(config: TrainingConfig) -> Column | None:
     module = config.model.params.token_conditioners.label_to_token
-    return None if module is None else column_of(config, "token_conditioners.label_to_token", module)
+    return None if module is None else column_of(config, conditioner_path("label_to_token"), module)
 
 
 def _condition(config: TrainingConfig, text: str) -> tuple[str, Value]:

@@ -1,55 +1,75 @@
 """`atj export`: copies what diffusers and ComfyUI load out of a checkpoint, or writes its whole model as a base."""
 
-import json
 import shutil
 import stat
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from adapter_api.launch import TRAINING_FILE
+from adapter_api.layout import CARD_FILE, EXPORT_FILE, TRAINING_FILE
 from atj.errors import refusal
 from atj.extras import require
 from atj.results.address import CheckpointPlace, EndpointURL, Region
 from atj.results.sample import at_hand
 from atj.terminal import results, say
 
-RECORD, CARD = "export.json", "README.md"
+FileName = Annotated[str, Field(pattern=r"^[^\x00]+$")]
+
+
+class _Adapter(BaseModel):
+    name: str
+    file: FileName | None
+    diffusers: str | None = None
+
+
+class _Record(BaseModel):
+    """What a checkpoint says of its files for others; anybody may have written it."""
+
+    model_config = ConfigDict(strict=True)
+
+    adapters: list[_Adapter]
+    lora: FileName | None
+    lora_kohya: FileName | None = None
+    token_conditioners: list[Annotated[str, Field(pattern=r"^\w+$")]] = []
+    weights: str | None = None
 
 
 def export_command(
     checkpoint: CheckpointPlace,
-    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Folder to write; it must be empty or not exist.")],
+    to: Annotated[
+        Path, typer.Option("--to", metavar="FOLDER", help="Folder to write to; it must be empty or not exist.")
+    ],
     what: Annotated[
         Literal["adapters", "base"],
         typer.Option(
-            help="adapters: the files for diffusers and ComfyUI. base: the whole model, in diffusers' layout, for "
+            help="What to write. adapters: files for diffusers and ComfyUI. base: the whole model in diffusers' layout, for "
             "`pretrained` in a configuration."
         ),
     ] = "adapters",
     endpoint_url: EndpointURL = None,
     region: Region = None,
 ) -> None:
-    """Copy the files for others out of a checkpoint: adapters, low-rank weights, token conditioners, model card.
+    """Export a checkpoint for other programs: adapters, low-rank weights, token conditioners, model card.
 
-    With --what base: write the whole model, as others begin with it: every network, frozen ones too, and what conditions have
-    learnt; low-rank weights are merged into the UNet.
+    With --what base: write the whole model as a base for further training: every network, also frozen ones, and the trained
+    conditions; low-rank weights are merged into the UNet.
     """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise refusal(f"--to {to}: is there already; name an empty folder, or one that does not exist")
     if what == "base":
         with at_hand(checkpoint, endpoint_url, region, with_models=True) as (folder, models):
             written = write_base(folder, models, to)
-        say(results(), f"{to}: {', '.join(written)}; {CARD} says what to write into a configuration")
+        say(results(), f"{to}: {', '.join(written)}; {CARD_FILE} says what to write into a configuration")
         return
     with at_hand(checkpoint, endpoint_url, region, with_models=False) as (folder, _):
         files = _files(folder, checkpoint)
         to.mkdir(parents=True, exist_ok=True)
-        for file in (*files, RECORD, CARD):
+        for file in (*files, EXPORT_FILE, CARD_FILE):
             (to / file).parent.mkdir(exist_ok=True)
             shutil.copyfile(folder / file, to / file, follow_symlinks=False)
-    say(results(), f"{to}: {', '.join(files)}; {CARD} says how to load them")
+    say(results(), f"{to}: {', '.join(files)}; {CARD_FILE} says how to load them")
 
 
 def _is_plain(file: Path) -> bool:
@@ -87,23 +107,35 @@ def write_base(folder: Path, models: Path | None, to: Path) -> list[str]:
     return written
 
 
-def _files(folder: Path, checkpoint: str) -> list[str]:
-    if linked := [name for name in (RECORD, CARD) if (folder / name).is_symlink()]:
-        raise refusal(f"{checkpoint}: {linked[0]} is a link, which is not followed; use another checkpoint")
+def _record(folder: Path, checkpoint: str) -> _Record:
     try:
-        record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        named = [*(adapter["file"] for adapter in record["adapters"]), record["lora"], record.get("lora_kohya")]
-        conditioners = [Path(name).name for name in record.get("token_conditioners", ())]
-        averaged = record.get("weights") == "averaged"
-        reasons = [f"{adapter['name']}: {adapter['diffusers']}" for adapter in record["adapters"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise refusal(f"{checkpoint}: has no {RECORD} that can be read ({error}); name a checkpoint") from None
+        if not (folder / EXPORT_FILE).exists() or _is_plain(folder / EXPORT_FILE):
+            return _Record.model_validate_json((folder / EXPORT_FILE).read_bytes())
+        fault = "not a regular file"
+    except OSError as error:
+        fault = str(error)
+    except ValidationError as error:
+        first = error.errors()[0]
+        fault = f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}".removeprefix(": ")
+    raise refusal(f"{checkpoint}: has no {EXPORT_FILE} that can be read ({fault}); name a checkpoint")
+
+
+def _files(folder: Path, checkpoint: str) -> list[str]:
+    if linked := [name for name in (EXPORT_FILE, CARD_FILE) if (folder / name).is_symlink()]:
+        raise refusal(f"{checkpoint}: {linked[0]} is a link, which is not followed; use another checkpoint")
+    record = _record(folder, checkpoint)
+    if not _is_plain(folder / CARD_FILE):
+        raise refusal(f"{checkpoint}: {CARD_FILE} is missing or is not a regular file; use another checkpoint")
+    named = [*(adapter.file for adapter in record.adapters), record.lora, record.lora_kohya]
+    reasons = [f"{adapter.name}: {adapter.diffusers}" for adapter in record.adapters]
     # Names from a file that anybody may have written must not lead out of the folder.
     files = [Path(name).name for name in named if name]
     if absent := [name for name in files if not _is_plain(folder / name)]:
-        raise refusal(f"{checkpoint}: {absent[0]} is missing or is no plain file; use another checkpoint")
-    if conditioners:
-        files += [file for file in _conditioners(folder, conditioners, averaged=averaged) if _is_plain(folder / file)]
+        raise refusal(f"{checkpoint}: {absent[0]} is missing or is not a regular file; use another checkpoint")
+    if record.token_conditioners:
+        averaged = record.weights == "averaged"
+        found = _conditioners(folder, record.token_conditioners, averaged=averaged)
+        files += [file for file in found if _is_plain(folder / file)]
     if not files:
         why = "; ".join(reasons) or "it has neither adapters nor low-rank weights nor token conditioners"
         raise refusal(f"{checkpoint}: holds no file for pipelines: {why}. `atj sample` draws from it")

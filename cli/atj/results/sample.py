@@ -13,8 +13,8 @@ from adapter_agent.staging import models
 from adapter_agent.storage.store import Store
 from adapter_api.checkpoint import folder_name, step_of
 from adapter_api.document import InvalidDocument, read, validate
-from adapter_api.launch import TRAINING_FILE
-from adapter_api.sources import MODELS_FOLDER, stored_models
+from adapter_api.layout import MODELS_FOLDER, TRAINING_FILE
+from adapter_api.sources import stored_models
 from adapter_api.training import TrainingConfig
 from atj.errors import refusal
 from atj.extras import require
@@ -29,35 +29,48 @@ def sample_command(
     checkpoint: CheckpointPlace,
     label: Annotated[
         list[str] | None,
-        typer.Option(help="Class for label_to_token, by number or name; once for each row.", show_default=False),
+        typer.Option(help="Class for label_to_token, by number or name; repeat it for more rows.", show_default=False),
     ] = None,
     condition: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
-            help="Any other condition by data column: a class, numbers with commas, or a file.",
+            help="Value for any other data column: a class, numbers separated by commas, or a file.",
             show_default=False,
         ),
     ] = None,
     prompt: Annotated[
-        str | None, typer.Option(help="Text, where the model has text encoders.", show_default=False)
+        str | None, typer.Option(help="Text prompt; only for models with text encoders.", show_default=False)
     ] = None,
-    count: Annotated[int, typer.Option(min=1, max=64, help="Pictures in a row.")] = 8,
+    count: Annotated[int, typer.Option(min=1, max=64, help="Number of pictures in a row.")] = 8,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Denoising steps; by default the checkpoint's.", show_default=False)
+        int | None,
+        typer.Option(
+            min=1,
+            help="Denoising steps per picture; by default those of the checkpoint's configuration.",
+            show_default=False,
+        ),
     ] = None,
     guidance_scale: Annotated[
         float | None,
-        typer.Option(min=0, help="1 draws without guidance; by default the checkpoint's.", show_default=False),
+        typer.Option(
+            min=0,
+            help="Strength of guidance; 1 draws without it. By default that of the checkpoint's configuration.",
+            show_default=False,
+        ),
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(min=0, help="Same seed, same pictures; by default the checkpoint's.", show_default=False),
+        typer.Option(
+            min=0,
+            help="Seed of the noise; the same seed gives the same pictures. By default that of the checkpoint's configuration.",
+            show_default=False,
+        ),
     ] = None,
     scale: Annotated[
         list[float] | None,
         typer.Option(
-            help="Weight of all adapters in place of their own, 0 being without them; once for each row.",
+            help="Scale of all adapters instead of their own; 0 switches them off. Repeat it for more rows.",
             show_default=False,
         ),
     ] = None,
@@ -66,19 +79,19 @@ def sample_command(
         typer.Option(
             min=8,
             max=4096,
-            help="Pixels a side that pictures are shown with; by default their own, or 64 if that is more.",
+            help="Width and height of each picture in the output, in pixels; by default its own size, but at least 64.",
             show_default=False,
         ),
     ] = None,
     out: Annotated[
-        Path, typer.Option(help="PNG file for one grid; a folder, which ends in /, for a file of each picture.")
+        Path, typer.Option(help="Output: a .png file for one grid, or a folder (ending in /) for one file per picture.")
     ] = Path("grid.png"),
     endpoint_url: EndpointURL = None,
     region: Region = None,
 ) -> None:
-    """Draw pictures from a checkpoint into one grid, or each into a file of its own.
+    """Draw pictures from a checkpoint into one grid, or into one file per picture.
 
-    Without any condition: a row for each class that the model knows.
+    Without any condition, it draws one row for each class that the model knows.
     """
     is_grid = out.suffix.lower() == ".png"
     if not out.parent.is_dir() or (out.suffix and not is_grid) or (not is_grid and out.is_file()):

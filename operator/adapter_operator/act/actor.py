@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from adapter_api.job import KIND, AdapterTrainingJob
+from adapter_api.names import JOB_LABEL
 from adapter_api.status import CheckpointStatus
 from adapter_operator.act.commit_marks import commit_marks
 from adapter_operator.act.manifests import manifests, service
 from adapter_operator.cluster import Cluster, ClusterError, Plain
-from adapter_operator.names import CONTROLLER_LABEL, JOB_LABEL, Key, attempt_name
+from adapter_operator.names import CONTROLLER_LABEL, Key, attempt_name
 from adapter_operator.observe.cache import Cache
 from adapter_operator.settings import Settings
 
@@ -133,7 +134,7 @@ class Actor:
         )
         for error in told:
             if isinstance(error, ClusterError) and not (error.is_conflict or error.is_not_found):
-                log.warning("%s/%s: a commit is not told to schedulers: %s", *key, error)
+                log.warning("%s/%s: a commit could not be announced to schedulers: %s", *key, error)
                 return  # one missing right would be told once for each pod
             if isinstance(error, BaseException) and not isinstance(error, ClusterError):
                 raise error

@@ -1,19 +1,17 @@
 """PURE: job + attempt -> ConfigMap, Service, NetworkPolicy and the Indexed Job, as they are sent to the API server."""
 
 import hashlib
-import json
 from datetime import datetime
 from typing import Any
 
 from adapter_api.document import dump_json
 from adapter_api.job import API_VERSION, KIND, AdapterTrainingJob
-from adapter_api.launch import TRAINING_FILE
+from adapter_api.layout import TRAINING_FILE
+from adapter_api.names import INDEX_LABEL, JOB_LABEL
 from adapter_operator.act.commit_marks import commit_marks
 from adapter_operator.act.pods import RENDEZVOUS_PORT, pod_template
 from adapter_operator.names import (
     AGENT_PORT,
-    INDEX_LABEL,
-    JOB_LABEL,
     QUEUE_LABEL,
     QUEUE_PRIORITY_LABEL,
     SPECIFICATION_ANNOTATION,
@@ -22,14 +20,9 @@ from adapter_operator.names import (
     labels,
 )
 from adapter_operator.settings import Settings
+from adapter_operator.specification import specification
 
 Manifest = dict[str, Any]
-
-_OF_PODS = {
-    "image", "nodes", "procs_per_node", "resources", "agent_resources", "data", "models", "output", "resume_from", "scheduling", "pod",
-    "termination_grace_period_seconds",
-}  # fmt: skip
-"""Fields that pods are made from. `training` cannot change."""
 
 
 def manifests(job: AdapterTrainingJob, attempt: int, created: datetime, settings: Settings) -> list[Manifest]:
@@ -127,12 +120,6 @@ def _with_annotations(template: Manifest, annotations: dict[str, str]) -> Manife
         return template
     metadata = template["metadata"]
     return {**template, "metadata": {**metadata, "annotations": {**metadata.get("annotations", {}), **annotations}}}
-
-
-def specification(job: AdapterTrainingJob) -> str:
-    """A digest of all that pods are made from and that can be changed, the same in every version that knows the fields."""
-    fields = job.spec.model_dump(mode="json", include=_OF_PODS, exclude_defaults=True)
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def _metadata(job: AdapterTrainingJob, name: str) -> dict[str, Any]:

@@ -3,29 +3,37 @@
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel
-
 from adapter_api.job import AdapterTrainingJob
 from adapter_api.launch import (
     CREDENTIALS_FOLDER,
-    CREDENTIALS_PREFIX,
-    TRAINING_FILE,
     Command,
     NodePlace,
     epoch,
     launch,
     supervised,
 )
-from adapter_api.places import ClaimSource, Data, S3Access
-from adapter_api.pod import Volume
+from adapter_api.layout import TRAINING_FILE
+from adapter_api.names import RESTORE, SYNC, TRAINER
+from adapter_api.places import ClaimSource, Data
+from adapter_api.pod import CABundle, PodSecurityContext, Volume
 from adapter_api.resources import Resources
-from adapter_operator.names import AGENT_PORT, RESTORE, SYNC, TRAINER, attempt_labels, attempt_name
+from adapter_operator.act.environment import (
+    CA_FILE,
+    CA_FOLDER,
+    common_environment,
+    credentials,
+    restore_credentials,
+    trainer_environment,
+)
+from adapter_operator.act.placement import placement
+from adapter_operator.act.plain import plain
+from adapter_operator.job_defaults import with_defaults
+from adapter_operator.names import AGENT_PORT, attempt_labels, attempt_name
 from adapter_operator.settings import Settings
 
 Plain = dict[str, Any]
 
 RENDEZVOUS_PORT = 29_500
-USER = 65_532
 WORK, DATA = "/work", "/data"
 SAVED_SECONDS = 30
 """The pod's grace beyond the trainer's own: what the agent has left to do when the trainer has ended."""
@@ -35,7 +43,6 @@ _SECURITY = {
     "capabilities": {"drop": ["ALL"]},
     "readOnlyRootFilesystem": True,
 }
-_AWS_VARIABLES = (("AWS_ACCESS_KEY_ID", False), ("AWS_SECRET_ACCESS_KEY", False), ("AWS_SESSION_TOKEN", True))
 
 
 def pod_template(
@@ -48,8 +55,9 @@ def pod_template(
         attempt: From 1.
         created: The job's creationTimestamp.
         config_map: Name of the ConfigMap with the training configuration.
-        settings: Default image and pull policy.
+        settings: Default image, pull policy and what else jobs may leave open.
     """
+    job = with_defaults(job, settings.job_defaults)
     spec = job.spec
     place = NodePlace(
         index=None,
@@ -63,39 +71,39 @@ def pod_template(
     )
     node = launch(job, str(job.metadata.uid), epoch(created, attempt), place)
     image = {"image": spec.image or settings.trainer_image, "imagePullPolicy": settings.image_pull_policy}
-    credentials = _credentials(spec.output.s3)
+    common = common_environment(job)
     agent_resources = _resources(spec.agent_resources or settings.agent_resources)
     restore: Plain = {
-        "name": RESTORE, **image, **_agent(node.restore.argv, [*_restore_credentials(job), *credentials]),
+        "name": RESTORE, **image, **_agent(node.restore.argv, [*restore_credentials(job), *credentials(spec.output.s3), *common]),
         "resources": agent_resources, "securityContext": _SECURITY, "volumeMounts": _mounts(job, trainer=False),
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }  # fmt: skip
     sync: Plain = {
-        "name": SYNC, **image, **_agent(node.sync.argv, []),
+        "name": SYNC, **image, **_agent(node.sync.argv, common),
         "restartPolicy": "Always", "resources": agent_resources, "securityContext": _SECURITY,
         "volumeMounts": [*_mounts(job, trainer=False), *_credentials_mount(job)], "ports": [{"name": "agent", "containerPort": AGENT_PORT}],
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }  # fmt: skip
     trainer: Plain = {
-        "name": TRAINER, **image, **_trainer(supervised(node.train, place, job.grace_seconds), _user_environment(job)),
+        "name": TRAINER, **image,
+        **_trainer(supervised(node.train, place, job.grace_seconds), [*common, *trainer_environment(job)]),
         "resources": _resources(spec.resources), "securityContext": _SECURITY, "volumeMounts": _mounts(job, trainer=True),
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }  # fmt: skip
     found: Plain = {
-        **_scheduling(job, attempt),
+        **placement(job, attempt),
         "restartPolicy": "Never",
         "subdomain": job.metadata.name,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": job.grace_seconds + SAVED_SECONDS,
-        "securityContext": {
-            "runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
-            "fsGroupChangePolicy": "OnRootMismatch", "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": _pod_security(spec.pod.security_context or PodSecurityContext()),
         "initContainers": [restore, sync],
         "containers": [trainer],
         "volumes": _volumes(job, config_map),
     }  # fmt: skip
+    if spec.pod.runtime_class_name is not None:
+        found["runtimeClassName"] = spec.pod.runtime_class_name
     if spec.pod.service_account_name is not None:
         found["serviceAccountName"] = spec.pod.service_account_name
     if spec.pod.image_pull_secrets:
@@ -116,13 +124,18 @@ def _threads(job: AdapterTrainingJob) -> int | None:
     return None if cores is None else max(1, int(cores / job.spec.processes))
 
 
-def _agent(argv: tuple[str, ...], credentials: list[Plain]) -> Plain:
+def _pod_security(given: PodSecurityContext) -> Plain:
+    policy = {"fsGroupChangePolicy": "OnRootMismatch"} if given.fs_group is not None else {}
+    return {"runAsNonRoot": True, **plain(given), **policy, "seccompProfile": {"type": "RuntimeDefault"}}
+
+
+def _agent(argv: tuple[str, ...], given: list[Plain]) -> Plain:
     """A container's command and environment; the Job controller adds the node's index to every container.
 
     Nothing is set that the image sets, and nothing that is not read: four pods of three containers are most of what a job
     costs the API server, and every variable is an entry in its bookkeeping of fields.
     """
-    return {"command": list(argv), "env": [*_address(argv), *credentials]}
+    return {"command": list(argv), "env": [*_address(argv), *given]}
 
 
 def _trainer(train: Command, given: list[Plain]) -> Plain:
@@ -137,76 +150,8 @@ def _address(argv: tuple[str, ...]) -> list[Plain]:
     return [{"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]
 
 
-def _credentials(location: S3Access) -> list[Plain]:
-    if location.secret_ref is None:
-        return []
-    secret = location.secret_ref.name
-    return [
-        {
-            "name": name,
-            "valueFrom": {"secretKeyRef": {"name": secret, "key": name, **({"optional": True} if opt else {})}},
-        }
-        for name, opt in _AWS_VARIABLES
-    ]
-
-
-def _restore_credentials(job: AdapterTrainingJob) -> list[Plain]:
-    """Places to read from whose credentials differ from the output's."""
-    spec, found = job.spec, []
-    places: tuple[tuple[str, S3Access | None], ...] = (
-        ("DATA", spec.data.s3 if spec.data else None), ("MODELS", spec.models), ("RESUME", spec.resume_from),
-    )  # fmt: skip
-    for role, location in places:
-        if location is None or location.secret_ref is None or location.secret_ref == spec.output.s3.secret_ref:
-            continue
-        found += [{**v, "name": f"{CREDENTIALS_PREFIX}{role}_{v['name']}"} for v in _credentials(location)]
-    return found
-
-
-def _user_environment(job: AdapterTrainingJob) -> list[Plain]:
-    found: list[Plain] = []
-    for variable in job.spec.pod.env:
-        if variable.secret_key_ref is not None:
-            reference = {"name": variable.secret_key_ref.name, "key": variable.secret_key_ref.key}
-            found.append({"name": variable.name, "valueFrom": {"secretKeyRef": reference}})
-        else:
-            # Kubernetes would expand $(NAME) in a user's text.
-            found.append({"name": variable.name, "value": (variable.value or "").replace("$(", "$$(")})
-    return found
-
-
 def _resources(given: Resources) -> Plain:
     return {name: dict(values) for name, values in (("requests", given.requests), ("limits", given.limits)) if values}
-
-
-def _scheduling(job: AdapterTrainingJob, attempt: int) -> Plain:
-    given = job.spec.scheduling
-    found: Plain = {}
-    if given.node_selector:
-        found["nodeSelector"] = dict(given.node_selector)
-    if given.tolerations:
-        found["tolerations"] = [_plain(toleration) for toleration in given.tolerations]
-    affinity = _plain(given.affinity)
-    if given.topology_key is not None:
-        together = {
-            "topologyKey": given.topology_key,
-            "labelSelector": {"matchLabels": attempt_labels(job.metadata.name, attempt, job.spec.nodes)},
-        }
-        pods = dict(affinity.get("podAffinity") or {})
-        required = "requiredDuringSchedulingIgnoredDuringExecution"
-        affinity["podAffinity"] = {**pods, required: [*pods.get(required, []), together]}
-    if affinity:
-        found["affinity"] = affinity
-    if given.priority_class_name is not None:
-        found["priorityClassName"] = given.priority_class_name
-    if given.scheduler_name is not None:
-        found["schedulerName"] = given.scheduler_name
-    return found
-
-
-def _plain(model: BaseModel | None) -> Plain:
-    dumped = {} if model is None else model.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    return dict(dumped)
 
 
 def _data_folder(data: Data | None) -> str:
@@ -221,6 +166,8 @@ def _mounts(job: AdapterTrainingJob, *, trainer: bool) -> list[Plain]:
         {"name": "work", "mountPath": WORK},
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own
     ]
+    if job.spec.pod.ca_bundle is not None:
+        mounts.append({"name": "ca", "mountPath": CA_FOLDER, "readOnly": True})
     if job.spec.data is not None:
         mounts.append({"name": "data", "mountPath": DATA, "readOnly": trainer})
     if trainer:
@@ -262,11 +209,25 @@ def _volumes(job: AdapterTrainingJob, config_map: str) -> list[Plain]:
         # Optional: that it is missing is said by the first container, which needs its variables.
         secret = {"secretName": job.spec.output.s3.secret_ref.name, "optional": True}
         volumes.append({"name": "credentials", "secret": secret})
+    if job.spec.pod.ca_bundle is not None:
+        volumes.append({"name": "ca", **_bundle(job.spec.pod.ca_bundle)})
     data = job.spec.data
     if data is not None:
         volumes.append({"name": "data", **({"emptyDir": {}} if data.pvc is None else _claim(data.pvc, read_only=True))})
     volumes.extend({"name": _user_name(volume), **_source(volume)} for volume in job.spec.pod.volumes)
     return volumes
+
+
+def _bundle(bundle: CABundle) -> Plain:
+    found: Plain = {}
+    if bundle.config_map is not None:
+        found["configMap"] = {
+            "name": bundle.config_map.name,
+            "items": [{"key": bundle.config_map.key, "path": CA_FILE}],
+        }
+    if bundle.secret is not None:
+        found["secret"] = {"secretName": bundle.secret.name, "items": [{"key": bundle.secret.key, "path": CA_FILE}]}
+    return found
 
 
 def _source(volume: Volume) -> Plain:
@@ -276,7 +237,7 @@ def _source(volume: Volume) -> Plain:
         return {"configMap": {"name": volume.config_map.name}}
     if volume.secret is not None:
         return {"secret": {"secretName": volume.secret.name}}
-    return {"emptyDir": _plain(volume.empty_dir)}
+    return {"emptyDir": plain(volume.empty_dir)}
 
 
 def _claim(claim: ClaimSource, *, read_only: bool) -> Plain:

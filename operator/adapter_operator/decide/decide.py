@@ -11,15 +11,14 @@ from datetime import datetime, timedelta
 from adapter_api.base import MAX_INT
 from adapter_api.job import AdapterTrainingJob
 from adapter_api.status import MAX_ATTEMPT, JobStatus, LastFailure, Restarts
-from adapter_operator.act.manifests import specification
 from adapter_operator.decide import failures
 from adapter_operator.decide.decision import Action, Decision, Launch, Remove, RemoveJob, State, is_shown_running
 from adapter_operator.decide.failures import Failure
 from adapter_operator.decide.times import later
 from adapter_operator.decide.underway import underway
 from adapter_operator.observe.observed import Observed, ObservedPod, all_running
+from adapter_operator.specification import specification
 
-MAX_BACKOFF_SECONDS = 3600
 FREE_RESTARTS = 5
 """Restarts that are the cluster's doing are not delayed, as long as there are no more than this."""
 FREE_RESTART_SECONDS = 10
@@ -65,7 +64,7 @@ def _in_time(job: AdapterTrainingJob, observed: Observed, begun: Decision, now: 
     if (failure := _failure(job, observed, begun, pods, now)) is not None:
         return _answer(job, observed, begun, failure, now)
     if pods and pods[0].nodes != job.spec.nodes:
-        message = f"saving, then {job.spec.nodes} nodes instead of {pods[0].nodes} go on from there"
+        message = f"saving, then {job.spec.nodes} nodes instead of {pods[0].nodes} continue from there"
         return _next_attempt(begun, State.RESTARTING, "Resizing", message)
     return _as_specified(job, observed, begun, underway(job, observed, begun, pods, now))
 
@@ -123,7 +122,7 @@ def _unlaunched(job: AdapterTrainingJob, observed: Observed, begun: Decision, no
         if leaving:
             message = f"{len(leaving)} pods are saving and ending; no pods run until suspend is false"
             return replace(begun, state=State.SUSPENDED, reason="Suspending", message=message, look_at=again)
-        message = "suspended; set suspend to false to go on from the newest checkpoint"
+        message = "suspended; set suspend to false to continue from the newest checkpoint"
         return replace(begun, state=State.SUSPENDED, reason="Suspended", message=message)
     waiting = State.RESTARTING if begun.attempt > 1 else State.STARTING
     if leaving:
@@ -158,7 +157,7 @@ def _not_before(job: AdapterTrainingJob) -> datetime | None:
     if status.last_failure is None:
         return None
     if status.last_failure.charged:
-        seconds = min(restart.backoff_seconds * 2 ** min(status.restarts.charged - 1, 20), MAX_BACKOFF_SECONDS)
+        seconds = restart.backoff(status.restarts.charged)
     elif status.last_failure.reason == failures.STORAGE_REFUSED:
         seconds = REFUSED_RESTART_SECONDS
     else:
@@ -190,7 +189,7 @@ def _lost(
             reason = failures.disruption_of(pod) or "PodDeleted"
             return Failure(reason, f"pod {pod.name} is being deleted", pod.index, is_charged=False)
     if batch_job is not None and batch_job.failed is not None and not any(pod.has_failed for pod in pods):
-        return Failure("PodDeleted", batch_job.failed[1] or "the attempt's Job failed", is_charged=False)
+        return Failure("PodDeleted", batch_job.failed.message or "the attempt's Job failed", is_charged=False)
     was_running = is_shown_running(job.status) and job.status.attempt == begun.attempt
     nodes = pods[0].nodes if pods else job.spec.nodes
     missing = sorted(set(range(nodes)) - {pod.index for pod in pods})
@@ -225,7 +224,7 @@ def _answer(job: AdapterTrainingJob, observed: Observed, begun: Decision, failur
     )  # fmt: skip
     begun = replace(begun, last_failure=last, failure=failure, needs_fresh_view=failure.pod is None)
     if failure.is_final:
-        message = f"{_place(failure)}{failure.message}; trying again would not help. Correct it and apply the job anew"
+        message = f"{_place(failure)}{failure.message}; trying again would not help. Correct it and apply the job again"
         return _stopped(begun, observed, State.FAILED, failure.reason, message)
     limit = job.spec.restart.max_restarts
     if charged > limit:

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from adapter_api.progress import ExitCode
-from adapter_operator.observe.observed import ContainerEnd, ObservedPod
+from adapter_api.progress import FENCED_REASON, ExitCode, ends_for_good
+from adapter_operator.observe.observed import Cause, ContainerEnd, ObservedPod
 
 SETTLE_SECONDS = 10
 """How long a failure that looks like the consequence of another one waits for that one to show."""
 
-_USERS = frozenset({"InvalidConfig", "InvalidData", "IncompatibleCheckpoint", "InvalidConfiguration", "Fenced"})
 STORAGE_REFUSED = "StorageRefused"
 """Credentials that were withdrawn, a bucket that is gone: mended by somebody, while the job stays as it is."""
 _CONSEQUENCES = frozenset({"CommunicationFailed", "Stopped", "Terminated"})
@@ -36,14 +35,25 @@ _DISRUPTIONS = {
     "EvictionByEvictionAPI": "Evicted",
     "TerminationByKubelet": "Evicted",
 }
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """What an exit code of the agent or of a signal says of a failure."""
+
+    reason: str
+    message: str
+    is_charged: bool = True
+    is_final: bool = False
+
+
 _BY_CODE = {
-    int(ExitCode.FENCED): ("Fenced", "a newer attempt owns the output", True, True),
-    int(ExitCode.INVALID): ("InvalidConfiguration", "the agent refused its options", True, True),
-    int(ExitCode.REFUSED): (STORAGE_REFUSED, "storage refuses what it allowed before", False, False),
-    137: ("Killed", "the container was killed by SIGKILL", True, False),
-    143: ("Terminated", "the container was ended by SIGTERM", False, False),
+    int(ExitCode.FENCED): _Verdict(FENCED_REASON, "a newer attempt owns the output", is_final=True),
+    int(ExitCode.INVALID): _Verdict("InvalidConfiguration", "the agent refused its options", is_final=True),
+    int(ExitCode.REFUSED): _Verdict(STORAGE_REFUSED, "storage refuses what it allowed before", is_charged=False),
+    137: _Verdict("Killed", "the container was killed by SIGKILL"),
+    143: _Verdict("Terminated", "the container was ended by SIGTERM", is_charged=False),
 }
-"""Exit code -> reason, message, whether it is charged, whether it is final."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +107,11 @@ def failure_of(pod: ObservedPod) -> Failure | None:
         return None
     end = pod.trainer if pod.trainer is not None and pod.trainer.exit_code != 0 else pod.restore
     end = end if end is not None and end.exit_code != 0 else None
-    by_cluster = _by_cluster(pod)
-    if by_cluster is not None:
-        reason, message = by_cluster
-        return _failure(pod, end, reason, message, is_charged=False)
+    if (by_cluster := _by_cluster(pod)) is not None:
+        return _failure(pod, end, by_cluster.reason, by_cluster.message, is_charged=False)
     if end is None:
-        reason, message = pod.failure or ("PodFailed", "the pod failed and no container says why")
-        return _failure(pod, end, reason, message)
+        cause = pod.failure or Cause("PodFailed", "the pod failed and no container says why")
+        return _failure(pod, end, cause.reason, cause.message)
     if end.reason == "OOMKilled":
         return _failure(
             pod, end, "OutOfMemory", "the container used more memory than its limit; raise resources.limits.memory, or "
@@ -112,11 +120,11 @@ def failure_of(pod: ObservedPod) -> Failure | None:
     return _by_container(pod, end, is_restore=end is pod.restore)
 
 
-def _by_cluster(pod: ObservedPod) -> tuple[str, str] | None:
-    if pod.failure is not None and pod.failure[0] in _NODE_REASONS:
-        return _NODE_REASONS[pod.failure[0]], pod.failure[1] or "the cluster took the pod's place"
-    if pod.disruption is not None:
-        return _DISRUPTIONS.get(pod.disruption, "Disrupted"), f"the cluster ended the pod ({pod.disruption})"
+def _by_cluster(pod: ObservedPod) -> Cause | None:
+    if pod.failure is not None and pod.failure.reason in _NODE_REASONS:
+        return Cause(_NODE_REASONS[pod.failure.reason], pod.failure.message or "the cluster took the pod's place")
+    if (reason := disruption_of(pod)) is not None:
+        return Cause(reason, f"the cluster ended the pod ({pod.disruption})")
     return None
 
 
@@ -127,12 +135,13 @@ def _by_container(pod: ObservedPod, end: ContainerEnd, *, is_restore: bool) -> F
             saved = ending.reason == "Stopped"
             message = "the trainer was told to stop, and saved" if saved else ending.message
             return _failure(pod, end, "Stopped", message, is_charged=False)
-        final = ending.reason in _USERS or ending.exit_code == ExitCode.INVALID
+        final = ends_for_good(ending.reason, ending.exit_code)
         return _failure(pod, end, ending.reason, ending.message, is_final=final)
     if end.exit_code in _BY_CODE:
-        reason, message, is_charged, is_final = _BY_CODE[end.exit_code]
-        said = _last_line(end.message) if is_final or reason == STORAGE_REFUSED else ""
-        return _failure(pod, end, reason, said or message, is_charged=is_charged, is_final=is_final)
+        verdict = _BY_CODE[end.exit_code]
+        said = _last_line(end.message) if verdict.is_final or verdict.reason == STORAGE_REFUSED else ""
+        message = said or verdict.message
+        return _failure(pod, end, verdict.reason, message, is_charged=verdict.is_charged, is_final=verdict.is_final)
     step = "RestoreFailed" if is_restore else "Failed"
     return _failure(pod, end, step, _last_line(end.message) or f"the container ended with code {end.exit_code}")
 

@@ -1,17 +1,14 @@
 """PURE: an attempt that exists, and with which nothing is wrong: it starts, waits or trains."""
 
-import re
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from adapter_api.job import AdapterTrainingJob
 from adapter_operator.decide.decision import Announce, Decision, State, is_shown_running
+from adapter_operator.decide.refusals import mending
 from adapter_operator.decide.times import later
-from adapter_operator.names import RESTORE, SYNC, TRAINER
 from adapter_operator.observe.observed import Observed, ObservedPod, all_running
 
-_LACKING = re.compile(r"\b(limits|requests)\.([a-z0-9./-]+) for: ([a-z0-9,-]+)")
-"""What a quota says of containers that state no resources: must specify limits.cpu for: restore,sync."""
 ANSWER_SECONDS = 5
 """Between two looks at a job whose agent may answer at any time."""
 
@@ -56,8 +53,8 @@ def _held_up(
     """What keeps its pods from starting, if something says so."""
     for pod in pods:
         if pod.waiting is not None:
-            reason, text = pod.waiting
-            message = f"pod {pod.name}: {text or reason}. {_remedy(reason, job)}"
+            reason = pod.waiting.reason
+            message = f"pod {pod.name}: {pod.waiting.message or reason}. {_remedy(reason, job)}"
             return replace(begun, state=State.PENDING, reason=reason, message=message, look_at=_soon(now, 60))
     for pod in pods:
         if pod.unscheduled is not None:
@@ -65,7 +62,7 @@ def _held_up(
             return replace(begun, state=State.PENDING, reason="Unschedulable", message=message, look_at=_soon(now, 60))
     nodes = pods[0].nodes if pods else job.spec.nodes
     if len(pods) < nodes and observed.refused is not None and observed.refused[0] == begun.attempt:
-        message = f"the cluster refuses to create its pods: {observed.refused[1]}. {_mending(observed.refused[1])}"
+        message = f"the cluster refuses to create its pods: {observed.refused[1]}. {mending(observed.refused[1])}"
         return replace(begun, state=State.PENDING, reason="PodsRefused", message=message, look_at=_soon(now, 10))
     return None
 
@@ -80,21 +77,6 @@ def _remedy(reason: str, job: AdapterTrainingJob) -> str:
     if reason == "CreateContainerConfigError":
         return "Check that the Secrets and ConfigMaps that the job names exist in its namespace"
     return "The kubelet tries again"
-
-
-def _mending(refusal: str) -> str:
-    """The fields to set for what a quota or a policy says."""
-    lacking = _LACKING.findall(refusal)
-    if not lacking:
-        return "Ask for less, wait until there is room, or ask whoever administers the namespace"
-    containers = {name for _, _, names in lacking for name in names.split(",")}
-    parts = [f"spec.agentResources.{{{_kinds(lacking)}}}"] if containers & {RESTORE, SYNC} else []
-    parts += [f"spec.resources.{{{_kinds(lacking)}}}"] if TRAINER in containers else []
-    return f"Set {' and '.join(parts) or 'them'}, or let the namespace have a LimitRange with defaults"
-
-
-def _kinds(lacking: list[tuple[str, str, str]]) -> str:
-    return ", ".join(dict.fromkeys(f"{kind}.{name}" for kind, name, _ in lacking))
 
 
 def _hang_at(job: AdapterTrainingJob, observed: Observed, now: datetime) -> datetime | None:

@@ -9,10 +9,11 @@ from typing import Any
 import orjson
 
 from adapter_api.document import MAX_BYTES, MAX_DEPTH
+from adapter_api.names import JOB_LABEL
 from adapter_api.progress import Progress
 from adapter_api.scalars import visible
 from adapter_operator.guarded import taken
-from adapter_operator.names import JOB_LABEL, Key, attempt_of
+from adapter_operator.names import Key, attempt_of
 from adapter_operator.observe.observed import (
     MAX_TEXT,
     UNREACHABLE_SECONDS,

@@ -8,17 +8,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from adapter_api.launch import NODES_ARGUMENT
+from adapter_api.names import JOB_LABEL, RESTORE, TRAINER
 from adapter_api.progress import Ending, Progress
 from adapter_api.scalars import visible
-from adapter_operator.names import (
-    JOB_LABEL,
-    RESTORE,
-    SPECIFICATION_ANNOTATION,
-    TRAINER,
-    Key,
-    attempt_of,
-    number,
-)
+from adapter_operator.names import SPECIFICATION_ANNOTATION, Key, attempt_of, number
 
 MAX_TEXT = 2048
 """Characters that are kept of a message."""
@@ -27,6 +20,15 @@ UNREACHABLE_SECONDS = 60
 GONE_AFTER_SECONDS = 30
 """A pod that is still there so long after its grace period is on a node that does not answer. Fencing makes what may
 still run there harmless."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why something is as it is, as the cluster says it."""
+
+    reason: str
+    """In one word."""
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +70,12 @@ class ObservedPod:
     """When its grace period ends or ended, once it is being deleted."""
     unscheduled: str | None = None
     """Why no node takes it."""
-    waiting: tuple[str, str] | None = None
-    """Reason and message of a container that cannot start."""
+    waiting: Cause | None = None
+    """Of a container that cannot start."""
     disruption: str | None = None
     """Reason of the condition DisruptionTarget."""
-    failure: tuple[str, str] | None = None
-    """Reason and message of the pod's own status, such as Evicted."""
+    failure: Cause | None = None
+    """Of the pod's own status, such as Evicted."""
     trainer: ContainerEnd | None = None
     restore: ContainerEnd | None = None
     version: int = field(default=0, compare=False)
@@ -101,8 +103,8 @@ class BatchJob:
 
     uid: str
     is_suspended: bool = False
-    failed: tuple[str, str] | None = None
-    """Reason and message of its condition Failed."""
+    failed: Cause | None = None
+    """Of its condition Failed."""
     owner: str | None = None
     """uid of the AdapterTrainingJob that it belongs to."""
     specification: str | None = None
@@ -184,7 +186,7 @@ def pod_of(raw: dict[str, Any]) -> ObservedPod | None:
         unscheduled=_text(scheduled.get("message")) if scheduled.get("reason") == "Unschedulable" else None,
         waiting=_waiting([*init_containers, *containers]),
         disruption=disruption.get("reason", "DisruptionTarget") if disruption.get("status") == "True" else None,
-        failure=(reason, _text(status.get("message"))) if reason else None,
+        failure=Cause(reason, _text(status.get("message"))) if reason else None,
         trainer=_end(trainer),
         restore=_end(restore),
         version=int(metadata.get("resourceVersion", 0)),
@@ -200,7 +202,7 @@ def batch_job_of(raw: dict[str, Any]) -> BatchJob:
         owner=next((o["uid"] for o in raw["metadata"].get("ownerReferences") or () if o.get("controller")), None),
         specification=(raw["metadata"].get("annotations") or {}).get(SPECIFICATION_ANNOTATION),
         is_suspended=bool(raw.get("spec", {}).get("suspend")),
-        failed=None if failed is None else (failed.get("reason", "Failed"), _text(failed.get("message"))),
+        failed=None if failed is None else Cause(failed.get("reason", "Failed"), _text(failed.get("message"))),
     )
 
 
@@ -251,11 +253,11 @@ def all_running(pods: tuple[ObservedPod, ...]) -> bool:
 _NORMAL_WAITING = frozenset({"PodInitializing", "ContainerCreating"})
 
 
-def _waiting(containers: Iterable[dict[str, Any]]) -> tuple[str, str] | None:
+def _waiting(containers: Iterable[dict[str, Any]]) -> Cause | None:
     for container in containers:
         waiting = container.get("state", {}).get("waiting")
         if waiting is not None and waiting.get("reason", "PodInitializing") not in _NORMAL_WAITING:
-            return waiting["reason"], _text(waiting.get("message"))
+            return Cause(waiting["reason"], _text(waiting.get("message")))
     return None
 
 

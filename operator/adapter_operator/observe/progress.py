@@ -117,7 +117,7 @@ def address_of(ip: str) -> str:
     address = ipaddress.ip_address(ip)
     meant = getattr(address, "ipv4_mapped", None) or address
     if meant.is_link_local or meant.is_multicast or meant.is_unspecified:
-        raise NoAnswer(f"{ip} is no pod's address")
+        raise NoAnswer(f"{ip} is not a pod's address")
     host = f"[{ip}]" if address.version == IPV6 else ip
     return f"http://{host}:{AGENT_PORT}/progress"
 
@@ -140,7 +140,7 @@ async def ask(session: aiohttp.ClientSession, address: str) -> Progress:
     try:
         return readable(Progress.model_validate_json(bytes(said)))
     except ValidationError as error:
-        raise NoAnswer(f"what it says is no progress ({error.error_count()} faults)") from error
+        raise NoAnswer(f"its answer is not valid progress ({error.error_count()} faults)") from error
 
 
 def readable(progress: Progress) -> Progress:

@@ -68,7 +68,7 @@ class Watch:
                     raise
                 if error.is_expired:
                     version = ""
-                    log.info("the watch of %s starts anew: %s", self.kind, error)
+                    log.info("the watch of %s starts over: %s", self.kind, error)
                 else:
                     log.warning("the watch of %s broke: %s", self.kind, error)
                 await self.sleep(max(pause(failures), error.retry_after or 0.0))

@@ -73,7 +73,7 @@ def invalid(job_status: JobStatus, generation: int | None, message: str, now: da
 def stumbled(job_status: JobStatus, generation: int | None, error: Exception, now: datetime) -> JobStatus:
     """The status of a job that we fail to reconcile; all else in it stands."""
     told = visible(f"{type(error).__name__}: {error}".splitlines()[0][:MAX_ERROR])
-    message = f"the operator fails at this job, and tries again: {told}. Its log tells more; please report it"
+    message = f"the operator fails at this job and tries again: {told}. Its log says more; please report it"
     facts: Facts = {
         health.READY: ("False", "InternalError", message), health.STALLED: ("True", "InternalError", message),
     }  # fmt: skip

@@ -99,7 +99,7 @@ def test_what_a_later_pass_has_saved_is_not_committed_with_receipts_of_an_earlie
     receipts = receipts_of(store, claim, 10, nodes=2)
     assert receipts is not None
     write_checkpoint(folder.parent, 10, 1, pass_id="second")
-    with pytest.raises(ContentConflict, match="saved anew by a later pass"):
+    with pytest.raises(ContentConflict, match="saved again by a later pass"):
         commit(store, claim, receipts, folder, 2, NOW)
     assert committed_steps(store) == []
 
@@ -117,7 +117,7 @@ def test_a_folder_that_a_later_pass_replaces_under_its_upload_gets_no_receipt(
         return "pass"
 
     proxy.rule = save_anew
-    with pytest.raises(ContentConflict, match="saved anew by a later pass"):
+    with pytest.raises(ContentConflict, match="saved again by a later pass"):
         upload.upload_checkpoint(through, claim, 0, 10, folder)
     assert receipts_of(store, claim, 10, nodes=1) is None
     upload_and_commit(store, claim, 10, folder)

@@ -12,7 +12,7 @@ from adapter_agent.errors import EndpointUnreachable, Fenced
 from adapter_agent.storage.store import Store
 from adapter_api.checkpoint import CheckpointIndex, IndexEntry
 from adapter_api.retention import Policy
-from adapter_api.training import KeepBest
+from adapter_api.sections import KeepBest
 from tests.agent.support.faulty_proxy import Proxy
 from tests.agent.support.foreign import ACCELERATE
 from tests.agent.support.node import Claims, committed_steps, put_marked, upload_and_commit, write_checkpoint

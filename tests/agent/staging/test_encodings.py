@@ -10,7 +10,8 @@ from adapter_agent.errors import BucketMissing, StorageFull
 from adapter_agent.staging import encodings
 from adapter_agent.staging.encodings import Exchange, stage
 from adapter_agent.storage.store import Store
-from adapter_api.progress import PROGRESS_FILE, Progress
+from adapter_api.layout import PROGRESS_FILE
+from adapter_api.progress import Progress
 from tests.agent.support.faulty_proxy import Proxy
 from tests.agent.support.node import MakeNode, safetensors
 from tests.support.waiting import wait_until
@@ -138,7 +139,7 @@ def test_a_damaged_object_is_refused_and_replaced_by_what_was_made_anew(
     other, record = tmp_path / "other", tmp_path / "other-agent"
     assert stage(store, other, record) == 1
     assert not (other / LATENTS).exists()
-    assert "refused, and made anew if it is needed" in caplog.text
+    assert "refused, and encoded again if needed" in caplog.text
     assert LATENTS in caplog.text
     write(other, LATENTS, b"made anew")
     assert send_all(store, other, record) == 1

@@ -57,12 +57,14 @@ def test_of_a_published_pipeline_only_what_training_loads_is_needed() -> None:
 def test_what_conditions_begin_with_is_staged_whole_and_named_by_its_field() -> None:
     params = ModelParams.model_validate({
         "adapters_config": {"style": {"pretrained": "s3://bucket/base"}},
+        "unet_config": {"lora": {"pretrained": "s3://bucket/loras/ink.safetensors"}},
         "token_conditioners": {"label_to_token": {"pretrained": "s3://bucket/base"}, "embed_to_token": {"pretrained": "here"}},
     })  # fmt: skip
     stored = stored_models(params)
     assert {each.field for each in stored} == {
         "model.params.adapters_config.style.pretrained",
         "model.params.token_conditioners.label_to_token.pretrained",
+        "model.params.unet_config.lora.pretrained",
     }
     there = ["ip_adapter.safetensors", "label_to_token.safetensors", "README.md", "unet/config.json"]
     assert needed(there, stored) == {"ip_adapter.safetensors", "label_to_token.safetensors"}
@@ -72,6 +74,9 @@ def test_what_conditions_begin_with_is_staged_whole_and_named_by_its_field() -> 
         needed(["README.md"], stored)
     local = with_staged_models(params, "/models")
     folder = f"/models/{staged_name('s3://bucket/base')}"
+    assert local.unet_config.lora is not None
+    low_rank = local.unet_config.lora.pretrained
+    assert low_rank == f"/models/{staged_name('s3://bucket/loras/ink.safetensors')}/ink.safetensors"
     assert local.adapters_config["style"].pretrained == folder
     tokens = local.token_conditioners
     assert [each and each.pretrained for each in (tokens.label_to_token, tokens.embed_to_token)] == [folder, "here"]
@@ -109,7 +114,10 @@ def test_every_model_of_a_configuration_is_found_by_its_field() -> None:
     [
         pytest.param([], pipeline(), "holds no objects; correct the address, or upload", id="nothing"),
         pytest.param(
-            ["unet/config.json"], pipeline(), "holds no model_index.json, so it is no pipeline; name the", id="pipeline"
+            ["unet/config.json"],
+            pipeline(),
+            "holds no model_index.json, so it is not a pipeline; name the",
+            id="pipeline",
         ),
         pytest.param(["a.safetensors"], (UNET,), "holds no config.json in its topmost folder; name", id="config"),
         pytest.param(

@@ -18,6 +18,7 @@ from typing import Any
 from adapter_agent.__main__ import main
 from adapter_agent.storage import multipart
 from adapter_api.checkpoint import folder_name
+from adapter_api.layout import STATE_FILE
 from adapter_trainer.checkpoint import checkpoint_folder, tensor_files, writer
 from adapter_trainer.distributed.processes import Processes
 from tests.agent.support.node import safetensors
@@ -104,7 +105,7 @@ def files_of(step: int, node: int, shards: tuple[bytes, ...]) -> dict[str, bytes
     }
     if node == 0:
         files |= {
-            checkpoint_folder.STATE_FILE: b"{}",
+            STATE_FILE: b"{}",
             "metrics.json": f'{{"loss": {1 / step}}}'.encode(),
             "versions.json": b'{"torch": "2"}',
         }

@@ -31,6 +31,7 @@ class Seaweed(StoreProcess):
         folder = self.folder
         argv = [
             f"{sysconfig.get_path('scripts')}/weed",
+            "-logtostderr=true",
             "mini",
             f"-dir={folder}",
             "-ip=127.0.0.1",
@@ -50,6 +51,12 @@ class Seaweed(StoreProcess):
         if self.certificate is not None:
             argv += [f"-s3.cert.file={self.certificate.certificate}", f"-s3.key.file={self.certificate.key}"]
         return argv, {**os.environ, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
+
+    def kill(self) -> None:
+        """SIGKILL; what it keeps outside its folder goes with it."""
+        super().kill()
+        for service, port in self.ports.items():
+            Path(f"/tmp/seaweedfs-{service}-grpc-{port + GRPC_OFFSET}.sock").unlink(missing_ok=True)
 
     def is_ready(self) -> bool:
         """Whether it answers, and the bucket is there."""

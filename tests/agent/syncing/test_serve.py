@@ -20,7 +20,8 @@ from adapter_agent.syncing.extras import Extras
 from adapter_agent.syncing.report import Report
 from adapter_agent.syncing.serve import serving
 from adapter_api.checkpoint import IndexEntry
-from adapter_api.progress import MAX_PROGRESS_BYTES, PROGRESS_FILE, Progress
+from adapter_api.layout import PROGRESS_FILE
+from adapter_api.progress import MAX_PROGRESS_BYTES, Progress
 from tests.support.waiting import wait_until
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)

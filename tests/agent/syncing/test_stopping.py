@@ -106,7 +106,7 @@ def test_what_is_saved_but_not_committed_in_time_is_said_and_the_commit_before_i
     word = last_word(node)
     assert (word.reason, word.step, word.checkpoint and word.checkpoint.step) == ("NotCommitted", 20, 10)
     assert "step 20 was saved, but not committed within the 4 s that a stop has" in word.message
-    assert "checkpoint 10 stands. Set spec.terminationGracePeriodSeconds to" in word.message
+    assert "checkpoint 10 is committed. Set spec.terminationGracePeriodSeconds to" in word.message
     agent.kill()
     assert committed_steps(store) == [10]
     assert make_node(attempt=2, work="next").restore()[0] == 0

@@ -59,6 +59,20 @@ def test_submitted_job_is_the_file_with_the_given_name_and_nodes(there: Preloade
     assert spec["output"]["s3"]["uri"] == read(QUICKSTART).data["spec"]["output"]["s3"]["uri"]
 
 
+def test_of_a_file_with_a_secret_the_job_alone_is_submitted_under_the_name_that_the_cluster_makes(
+    there: PreloadedAtj, place: OnPlane, tmp_path: Path
+) -> None:
+    file = tmp_path / "job.yaml"
+    job = quickstart("made")
+    job["metadata"] = {"generateName": "made-"}
+    file.write_text(f"kind: Secret\nmetadata: {{name: keys}}\n---\n{json.dumps(job)}\n")
+    done = there("submit", file, "-n", place.namespace)
+    assert done.returncode == 0, done.stderr
+    assert "also holds Secret keys (line 1), which is left alone" in " ".join(done.stderr.split())
+    (made,) = (name for name in names(place) if name.startswith("made-"))
+    assert done.stdout.splitlines()[0] == f"{place.namespace}/{made}: submitted"
+
+
 def test_second_job_of_a_name_is_refused_with_what_to_do(there: PreloadedAtj, place: OnPlane) -> None:
     add(place, "twice")
     done = there("submit", QUICKSTART, "--name", "twice", "-n", place.namespace)

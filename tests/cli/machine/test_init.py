@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from adapter_api.document import read, validate
+from adapter_api.document import InvalidDocument, read, validate
 from adapter_api.job import AdapterTrainingJob
+from adapter_trainer.errors import InvalidData
 from atj.errors import CommandError
 from atj.machine.init import For, init_command
 from atj.machine.validate import validate_command
+from tests.support.repository import REPOSITORY
 
 COUNT = 6
 
@@ -85,7 +88,7 @@ def test_a_folder_for_each_class_gives_labels_with_names(tmp_path: Path) -> None
     job = made(tmp_path / "data", tmp_path / "job.yaml", For.label)
     assert columns(job) == {"label": ("label", 3)}
     assert "0 cat, 1 dog: big, 2 no" in (tmp_path / "job.yaml").read_text()
-    assert [row["label"] for row in job.spec.training.sampling.rows] == [0, 1, 2]
+    assert [row["label"] for row in job.spec.training.sampling.rows] == ["cat", "dog: big", "no"]
     lines = [json.loads(line) for line in (tmp_path / "data" / "atj-init.jsonl").read_text().splitlines()]
     assert lines[2] == {"image": "dog: big/0.jpg", "caption": "", "label": 1}
 
@@ -200,3 +203,143 @@ def test_large_pictures_of_several_shapes_keep_them_for_sdxl(tmp_path: Path) -> 
     assert params.aspect_buckets is not None
     assert job.spec.resources.limits["nvidia.com/gpu"] == "1"
     assert yaml.safe_load((tmp_path / "job.yaml").read_text())["metadata"]["name"] == "data"
+
+
+@pytest.mark.parametrize(
+    ("ending", "text"),
+    [
+        (".txt", "picture {}\n"),
+        (".caption", "picture {}"),
+        (".json", '{{"caption": "picture {}"}}'),
+        (".png.txt", "\ufeffpicture {}"),
+    ],
+)
+def test_a_table_that_is_written_keeps_captions_of_every_form(tmp_path: Path, ending: str, text: str) -> None:
+    for number in range(COUNT):
+        shown = picture(tmp_path / "photos" / "ab"[number % 2] / f"{number}.png")
+        shown.with_suffix(ending).write_text(text.format(number), encoding="utf-8")
+    made(tmp_path / "photos", tmp_path / "job.yaml", For.label)
+    records = [json.loads(line) for line in (tmp_path / "photos" / "atj-init.jsonl").read_text().splitlines()]
+    assert sorted(record["caption"] for record in records) == [f"picture {number}" for number in range(COUNT)]
+
+
+TABLES_OF_OTHERS: dict[str, tuple[str, str]] = {
+    "a spreadsheet with semicolons": (
+        "t.csv",
+        "\ufeffFile_Name;Text;kind\n0.png;one, two;1\n1.png;three;0\n2.png;four;1\n;;\n",
+    ),
+    "Excel's own word": ("t.csv", "sep=|\nfile_name|text|kind\n0.png|one|1\n1.png|two|0\n2.png|three|1\n"),
+    "tabs below a header": ("t.tsv", "image\tcaption\tkind\n0.png\tone\t1\n1.png\ttwo\t0\n2.png\tthree\t1\n"),
+    "tabs below a header in text": (
+        "train.txt",
+        "image\tcaption\tkind\n0.png\tone\t1\n1.png\ttwo\t0\n2.png\tfour\t1\n",
+    ),
+    "IP-Adapter's data.json": (
+        "data.json",
+        json.dumps([{"image_file": f"{n}.png", "text": f"number {n}", "kind": n % 2} for n in range(3)]),
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "text"), TABLES_OF_OTHERS.values(), ids=TABLES_OF_OTHERS)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_tables_are_read_as_training_reads_them(tmp_path: Path, name: str, text: str, encoding: str) -> None:
+    for number in range(3):
+        picture(tmp_path / "photos" / f"{number}.png")
+    marked = text if encoding == "utf-8" else text.removeprefix("\ufeff")  # that encoding writes its own mark
+    (tmp_path / "photos" / name).write_bytes(marked.encode(encoding))
+    job = made(tmp_path / "photos", tmp_path / "job.yaml", For.label)
+    assert job.spec.training.data.params.pairs_file_path == name
+    assert columns(job) == {"kind": ("label", 2)}
+
+
+def test_kohyas_captions_by_picture_are_read_without_endings(tmp_path: Path) -> None:
+    for number in range(3):
+        picture(tmp_path / "photos" / f"{number}.png")
+    captions = {str(n): {"caption": f"number {n}", "tags": "1girl", "train_resolution": [1, 2]} for n in range(3)}
+    (tmp_path / "photos" / "meta_cap.json").write_text(json.dumps(captions))
+    job = made(tmp_path / "photos", tmp_path / "job.yaml", For.reference)
+    assert job.spec.training.data.params.pairs_file_path == "meta_cap.json"
+    assert columns(job) == {}
+
+
+def test_what_would_never_be_opened_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos, job = tmp_path / "photos", tmp_path / "job.yaml"
+    picture(photos / "0.png")
+    os.mkfifo(photos / "1.png")
+    made(photos, job, For.reference)
+    assert "not used: 1.png is not a regular file; replace or remove it" in capsys.readouterr().out
+    os.mkfifo(photos / "0.txt")
+    with pytest.raises(CommandError, match=r"0\.txt: is no plain file"):
+        made(photos, tmp_path / "other.yaml", For.reference)
+    os.mkfifo(photos / "train.csv")
+    digits = (REPOSITORY / "configs" / "digits.yaml").read_text()
+    job.write_text(digits.replace("pairs_file_path: ", "pairs_file_path: train.csv #"))
+    with pytest.raises((InvalidData, InvalidDocument), match=r"train\.csv is neither a file nor a folder"):
+        validate_command(job, data=photos)
+
+
+def test_archives_where_pictures_are_looked_for_are_named_as_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "00000.tar").touch()
+    with pytest.raises(CommandError, match=r"\.tar files \(a webdataset archive\), which are not read yet: 1"):
+        made(tmp_path, tmp_path / "job.yaml")
+
+
+def test_what_cannot_be_trained_on_is_left_out_and_told(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = (photos / "photo-2.png").read_bytes()
+    (photos / "photo-2.png").write_bytes(whole[:-30])
+    (photos / "IMG_1.HEIC").write_bytes(b"ftypheic")
+    job = made(photos, tmp_path / "job.yaml", For.reference)
+    assert len((photos / "atj-init.jsonl").read_text().splitlines()) == COUNT - 1
+    assert not any("photo-2" in str(row) for row in job.spec.training.sampling.rows)
+    told = capsys.readouterr().out
+    assert f"{photos}: not used: photo-2.png cannot be decoded: " in told
+    assert f"{photos}: not used: .heic files, which are not read here (save them as PNG or JPEG): 1" in told
+    assert "not used: photo-2.png cannot be decoded" in (tmp_path / "job.yaml").read_text()
+
+
+def test_folders_of_kohya_s_trainers_give_classes_captions_and_repeats(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    for folder in ("3_cat", "1_cat", "2_big dog"):
+        picture(data / folder / "a.png")
+    (data / "2_big dog" / "a.caption").write_text("a dog\nthat barks\n")
+    job = made(data, tmp_path / "job.yaml", For.label)
+    (column,) = job.spec.training.data.params.columns or ()
+    assert column.names == ("big dog", "cat")
+    assert f"{data}: 6 samples of 3 pictures, label (label of 2 classes)" in capsys.readouterr().out
+    lines = [json.loads(line) for line in (data / "atj-init.jsonl").read_text().splitlines()]
+    assert [(line["image"], line["caption"], line["label"]) for line in lines] == [
+        ("1_cat/a.png", "cat", 1),
+        *[("2_big dog/a.png", "a dog that barks", 0)] * 2,
+        *[("3_cat/a.png", "cat", 1)] * 3,
+    ]
+
+
+def test_classes_that_are_numbers_go_by_their_index(tmp_path: Path) -> None:
+    for name in ("10", "7"):
+        picture(tmp_path / "data" / name / "a.png")
+    job = made(tmp_path / "data", tmp_path / "job.yaml", For.label)
+    assert columns(job) == {"label": ("label", 2)}
+    assert [row["label"] for row in job.spec.training.sampling.rows] == [0, 1]
+
+
+def test_files_for_one_folder_make_jobs_of_different_names(photos: Path, tmp_path: Path) -> None:
+    names = [
+        made(photos, tmp_path / f"{file}.yaml", For.reference).metadata.name for file in ("job", "label", "photos")
+    ]
+    assert names == ["photos", "photos-label", "photos"]
+    assert made(photos, tmp_path / "other.yaml", For.reference, name="mine").metadata.name == "mine"
+
+
+def test_ip_adapter_s_list_of_pictures_is_a_table(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    samples = [{"image_file": f"{number}.png", "text": f"text {number}"} for number in range(COUNT)]
+    for sample in samples:
+        picture(data / sample["image_file"])
+    (data / "data.json").write_text(json.dumps(samples))
+    job = made(data / "data.json", tmp_path / "job.yaml", For.reference)
+    assert job.spec.training.data.params.pairs_file_path == "data.json"

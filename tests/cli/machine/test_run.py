@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -19,8 +20,10 @@ Keep = Callable[[subprocess.Popen[str]], subprocess.Popen[str]]
 
 @pytest.fixture(scope="module")
 def finished(atj: Atj, job: MakeJob, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A job's file and the output folder of its finished run on two nodes."""
+    """A job's file and the output folder of its finished run on two nodes, beside it the folder for temporary files."""
     folder = tmp_path_factory.mktemp("finished")
+    (folder / "tmp").mkdir()
+    atj = replace(atj, variables={"TMPDIR": str(folder / "tmp")})
     file, output = write_yaml(folder / "job.yaml", job("finished", steps=4, save_steps=2, nodes=2)), folder / "out"
     result = atj("run", file, "--output", output)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -33,6 +36,11 @@ def test_finished_run_is_known_to_be_complete(atj: Atj, finished: tuple[Path, Pa
     result = atj("run", file, "--output", output)
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("This run is already complete.\n")
+
+
+def test_a_run_leaves_nothing_in_the_folder_for_temporary_files(finished: tuple[Path, Path]) -> None:
+    left = {file.name for file in (finished[1].parent / "tmp").iterdir()}
+    assert {name for name in left if not name.startswith("torchinductor_")} == set()  # torch's, one for all that use it
 
 
 def test_committed_checkpoints_are_listed_from_the_output_folder(atj: Atj, finished: tuple[Path, Path]) -> None:
@@ -75,10 +83,10 @@ def test_step_that_was_never_committed_is_named_with_those_that_were(atj: Atj, f
 def test_lost_process_restarts_the_gang_from_the_last_commit(
     atj: Atj, job: MakeJob, tmp_path: Path, ended: Keep, lost: str
 ) -> None:
-    file, output = write_yaml(tmp_path / "job.yaml", job("lost", steps=400, save_steps=20, nodes=2)), tmp_path / "out"
+    file, output = write_yaml(tmp_path / "job.yaml", job("lost", steps=400, save_steps=100, nodes=2)), tmp_path / "out"
     command = ended(atj.start("run", file, "--output", output))
     wait_until(
-        "checkpoint 20 is committed", lambda: "committed checkpoint 20" in _log(output), state=lambda: _log(output)
+        "checkpoint 100 is committed", lambda: "committed checkpoint 100" in _log(output), state=lambda: _log(output)
     )
     (_torchrun(command, node=1) if lost == "node 1's torchrun" else _fork_server(command)).kill()
     text, _ = command.communicate(timeout=600)
@@ -136,7 +144,7 @@ def test_sigkill_of_the_command_leaves_nothing_running(atj: Atj, job: MakeJob, t
     command = ended(atj.start("run", file, "--output", tmp_path / "out"))
     wait_until("a checkpoint is committed", lambda: "committed" in _log(tmp_path / "out"))
     command.kill()
-    wait_until("nothing is left", lambda: not _processes_of(tmp_path / "out"), seconds=60)
+    wait_until("nothing is left", lambda: not _processes_of(tmp_path / "out"), seconds=20)
 
 
 @pytest.mark.process

@@ -128,7 +128,7 @@ def test_a_second_job_takes_the_encodings_of_the_first_and_makes_only_what_is_da
             assert stored.get(latents)[1] != etag
     assert re.findall(r"encoding (\S+): \d+ of \d+ are not", said["first"]) == ["latents", "text"]
     assert re.findall(r"encoding (\S+): \d+ of \d+ are not", said["second"]) == ["latents"]
-    assert f"refused, and made anew if it is needed: {stored.uri_of(latents)}" in said["second"]
+    assert f"refused, and encoded again if needed: {stored.uri_of(latents)}" in said["second"]
     assert stored.get(latents)[0] == whole
     assert found["first"] == found["second"]
     assert len(found["first"]) == 6

@@ -130,7 +130,7 @@ def test_every_fault_of_the_table_is_named_with_its_line(tmp_path: Path) -> None
                 "data": {"params": {"columns": [{"name": "digit", "kind": "label"}, {"name": "shape", "kind": "vector"}]}},
                 "sampling": {"rows": [{"digit": 2}, {"digit": 3}]},
             },
-            r"training\.yaml:\d+: sampling\.rows\[1\]\.digit: label 3 is outside 0\.\.2, which the data have",
+            r"training\.yaml:\d+: sampling\.rows\[1\]\.digit: label 3 is outside 0\.\.2",
         ),
         (
             {"model": {"params": {"adapters_config": {"style": {"column": "shape", "layers": ["up_block.0", "*"]}}}}},
@@ -154,8 +154,7 @@ def test_pictures_to_draw_from_must_be_there(tmp_path: Path) -> None:
     }
     found = refused(training(tmp_path, data, changes))
     assert (
-        "sampling.rows[1].image: gone.png is no file, neither in data.params.data_root_path nor from where the command runs"
-        in found
+        "sampling.rows[1].image: gone.png does not exist, neither in data.params.data_root_path nor from here" in found
     )
     assert "rows[0]" not in found
 
@@ -165,13 +164,40 @@ def test_vectors_of_different_lengths_are_found_without_a_width(tmp_path: Path) 
     (data / "train.txt").write_text((data / "train.txt").read_text() + "0.png\tone more\t1\t1 2\n")
     columns = [{"name": "digit", "kind": "label"}, {"name": "shape", "kind": "vector"}]
     found = refused(training(tmp_path, data, {"data": {"params": {"columns": columns}}}))
-    assert "line 12: shape: has 2 numbers, the first line has 5" in found
+    assert "train.txt:12: shape: has 2 numbers, line 1 has 5" in found
+
+
+def test_what_is_drawn_by_columns_is_checked_as_the_trainer_checks_it(tmp_path: Path) -> None:
+    data = tiny.write_data(tmp_path / "data")
+    columns = [{"name": "digit", "kind": "label"}, {"name": "shape", "kind": "vector"}]
+    sampling = {"rows": [{}], "columns": [{"digit": 2}, {"digit": 3}, {"shape": [1.0]}]}
+    found = refused(training(tmp_path, data, {"data": {"params": {"columns": columns}}, "sampling": sampling}))
+    assert "sampling.columns[1].digit: label 3 is outside 0..2" in found
+    assert "sampling.columns[2].shape: has 1 numbers, not 5" in found
+    assert "columns[0]" not in found
+
+
+@pytest.mark.parametrize("verify", ["decode", "open"])
+def test_a_broken_picture_is_named_as_the_trainer_would_name_it(tmp_path: Path, verify: str) -> None:
+    data = tiny.write_data(tmp_path / "data")
+    whole = (data / "4.png").read_bytes()
+    (data / "4.png").write_bytes(whole[:-30] if verify == "decode" else b"no picture")
+    found = refused(training(tmp_path, data, {"data": {"params": {"verify": verify}}}))
+    assert found.startswith(f"{data / 'train.txt'}:5: image: 4.png ")
+
+
+def test_without_pillow_everything_but_the_files_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tiny.write_data(tmp_path / "data")
+    monkeypatch.setattr("atj.machine.data_checks.can_open_files", lambda: False)
+    (data / "4.png").write_bytes(b"no picture")
+    validate_command(training(tmp_path, data, {"sampling": {"rows": [{"digit": 2}]}}))
+    assert "digit: label 3 is outside 0..2" in refused(training(tmp_path, data, {"sampling": {"rows": [{"digit": 3}]}}))
 
 
 def test_a_job_s_own_folder_must_be_there_when_nothing_else_brings_data(tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
     file.write_text(JOB.replace("resolution: 64", "resolution: 64, data_root_path: photoz"))
-    assert "photoz is not a folder here, and nothing else brings data" in refused(file)
+    assert "photoz is not a folder here, and no other source of data is set" in refused(file)
 
 
 def test_programs_get_faults_and_counts_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,3 +212,20 @@ def test_programs_get_faults_and_counts_as_json(tmp_path: Path, capsys: pytest.C
     found = json.loads(capsys.readouterr().out)
     assert found["faults"][0]["path"] == "data.params.resolutoin"
     assert found["faults"][0]["line"] == 1
+
+
+def test_of_several_objects_in_a_file_the_job_is_taken_and_the_others_are_named(atj: Atj, tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(
+        f"kind: Secret\nmetadata: {{name: keys}}\n---\n{JOB.replace('  name: digits', '  generateName: digits-')}---\n"
+    )
+    result = atj("validate", file)
+    assert result.returncode == 0, result.stderr
+    assert f"{file}: valid AdapterTrainingJob digits-xxxxx:" in result.stdout
+    assert f"Note: {file} also holds Secret keys (line 1), which is left alone" in result.stderr.replace("\n", " ")
+
+
+def test_parts_of_a_gpu_that_stay_idle_are_noted(atj: Atj, tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(JOB.replace("  nodes: 2", "  resources: {limits: {nvidia.com/mig-1g.10gb: 2}}"))
+    assert "1 of 2 stays idle" in atj("validate", file).stderr

@@ -214,7 +214,7 @@ def test_a_lost_index_is_rebuilt_by_adopt_and_what_does_not_verify_is_named(atj:
     assert "whole, in the index again" in told
     assert "checkpoint-20: stays out of the index, and as it is: unet/model.safetensors" in told
     assert "checkpoint-500: stays out of the index" in told
-    assert "names 2 checkpoints; the next attempt after 1 goes on" in told
+    assert "names 2 checkpoints; the next attempt after 1 continues" in told
     assert committed_steps(store) == [10, 30]
     assert "has an index" in atj.refused("adopt")
 
@@ -223,4 +223,4 @@ def test_adopt_takes_an_output_and_not_a_checkpoint(store: Store) -> None:
     argv = ["checkpoints", "adopt", f"{store.uri}/checkpoint-10", f"--endpoint-url={store.endpoint}"]
     error = CliRunner().invoke(app, argv).exception
     assert isinstance(error, CommandError)
-    assert "give the output address that it lies in" in str(error)
+    assert "give the output address that contains it" in str(error)

@@ -1,6 +1,7 @@
 """`atj export` copies what pipelines load, and says why there is nothing to copy."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,47 @@ def test_a_link_in_a_checkpoint_is_not_followed(tmp_path: Path, linked: str) -> 
     (tmp_path / "secret").write_bytes((folder / linked).read_bytes())
     (folder / linked).unlink()
     (folder / linked).symlink_to(tmp_path / "secret")
-    with pytest.raises(CommandError, match=rf"{linked} is (a link|missing or is no plain file)"):
+    with pytest.raises(CommandError, match=rf"{linked} is (a link|missing or is not a regular file)"):
+        exported(folder, tmp_path / "to")
+    assert not (tmp_path / "to").exists()
+
+
+RECORDS: dict[str, str] = {
+    "no text of a file": '{"adapters": [], "lora": 5}',
+    "a list for a file": '{"adapters": [], "lora": ["a"]}',
+    "a number in an adapter": '{"adapters": [{"name": "a", "file": 7, "diffusers": "x"}], "lora": null}',
+    "adapters that are none": '{"adapters": {"a": 1}, "lora": null}',
+    "kohya's as an object": '{"adapters": [], "lora": null, "lora_kohya": {"a": 1}}',
+    "a NUL": '{"adapters": [], "lora": "a\\u0000b"}',
+    "half a character": '{"adapters": [], "lora": "\\ud800"}',
+    "conditioners as text": '{"adapters": [], "lora": null, "token_conditioners": "abc"}',
+    "conditioners that are patterns": '{"adapters": [], "lora": null, "token_conditioners": ["**"]}',
+    "a conditioner above": '{"adapters": [], "lora": null, "token_conditioners": [".."]}',
+    "very deep": "[" * 100_000,
+    "empty": "",
+    "a list": "[]",
+}
+
+
+@pytest.mark.parametrize("text", RECORDS.values(), ids=RECORDS)
+def test_whatever_a_record_holds_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    folder = checkpoint(tmp_path / "checkpoint-2", [LOADS])
+    (folder / "export.json").write_text(text, encoding="utf-8")
+    with pytest.raises(CommandError, match=r"has no export\.json that can be read \(") as caught:
+        exported(folder, tmp_path / "to")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "to").exists()
+
+
+@pytest.mark.parametrize("name", ["export.json", "README.md"])
+@pytest.mark.parametrize("kind", ["a named pipe", "a folder", "missing"])
+def test_what_is_no_plain_file_is_not_waited_for(tmp_path: Path, name: str, kind: str) -> None:
+    folder = checkpoint(tmp_path / "checkpoint-2", [LOADS])
+    (folder / name).unlink()
+    if kind == "a named pipe":
+        os.mkfifo(folder / name)
+    elif kind == "a folder":
+        (folder / name).mkdir()
+    with pytest.raises(CommandError, match=name.replace(".", r"\.")):
         exported(folder, tmp_path / "to")
     assert not (tmp_path / "to").exists()

@@ -2,6 +2,8 @@
 
 import http.client
 import os
+import socket
+import ssl
 import stat
 import subprocess
 import sys
@@ -67,6 +69,56 @@ def test_no_inner_service_of_the_store_gives_or_takes_content_without_a_key(tmp_
                     timeout=5,
                 )
         assert Store.connect("s3://bucket", endpoint).get("name")[0] == b"content"
+
+
+def test_grpc_ports_of_the_store_answer_nobody_without_its_certificate(tmp_path: Path) -> None:
+    others = _servers()
+    with embedded_store(tmp_path, ["bucket"]):
+        [server] = _servers() - others
+        ports = {c.laddr.port for c in server.net_connections("tcp") if c.status == "LISTEN"}
+        owned = {port for port in ports if port - 10_000 in ports}
+        assert len(owned) == 5
+        for port in owned:
+            assert not _http2_settings(socket.create_connection(("127.0.0.1", port), timeout=5))
+            assert not _http2_settings(_tls(port))
+            assert _http2_settings(_tls(port, tmp_path / "grpc.crt", tmp_path / "grpc.key"))
+        modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("grpc.crt", "grpc.key")}
+        assert modes == {0o600}
+
+
+def _tls(port: int, certificate: Path | None = None, key: Path | None = None) -> ssl.SSLSocket:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    if certificate is not None:
+        context.load_cert_chain(certificate, key)
+    return context.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=5))
+
+
+def _http2_settings(connection: socket.socket) -> bytes:
+    """What a gRPC server says first (RFC 9113), if it says anything."""
+    with connection:
+        try:
+            connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+            return connection.recv(9)
+        except OSError:
+            return b""
+
+
+def test_store_leaves_nothing_outside_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    others = _servers()
+    with embedded_store(tmp_path / "store"):
+        [server] = _servers() - others
+        ports = {c.laddr.port for c in server.net_connections("tcp") if c.status == "LISTEN"}
+        assert _sockets(ports)
+    assert not _sockets(ports)
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def _sockets(ports: set[int]) -> list[Path]:
+    return [file for port in ports for file in Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock")]
 
 
 def test_store_leaves_the_processor_to_those_that_train(tmp_path: Path) -> None:

@@ -15,9 +15,11 @@ from adapter_api.document import parse, validate
 from adapter_api.job import JobSpec
 from adapter_api.launch import epoch
 from adapter_api.training import TrainingConfig
-from adapter_operator.act.manifests import manifests, service, specification
+from adapter_operator.act.manifests import manifests, service
 from adapter_operator.act.pods import pod_template
+from adapter_operator.job_defaults import JobDefaults
 from adapter_operator.settings import Settings
+from adapter_operator.specification import specification
 from tests.operator.support.builders import job
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -46,8 +48,32 @@ RICH: dict[str, Any] = {
         ],
     },
 }  # fmt: skip
+STRICT: dict[str, Any] = {
+    "nodes": 2,
+    "resources": {"limits": {"cpu": "8", "memory": "64Gi", "nvidia.com/gpu": "1"}},
+    "agentResources": {"limits": {"cpu": "1", "memory": "2Gi"}},
+    "scheduling": {
+        "priorityClassName": "high",
+        "topologySpreadConstraints": [
+            {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule", "minDomains": 2},
+            {"maxSkew": 2, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
+             "labelSelector": {"matchLabels": {"team": "vision"}}, "nodeTaintsPolicy": "Honor"},
+        ],
+    },
+    "pod": {
+        "commonEnv": [
+            {"name": "HTTPS_PROXY", "secretKeyRef": {"name": "proxy", "key": "url"}},
+            {"name": "NO_PROXY", "value": "10.0.0.0/8,.svc"},
+        ],
+        "env": [{"name": "NCCL_DEBUG", "value": "INFO"}],
+        "caBundle": {"configMap": {"name": "authorities", "key": "bundle.pem"}},
+        "runtimeClassName": "nvidia",
+        "securityContext": {},
+    },
+}  # fmt: skip
 CASES: dict[str, dict[str, Any]] = {
     "plain": {},
+    "strict": STRICT,
     "rich": RICH,
     "claim": {"nodes": 1, "data": {"pvc": {"claimName": "datasets", "path": "digits"}}},
 }
@@ -73,7 +99,8 @@ def test_pods_pass_pod_security_restricted(case: str) -> None:
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert spec["automountServiceAccountToken"] is False
-    assert not {"hostNetwork", "hostPID", "hostIPC", "nodeName", "runtimeClassName"} & set(spec)
+    assert not {"hostNetwork", "hostPID", "hostIPC", "nodeName"} & set(spec)
+    assert spec.get("runtimeClassName") == CASES[case].get("pod", {}).get("runtimeClassName")
     for container in [*spec["initContainers"], *spec["containers"]]:
         security = container["securityContext"]
         assert security["allowPrivilegeEscalation"] is False
@@ -210,3 +237,92 @@ def test_kueue_is_told_queue_and_priority_by_labels_of_the_job_that_it_knows() -
     }
     labels = manifests(job(spec), 1, CREATED, Settings())[-1]["metadata"]["labels"]
     assert (labels["kueue.x-k8s.io/queue-name"], labels["kueue.x-k8s.io/priority-class"]) == ("team", "gold")
+
+
+def containers_of(spec: dict[str, Any], settings: Settings | None = None) -> list[dict[str, Any]]:
+    pod = manifests(job(spec), 1, CREATED, settings or Settings())[-1]["spec"]["template"]["spec"]
+    return [*pod["initContainers"], *pod["containers"]]
+
+
+def variables(container: dict[str, Any]) -> dict[str, Any]:
+    found = {each["name"]: each.get("value", each.get("valueFrom")) for each in container["env"]}
+    assert len(found) == len(container["env"]), "a variable stands twice"
+    return found
+
+
+def test_proxies_and_trusted_certificates_reach_all_three_containers() -> None:
+    for container in containers_of(STRICT):
+        given = variables(container)
+        assert given["NO_PROXY"] == "10.0.0.0/8,.svc"
+        assert given["HTTPS_PROXY"] == {"secretKeyRef": {"name": "proxy", "key": "url"}}
+        mounted = next(each for each in container["volumeMounts"] if each["name"] == "ca")
+        for name in ("AWS_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
+            assert given[name] == f"{mounted['mountPath']}/ca.crt"
+        assert ("NCCL_DEBUG" in given) == (container["name"] == "trainer")
+
+
+def test_certificates_come_from_a_secret_as_well() -> None:
+    pod = manifests(job({"pod": {"caBundle": {"secret": {"name": "s", "key": "k"}}}}), 1, CREATED, Settings())[-1]
+    volume = next(each for each in pod["spec"]["template"]["spec"]["volumes"] if each["name"] == "ca")
+    assert volume == {"name": "ca", "secret": {"secretName": "s", "items": [{"key": "k", "path": "ca.crt"}]}}
+
+
+def test_a_cluster_that_assigns_users_is_given_none() -> None:
+    pod = sent("strict")[-1]["spec"]["template"]["spec"]
+    assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+
+
+def test_pods_of_one_attempt_are_counted_where_no_others_are_named() -> None:
+    first, second = sent("strict")[-1]["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    assert (
+        first["labelSelector"]["matchLabels"].items()
+        <= sent("strict")[-1]["spec"]["template"]["metadata"]["labels"].items()
+    )
+    assert second["labelSelector"] == {"matchLabels": {"team": "vision"}}
+
+
+DEFAULTS = JobDefaults.model_validate(
+    {
+        "resources": {"limits": {"cpu": "4", "memory": "16Gi"}, "requests": {"cpu": "2"}},
+        "env": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}, {"name": "NO_PROXY", "value": ".svc"}],
+        "caBundle": {"configMap": {"name": "authorities", "key": "ca.crt"}},
+        "runtimeClassName": "nvidia", "priorityClassName": "low", "securityContext": {},
+        "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}],
+    }
+)  # fmt: skip
+
+
+def test_what_a_job_leaves_open_the_operator_fills_in() -> None:
+    pod = manifests(job({}), 1, CREATED, Settings(job_defaults=DEFAULTS))[-1]["spec"]["template"]["spec"]
+    assert (pod["runtimeClassName"], pod["priorityClassName"]) == ("nvidia", "low")
+    assert pod["topologySpreadConstraints"][0]["topologyKey"] == "zone"
+    assert "runAsUser" not in pod["securityContext"]
+    assert pod["containers"][0]["resources"] == {
+        "limits": {"cpu": "4", "memory": "16Gi"}, "requests": {"cpu": "2"},
+    }  # fmt: skip
+    assert variables(pod["containers"][0])["OMP_NUM_THREADS"] == "4"
+    for container in [*pod["initContainers"], *pod["containers"]]:
+        assert variables(container)["HTTPS_PROXY"] == "http://proxy:3128"
+        assert variables(container)["AWS_CA_BUNDLE"] == "/work/ca/ca.crt"
+
+
+def test_what_a_job_says_wins_over_what_the_operator_fills_in() -> None:
+    spec = {
+        "resources": {"requests": {"cpu": "8"}},
+        "scheduling": {"priorityClassName": "high"},
+        "pod": {
+            "commonEnv": [{"name": "HTTPS_PROXY", "value": "http://mine:3128"}],
+            "env": [{"name": "NO_PROXY", "value": "*"}, {"name": "SSL_CERT_FILE", "value": "/mine.pem"}],
+            "runtimeClassName": "gvisor", "securityContext": {"runAsUser": 1000},
+        },
+    }  # fmt: skip
+    pod = manifests(job(spec), 1, CREATED, Settings(job_defaults=DEFAULTS))[-1]["spec"]["template"]["spec"]
+    trainer = variables(pod["containers"][0])
+    assert (pod["runtimeClassName"], pod["priorityClassName"]) == ("gvisor", "high")
+    assert pod["securityContext"]["runAsUser"] == 1000
+    assert pod["containers"][0]["resources"] == {"limits": {"memory": "16Gi"}, "requests": {"cpu": "8"}}
+    assert (trainer["HTTPS_PROXY"], trainer["NO_PROXY"], trainer["SSL_CERT_FILE"]) == (
+        "http://mine:3128",
+        "*",
+        "/mine.pem",
+    )

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from adapter_api.base import MAX_INT
 from adapter_api.progress import Progress
 from adapter_api.status import MAX_ATTEMPT, JobStatus, LastFailure, Restarts
-from adapter_operator.act.manifests import specification
 from adapter_operator.decide.decide import decide
 from adapter_operator.decide.decision import Announce, Launch, Remove, RemoveJob, State
-from adapter_operator.observe.observed import BatchJob, ContainerEnd, Observed, ObservedPod, Unreachable
+from adapter_operator.observe.observed import BatchJob, Cause, ContainerEnd, Observed, ObservedPod, Unreachable
+from adapter_operator.specification import specification
 from adapter_operator.tell import job_status
 from tests.operator.support.builders import NOW, after, failed, job, observed, pod, said, status
 
@@ -184,7 +184,7 @@ def test_another_number_of_nodes_saves_and_goes_on_at_that_size() -> None:
 
 
 def test_an_image_that_cannot_be_pulled_is_pending_with_a_remedy() -> None:
-    waiting = pod(0, phase="Pending", is_running=False, waiting=("ImagePullBackOff", "Back-off pulling x"))
+    waiting = pod(0, phase="Pending", is_running=False, waiting=Cause("ImagePullBackOff", "Back-off pulling x"))
     decision = decide(job({"image": "x"}, status("Starting")), observed(waiting, pod(1)), NOW)
     assert (decision.state, decision.reason) == (State.PENDING, "ImagePullBackOff")
     assert "Check spec.image (x)" in decision.message

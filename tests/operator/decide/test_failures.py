@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from adapter_operator.decide.failures import SETTLE_SECONDS, has_settled, root_cause
-from adapter_operator.observe.observed import ContainerEnd
+from adapter_operator.observe.observed import Cause, ContainerEnd
 from tests.operator.support.builders import NOW, failed, pod, said
 
 
@@ -26,8 +26,8 @@ from tests.operator.support.builders import NOW, failed, pod, said
         (failed(code=137, disruption="PreemptionByScheduler"), "Preempted", False, False),
         (failed(code=137, disruption="EvictionByEvictionAPI"), "Evicted", False, False),
         (failed(code=137, disruption="DeletionByTaintManager"), "NodeLost", False, False),
-        (failed(failure=("Evicted", "low on memory")), "Evicted", False, False),
-        (failed(failure=("NodeShutdown", "")), "NodeLost", False, False),
+        (failed(failure=Cause("Evicted", "low on memory")), "Evicted", False, False),
+        (failed(failure=Cause("NodeShutdown", "")), "NodeLost", False, False),
         (failed(code=74, message="belongs to attempt 9"), "Fenced", True, True),
         (failed(code=3, message="line\nTraceback: what happened\n"), "Failed", True, False),
     ],

@@ -6,7 +6,7 @@ import pytest
 
 from adapter_api.progress import Progress
 from adapter_operator.observe.cache import Cache
-from adapter_operator.observe.observed import ObservedPod, Unreachable, pod_of
+from adapter_operator.observe.observed import Cause, ObservedPod, Unreachable, pod_of
 from tests.operator.support.builders import KEY, NOW, after, raw_job, raw_pod
 
 
@@ -173,7 +173,7 @@ def test_a_pods_last_words_reach_nobodys_terminal_as_commands() -> None:
     assert pod is not None
     assert pod.trainer is not None
     assert pod.trainer.message == "\\x1b]0;owned\\x07\\x9b2J\\u202egnp.exe\\x0d\nnext line: 数字三"
-    assert pod.failure == ("Evicted", "\\x1b[2J")
+    assert pod.failure == Cause("Evicted", "\\x1b[2J")
 
 
 def test_a_specification_too_deep_or_too_large_to_keep_is_told_and_not_kept() -> None:

@@ -19,7 +19,9 @@ class CrashingCluster(Cluster):
 
     writes = 0
 
-    async def _send(self, verb: str, kind: str, path: str, body: bytes | None, content_type: str) -> bytes:
+    async def _send(
+        self, verb: str, kind: str, path: str, body: bytes | None, content_type: str, most: int | None = None
+    ) -> bytes:
         counts = verb != "GET" and kind not in _UNCOUNTED
         if counts:
             CrashingCluster.writes += 1
@@ -27,7 +29,7 @@ class CrashingCluster(Cluster):
         if counts and (number, WHEN) == (AT, "before"):
             os._exit(CODE)
         try:
-            return await super()._send(verb, kind, path, body, content_type)
+            return await super()._send(verb, kind, path, body, content_type, most)
         finally:
             if counts and (number, WHEN) == (AT, "after"):
                 os._exit(CODE)

@@ -3,7 +3,7 @@
 from adapter_api.progress import CheckpointMark, Ending, Progress
 from adapter_api.status import CheckpointStatus, JobStatus, Restarts
 from adapter_operator.decide.decide import decide
-from adapter_operator.observe.observed import ContainerEnd, Observed
+from adapter_operator.observe.observed import Cause, ContainerEnd, Observed
 from adapter_operator.tell import job_status
 from adapter_operator.tell.events import About, events
 from tests.operator.support.builders import KEY, NOW, after, failed, job, observed, pod, status
@@ -73,7 +73,7 @@ def test_that_an_attempt_starts_may_pass_unsaid_but_not_that_it_was_claimed_or_c
     assert job_status.is_passing(restarting, shown(restarting, observed(pod(0, 2), attempts=(2,))))
     assert not job_status.is_passing(new, shown(new, observed(pod(0), pod(1))))
     assert not job_status.is_passing(new, shown(new, observed(failed(0), pod(1))))
-    stuck = pod(0, phase="Pending", is_running=False, waiting=("ErrImagePull", "no such image"))
+    stuck = pod(0, phase="Pending", is_running=False, waiting=Cause("ErrImagePull", "no such image"))
     assert not job_status.is_passing(new, shown(new, observed(stuck)))
     assert not job_status.is_passing(status(), shown(status(), observed(failed(0), pod(1))))
     refused = job_status.invalid(new, 1, "spec.nodes: too few", NOW)

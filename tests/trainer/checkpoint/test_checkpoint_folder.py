@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from adapter_api.layout import METRICS_FILE, STATE_FILE
 from adapter_api.retention import Policy
-from adapter_api.training import KeepBest
+from adapter_api.sections import KeepBest
 from adapter_trainer.checkpoint import checkpoint_folder
 from adapter_trainer.checkpoint.arena import Contents
 from adapter_trainer.distributed.processes import Processes
@@ -19,9 +20,7 @@ ALONE = Processes()
 
 
 def write(output: Path, step: int) -> Path:
-    return saved(
-        output, step, Contents(blobs={checkpoint_folder.STATE_FILE: b"{}", "model/unet.safetensors": b"0123456789"})
-    )
+    return saved(output, step, Contents(blobs={STATE_FILE: b"{}", "model/unet.safetensors": b"0123456789"}))
 
 
 @pytest.mark.process
@@ -55,7 +54,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_taken(tmp_path: P
 def test_other_names_are_no_checkpoints(tmp_path: Path) -> None:
     for name in ("checkpoint-x", "checkpoint-01", "checkpoint--1", ".checkpoint-3.tmp", "logs"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / checkpoint_folder.STATE_FILE).write_text("{}", encoding="utf-8")
+        (tmp_path / name / STATE_FILE).write_text("{}", encoding="utf-8")
     (tmp_path / "checkpoint-9").touch()
     assert checkpoint_folder.latest_step(tmp_path, ALONE) is None
     assert checkpoint_folder.latest_step(tmp_path / "gone", ALONE) is None
@@ -76,7 +75,7 @@ def test_retention_keeps_the_newest(tmp_path: Path, keep: int | None, kept: list
 def test_retention_keeps_also_the_best_and_every_so_many_steps(tmp_path: Path) -> None:
     for step, loss in ((2, 0.5), (3, 0.1), (4, 0.4), (5, 0.3)):
         folder = write(tmp_path, step)
-        (folder / checkpoint_folder.METRICS_FILE).write_text(json.dumps({"loss": loss}), encoding="utf-8")
+        (folder / METRICS_FILE).write_text(json.dumps({"loss": loss}), encoding="utf-8")
     policy = Policy(last=1, every=2, best=KeepBest(metric="loss", count=1))
     metrics = {**checkpoint_folder.metrics_of(tmp_path), 6: {"loss": 0.2}}
     assert checkpoint_folder.doomed(tmp_path, policy, 6, metrics) == [5]

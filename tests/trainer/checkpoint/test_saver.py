@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from adapter_api.layout import STATE_FILE
 from adapter_api.retention import Policy
 from adapter_trainer.checkpoint import checkpoint_folder, writer
 from adapter_trainer.checkpoint.arena import Arena, Contents
@@ -129,8 +130,8 @@ def test_remains_of_an_interrupted_deletion_do_not_stop_the_next(tmp_path: Path)
 @pytest.mark.process
 def test_a_step_written_again_replaces_what_stood_there(tmp_path: Path) -> None:
     saved(tmp_path, 1)
-    folder = saved(tmp_path, 1, Contents(blobs={checkpoint_folder.STATE_FILE: b"new"}))
-    assert (folder / checkpoint_folder.STATE_FILE).read_bytes() == b"new"
+    folder = saved(tmp_path, 1, Contents(blobs={STATE_FILE: b"new"}))
+    assert (folder / STATE_FILE).read_bytes() == b"new"
     assert not (folder / "model").exists()
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapter_api.data import Column, DataParams
-from adapter_trainer.data.pairs_table import MAX_FAULTS, Row, read_samples, read_table
+from adapter_trainer.data.pairs_table import MAX_FAULTS, Row, named_for_evaluation, read_samples, read_table
 from adapter_trainer.errors import InvalidData
 
 LABEL = Column(name="digit", kind="label", width=10)
@@ -397,3 +397,43 @@ def test_any_text_gives_rows_or_named_faults(tmp_path_factory: pytest.TempPathFa
     with pytest.raises(InvalidData) as caught:
         read_table(DataParams(data_root_path=str(root), pairs_file_path=name), (LABEL,))
     assert str(caught.value).startswith(str(root / name))
+
+
+@pytest.mark.parametrize(
+    ("cell", "width", "numbers"),
+    [
+        ("0,5 -1,25", 2, (0.5, -1.25)),
+        ("0,5", 1, (0.5,)),
+        ("3 0,5", 2, (3.0, 0.5)),
+        ("0,5", 2, (0.0, 5.0)),
+        ("0,5", None, (0.0, 5.0)),
+        ("1, 2", 2, (1.0, 2.0)),
+        ("1,5e2 0", 2, (150.0, 0.0)),
+    ],
+)
+@pytest.mark.parametrize("form", ["image;caption;shape\na.png;cat;{}\n", "image\tcaption\tshape\na.png\tcat\t{}\n"])
+def test_decimal_commas_are_known_by_the_width(
+    root: Path, form: str, cell: str, width: int | None, numbers: tuple[float, ...]
+) -> None:
+    name = "train.csv" if ";" in form else "train.txt"
+    (row,) = read(root, form.format(cell), Column(name="shape", kind="vector", width=width), name=name)
+    assert row.values["shape"] == numbers
+
+
+def test_decimal_commas_without_a_width_are_refused_where_they_may_be_meant(root: Path) -> None:
+    (found,) = faults(root, "image;caption;shape\na.png;cat;0,5 1,5\n", VECTOR, name="train.csv")
+    assert found.startswith(
+        "2: shape: '0,5 1,5' is 4 numbers, or 2 with decimal commas; write points, or say the width"
+    )
+
+
+def test_every_fault_of_held_out_rows_names_their_field(root: Path) -> None:
+    for text in ("no.png\tcat\nno.png\tcat\n", "", None):
+        (root / "train.txt").unlink(missing_ok=True)
+        with pytest.raises(InvalidData) as caught, named_for_evaluation():
+            read(root, text) if text is not None else read_table(
+                DataParams(data_root_path=str(root), pairs_file_path="train.txt"), ()
+            )
+        for line in str(caught.value).splitlines():
+            assert "evaluation.pairs_file_path: " in line
+            assert "data.params.pairs_file_path" not in line

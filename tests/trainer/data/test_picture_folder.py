@@ -37,6 +37,15 @@ def refused(root: Path, columns: tuple[Column, ...] = ()) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("ending", [".txt", ".caption", ".json"])
+def test_captions_may_be_in_utf_16_as_editors_save_unicode(tmp_path: Path, ending: str, encoding: str) -> None:
+    filled(tmp_path / "photos", {"a.png": None})
+    text = '{"caption": "Katze für ß"}' if ending == ".json" else "Katze für ß\r\n"
+    (tmp_path / "photos" / f"a{ending}").write_bytes(text.encode(encoding))
+    assert [row.caption for row in read(tmp_path)] == ["Katze für ß"]
+
+
 def test_pictures_are_read_in_the_order_of_their_paths_with_their_captions(tmp_path: Path) -> None:
     filled(
         tmp_path / "photos",
@@ -63,8 +72,8 @@ def test_no_captions_at_all_are_empty_ones(tmp_path: Path) -> None:
 def test_some_captions_that_are_missing_are_a_mistake(tmp_path: Path) -> None:
     folder = filled(tmp_path / "photos", {"a.png": "a cat", "b.png": None, "c.png": None})
     assert refused(tmp_path) == (
-        f"{folder}: 2 of 3 pictures have no caption, the first is {folder / 'b.png'}; write b.txt beside it, empty where there "
-        "is to be none"
+        f"{folder}: 2 of 3 pictures have no caption, the first is {folder / 'b.png'}; write b.txt next to it, empty for no "
+        "caption"
     )
 
 
@@ -164,7 +173,7 @@ def test_a_json_file_without_a_caption_is_no_caption(tmp_path: Path, content: st
         assert "a.json: is not JSON" in refused(tmp_path)
     else:
         table = read_samples(DataParams(data_root_path=str(tmp_path), pairs_file_path="photos"), ())
-        assert table.unused == [".json files beside pictures without a `caption`: 1, the first is a.json"]
+        assert table.unused == [".json files next to pictures without a `caption`: 1, the first is a.json"]
 
 
 # --- folders that say how often they are read ---
@@ -236,7 +245,7 @@ def test_whatever_looks_like_a_sample_and_is_none_is_counted_and_named(tmp_path:
         ".parquet files (a Parquet table), which are not read yet: 1, the first is metadata.parquet",
         ".tar files (a webdataset archive), which are not read yet: 1, the first is shard.tar",
         "caption files without a picture: 1, the first is orphan.txt",
-        "files beside pictures of a kind that is not read: 1, the first is a.tags",
+        "files next to pictures of a kind that is not read: 1, the first is a.tags",
         "links to folders, which are not entered: 1, the first is link",
         "masks of pictures: 1, the first is a-masklabel.png",
         "tables, which are read where data.params.pairs_file_path names them: 1, the first is rows.csv",
@@ -248,7 +257,7 @@ def test_whatever_looks_like_a_sample_and_is_none_is_counted_and_named(tmp_path:
     [
         ("metadata.jsonl", "there is metadata.jsonl; name that in data.params.pairs_file_path, or remove it"),
         ("sub/data.json", "there is sub/data.json; name that in"),
-        ("a.tags", "there is a.tags; captions are read from .txt, .caption, .json files beside their pictures"),
+        ("a.tags", "there is a.tags; captions are read from .txt, .caption, .json files next to their pictures"),
         ("captions/a.txt", "there is captions/a.txt; captions are read from"),
     ],
 )

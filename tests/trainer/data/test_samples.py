@@ -2,6 +2,7 @@
 
 import dataclasses
 import multiprocessing
+from collections import Counter
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from adapter_trainer.data import samples as module
 from adapter_trainer.data.images import place_image, reference_image, scaled
 from adapter_trainer.data.order import Place, generator_at
 from adapter_trainer.data.pairs_table import read_table
-from adapter_trainer.data.samples import Batch, Collate, Samples, SampleShape
+from adapter_trainer.data.samples import Batch, Collate, Samples, SampleShape, dropped_of
 from adapter_trainer.errors import InvalidData
 from tests.trainer.support import tiny
 
@@ -79,6 +80,16 @@ def test_tensors_of_a_batch_are_contiguous_so_that_devices_copy_them_without_wai
     assert batch.noise.is_contiguous()
     assert batch.posterior_noise.is_contiguous()
     assert not torch.equal(batch.noise, batch.posterior_noise)
+
+
+def test_one_draw_drops_each_condition_alone_or_all_at_once() -> None:
+    shares = {"text": 0.05, "adapters.look": 0.1}
+    shape = SampleShape(latents=(1, 8, 8), timesteps=1000, reference_size=None, dropouts=shares, joint_dropout=0.05)
+    found = Counter(
+        tuple(name for name, is_dropped in dropped_of(shape, np.array([draw, 0.0])).items() if is_dropped)
+        for draw in (np.arange(1000) + 0.5) / 1000
+    )
+    assert found == {("text",): 50, ("adapters.look",): 100, ("text", "adapters.look"): 50, (): 800}
 
 
 def test_conditions_are_dropped_as_often_as_configured(data: Path) -> None:

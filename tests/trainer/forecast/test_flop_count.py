@@ -127,6 +127,14 @@ def test_a_model_in_object_storage_is_counted_by_its_parameters_and_that_is_said
     assert any("unet_config: s3://models/tiny has the shape that `params` give" in line for line in found.assumed)
 
 
+def test_what_training_starts_from_is_not_fetched_to_count() -> None:
+    adapters = {"look": {"pretrained": "someone/adapters/look.safetensors", "column": "shape"}}
+    given = tiny.settings(changes={"model": {"params": {"adapters_config": adapters}}})
+    config = tiny.configuration(given)
+    assert config.model.params.adapters_config["look"].pretrained is not None
+    assert known(config).config.model.params.adapters_config["look"].pretrained is None
+
+
 def test_gradient_checkpointing_computes_more() -> None:
     plain, checkpointed = (
         flop_count.count(
@@ -154,6 +162,15 @@ def test_a_small_model_is_timed_on_this_machine() -> None:
     if not torch.accelerator.is_available():
         assert found.seconds_per_pass == 1.0
         assert "timed" in found.basis
+        assert found.device == "this machine (cpu, 1 thread)"
+
+
+def test_the_job_s_threads_are_timed_and_given_back() -> None:
+    ticks, before = iter(range(1000)), torch.get_num_threads()
+    found = forecast(tiny.configuration(tiny.settings()), None, clock=lambda: float(next(ticks)), threads=2)
+    if not torch.accelerator.is_available():
+        assert found.device == "this machine (cpu, 2 threads)"
+    assert torch.get_num_threads() == before
 
 
 def test_the_optimizer_s_step_takes_as_long_as_memory_takes_to_read_and_write() -> None:

@@ -68,7 +68,7 @@ def predict(config: TrainingConfig, model: AdapterModel, **changes: Any) -> Tens
 @pytest.fixture(scope="module")
 def whole(tokenizer: Path) -> tuple[TrainingConfig, AdapterModel]:
     config = tiny.configuration(model_settings(Path("/data"), everything(tokenizer)))
-    return config, AdapterModel(config).eval()
+    return config, AdapterModel.of(config).eval()
 
 
 PARTS = [
@@ -179,7 +179,7 @@ def test_each_condition_is_dropped_by_itself(
 def test_dropped_text_is_zeros_or_the_empty_caption(data: Path, tokenizer: Path, null: str) -> None:
     parts = tiny.merged(everything(tokenizer), {"text_config": {"null_condition": null}})
     config = tiny.configuration(model_settings(data, parts))
-    model = AdapterModel(config).eval()
+    model = AdapterModel.of(config).eval()
     assert model.tokenizers is not None
     dropped = {**conditions(config, model).dropped, "text": torch.tensor([True, True])}
     without = predict(config, model, dropped=dropped)
@@ -192,7 +192,7 @@ def test_dropped_text_is_zeros_or_the_empty_caption(data: Path, tokenizer: Path,
 def test_kept_conditions_are_encoded_once_and_predict_the_same(data: Path, tokenizer: Path, null: str) -> None:
     parts = tiny.merged(everything(tokenizer), {"text_config": {"null_condition": null}})
     config = tiny.configuration(model_settings(data, parts))
-    model = AdapterModel(config).eval()
+    model = AdapterModel.of(config).eval()
     assert model.text_encoders is not None
     assert model.image_encoder is not None
     reads: list[str] = []
@@ -216,7 +216,7 @@ def test_adapters_alone_condition_a_frozen_unet(data: Path) -> None:
     settings = model_settings(data, params)
     del settings["model"]["params"]["token_conditioners"]
     config = tiny.configuration(settings)
-    model = AdapterModel(config)
+    model = AdapterModel.of(config)
     columns = {"digit": torch.eye(3)[:2]}
     one = predict(config, model, columns=columns)
     assert not torch.equal(one, predict(config, model, columns={"digit": torch.eye(3)[1:]}))
@@ -227,7 +227,7 @@ def test_gradient_checkpointing_changes_no_gradient(data: Path, tokenizer: Path)
     for checkpointing in (False, True):
         parts = tiny.merged(everything(tokenizer), {"unet_config": {"gradient_checkpointing": checkpointing}})
         config = tiny.configuration(model_settings(data, parts))
-        model = AdapterModel(config)
+        model = AdapterModel.of(config)
         latents = torch.ones(2, *model.latent_shape(8))
         model(latents, torch.tensor([3, 700]), conditions(config, model)).square().mean().backward()
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
@@ -237,10 +237,10 @@ def test_gradient_checkpointing_changes_no_gradient(data: Path, tokenizer: Path)
 
 
 def test_weights_depend_on_the_seed_and_the_parts_name_alone(data: Path, tokenizer: Path) -> None:
-    alone = AdapterModel(tiny.configuration(tiny.settings(data))).state_dict()
-    together = AdapterModel(tiny.configuration(model_settings(data, everything(tokenizer)))).state_dict()
+    alone = AdapterModel.of(tiny.configuration(tiny.settings(data))).state_dict()
+    together = AdapterModel.of(tiny.configuration(model_settings(data, everything(tokenizer)))).state_dict()
     assert all(torch.equal(value, together[name]) for name, value in alone.items())
-    other = AdapterModel(tiny.configuration(tiny.settings(data, {"seed": 4}))).state_dict()
+    other = AdapterModel.of(tiny.configuration(tiny.settings(data, {"seed": 4}))).state_dict()
     assert not torch.equal(alone["unet.conv_in.weight"], other["unet.conv_in.weight"])
 
 
@@ -257,7 +257,7 @@ def test_a_frozen_part_stays_in_evaluation_mode(whole: tuple[TrainingConfig, Ada
 def test_a_pattern_without_a_layer_names_its_field(data: Path) -> None:
     params = {"adapters_config": {"digit": {"column": "digit", "layers": ["up_blocks.7"]}}}
     with pytest.raises(InvalidConfig) as caught:
-        AdapterModel(tiny.configuration(model_settings(data, params)))
+        AdapterModel.of(tiny.configuration(model_settings(data, params)))
     assert "model.params.adapters_config.digit.layers[0]: 'up_blocks.7' matches no cross-attention" in str(caught.value)
 
 
@@ -265,13 +265,13 @@ def test_adapters_that_nothing_tells_apart_must_not_overlap(data: Path) -> None:
     adapter = {"column": "digit", "layers": ["up_blocks"]}
     params = {"adapters_config": {"one": adapter, "two": {**adapter, "layers": ["*"]}}}
     with pytest.raises(InvalidConfig, match=r"adapters_config.two.layers: overlaps 'one' in up_blocks.0.*'digit'"):
-        AdapterModel(tiny.configuration(model_settings(data, params)))
+        AdapterModel.of(tiny.configuration(model_settings(data, params)))
     for change in ({"layers": ["mid_block"]}, {"column": "shape"}, {"projector": {"target": "MLP"}}):
         apart = {"adapters_config": {"one": adapter, "two": {**adapter, **change}}}
-        assert len(AdapterModel(tiny.configuration(model_settings(data, apart))).adapters) == 2
+        assert len(AdapterModel.of(tiny.configuration(model_settings(data, apart))).adapters) == 2
 
 
 def test_low_rank_weights_for_a_layer_that_is_not_there_name_the_field(data: Path) -> None:
     params = {"unet_config": {"train": False, "lora": {"target_modules": ["to_z"]}}}
     with pytest.raises(InvalidConfig, match=r"model.params.unet_config.lora: cannot be built: .*to_z"):
-        AdapterModel(tiny.configuration(model_settings(data, params)))
+        AdapterModel.of(tiny.configuration(model_settings(data, params)))

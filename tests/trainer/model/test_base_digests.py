@@ -17,7 +17,7 @@ LATEST = ("--resume_from_checkpoint", "latest")
 
 def store(folder: Path, seed: int) -> None:
     """A UNet of this seed, in place of what lay there."""
-    AdapterModel(tiny.configuration(tiny.settings(changes={"seed": seed}))).unet.save_pretrained(folder)
+    AdapterModel.of(tiny.configuration(tiny.settings(changes={"seed": seed}))).unet.save_pretrained(folder)
 
 
 def base_of(model: AdapterModel) -> dict[str, str]:
@@ -41,7 +41,7 @@ def test_a_run_is_not_continued_beside_other_weights_than_it_began_with(data: Pa
     assert runs.train_here(settings(data, unet, 4), output, *LATEST) != 0
     ended = runs.outcome(output)
     assert ended.reason == "IncompatibleCheckpoint"
-    assert "was trained beside other weights of unet than what is loaded now from the same place" in ended.message
+    assert "was trained with other weights of unet than what is loaded now from the same place" in ended.message
     store(unet, 1)
     assert runs.train_here(settings(data, unet, 4), output, *LATEST) == 0
     assert list(runs.losses(output)) == [1, 2, 3, 4]
@@ -64,15 +64,15 @@ def test_another_run_may_begin_with_a_checkpoint_beside_other_weights(data: Path
 )
 def test_the_base_is_what_was_loaded_and_stays(tmp_path: Path, unet_config: dict[str, object], parts: set[str]) -> None:
     store(tmp_path, 1)
-    model = AdapterModel(tiny.configuration(settings(Path("/data"), tmp_path, 2, **unet_config)))
+    model = AdapterModel.of(tiny.configuration(settings(Path("/data"), tmp_path, 2, **unet_config)))
     assert base_of(model).keys() == parts
-    assert base_of(AdapterModel(tiny.configuration(tiny.settings()))) == {}
+    assert base_of(AdapterModel.of(tiny.configuration(tiny.settings()))) == {}
 
 
 def test_low_rank_weights_change_nothing_of_the_base(tmp_path: Path) -> None:
     store(tmp_path, 1)
     without, beside = (
-        AdapterModel(tiny.configuration(settings(Path("/data"), tmp_path, 2, **more)))
+        AdapterModel.of(tiny.configuration(settings(Path("/data"), tmp_path, 2, **more)))
         for more in ({}, {"lora": {"rank": 2}})
     )
     assert base_of(without) == base_of(beside)
@@ -115,7 +115,7 @@ def test_a_base_of_ones_is_none_of_twos(tmp_path: Path) -> None:
     bases = []
     for value in (1.0, 2.0):
         store(tmp_path, 1)
-        model = AdapterModel(tiny.configuration(settings(Path("/data"), tmp_path, 2)))
+        model = AdapterModel.of(tiny.configuration(settings(Path("/data"), tmp_path, 2)))
         with torch.no_grad():
             for parameter in model.unet.parameters():
                 parameter.fill_(value)

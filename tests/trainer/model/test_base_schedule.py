@@ -30,7 +30,7 @@ VELOCITY = {**SDXL, "prediction_type": "v_prediction", "rescale_betas_zero_snr":
 
 def base(folder: Path, scheduler: dict[str, Any] | None) -> Path:
     """A pipeline's UNet and scheduler."""
-    AdapterModel(tiny.configuration(tiny.settings())).unet.save_pretrained(folder / "unet")
+    AdapterModel.of(tiny.configuration(tiny.settings())).unet.save_pretrained(folder / "unet")
     if scheduler is not None:
         (folder / "scheduler").mkdir()
         (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler), encoding="utf-8")

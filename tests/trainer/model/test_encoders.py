@@ -8,9 +8,16 @@ import torch
 from transformers import CLIPTextModelWithProjection
 
 from adapter_api.conditions import TextConfig
-from adapter_api.networks import ImageEncoderConfig
+from adapter_api.networks import ImageEncoderConfig, TextEncoderConfig
 from adapter_trainer.errors import InvalidConfig
-from adapter_trainer.model.encoders import TextEncoders, Tokenizers, image_encoder, text_encoders, tokenizers
+from adapter_trainer.model.encoders import (
+    TextEncoders,
+    Tokenizers,
+    image_encoder,
+    new_encoder,
+    text_encoders,
+    tokenizers,
+)
 from tests.trainer.support import tiny
 
 
@@ -131,3 +138,11 @@ def test_captions_that_lose_their_ends_are_found(tokenizer: Path) -> None:
     texts = tokenizers(TextConfig.model_validate({"encoders": [tiny.text_encoder(tokenizer)]}))
     assert texts is not None
     assert texts.cut(["short", "a b c d e f g h i j", "a b c d e f g h i j k", "spaces       only", "x" * 40]) == [2, 4]
+
+
+@pytest.mark.parametrize("size", [1, 542])
+def test_an_encoder_of_a_small_vocabulary_has_its_special_tokens_in_it(size: int) -> None:
+    shape = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 1}
+    given = {"target": "CLIPTextModel", "train": True, "tokenizer": "words", "params": {**shape, "vocab_size": size}}
+    config = new_encoder(TextEncoderConfig.model_validate(given)).config
+    assert all(0 <= token < size for token in (config.bos_token_id, config.eos_token_id, config.pad_token_id))

@@ -38,7 +38,7 @@ def refusal(stage: tiny.Settings, unet: str, **params: Any) -> str:
     settings = tiny.settings(changes={"model": {"params": model}, "data": {"params": {"resolution": 16}}})
     settings["model"]["params"]["unet_config"].pop("params")
     try:
-        AdapterModel(tiny.configuration(settings))
+        AdapterModel.of(tiny.configuration(settings))
     except InvalidConfig as error:
         return str(error)
     return ""
@@ -111,7 +111,7 @@ def test_a_pooled_text_that_the_unet_does_not_take_is_refused(tokenizer: Path, t
     text = {"text_config": {"encoders": [encoder]}}
     said = refusal(STAGE, saved_unet(tmp_path, projection_class_embeddings_input_dim=48 + 20), **text)
     assert said.startswith(
-        "model.params.text_config.encoders: the last one's pooled embedding has 16 numbers, the UNet takes 20 beside its "
+        "model.params.text_config.encoders: the last one's pooled embedding has 16 numbers, the UNet takes 20 in addition to its "
     )
     assert refusal(STAGE, saved_unet(tmp_path, projection_class_embeddings_input_dim=48 + 16), **text) == ""
 

@@ -18,9 +18,9 @@ from adapter_trainer.conditioners import load
 from adapter_trainer.data.images import reference_image
 from adapter_trainer.data.opening import open_picture
 from adapter_trainer.errors import InvalidData
-from adapter_trainer.model import ip_adapter_file, registry, weights
+from adapter_trainer.model import ip_adapter_file, weights
 from adapter_trainer.model.adapters import Adapter
-from adapter_trainer.model.projectors import ConditionTokens, PerceiverResampler
+from adapter_trainer.model.projectors import PROJECTORS, ConditionTokens, PerceiverResampler
 from adapter_trainer.publishing.card import ExportRecord, card_of
 from adapter_trainer.sampling import sample
 from adapter_trainer.sampling.sample import Sampler
@@ -216,7 +216,7 @@ def test_no_weight_is_stored_twice_and_a_resumed_run_has_the_same_ones(
 
 def adapter_of(projector: str, width: int, **params: Any) -> Adapter:
     shape = ProjectorParams.model_validate(params)
-    return Adapter(ConditionTokens(registry.PROJECTORS[projector](width, 2048, shape), 2048, "encoded"), {}, 1.0)
+    return Adapter(ConditionTokens(PROJECTORS[projector](width, 2048, shape), 2048, "encoded"), {}, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -44,7 +45,7 @@ def beginning(data: Path, source: Path, adapter: str = "style") -> AdapterModel:
     adapters = {adapter: {**ADAPTER["style"], "pretrained": str(source)}}
     conditioner = {"label_to_token": {"pretrained": str(source)}} if source.is_dir() else {}
     settings = given(data, adapters, seed=99)
-    return AdapterModel(
+    return AdapterModel.of(
         tiny.configuration(tiny.merged(settings, {"model": {"params": {"token_conditioners": conditioner}}}))
     )
 
@@ -115,7 +116,37 @@ def test_what_does_not_fit_names_field_and_file(
     source = str(checkpoint / "ip_adapter.safetensors")
     adapters = {"style": tiny.merged({**ADAPTER["style"], "pretrained": source}, adapter)}
     with pytest.raises(InvalidConfig, match=rf"^model\.params\.adapters_config\.style.*{message}"):
-        AdapterModel(tiny.configuration(given(data, adapters)))
+        AdapterModel.of(tiny.configuration(given(data, adapters)))
+
+
+def test_features_of_another_width_name_the_encoders_that_give_them(data: Path, checkpoint: Path) -> None:
+    source = str(checkpoint / "ip_adapter.safetensors")
+    columns = [tiny.LABEL_COLUMN, {"name": "wide", "kind": "vector", "width": 1280}]
+    adapters = {"style": {"column": "wide", "projector": {"target": "Linear"}, "pretrained": source}}
+    with pytest.raises(
+        InvalidConfig, match=r"features that are 5 wide, and here they are 1280 wide \(CLIP ViT-bigG, pooled"
+    ):
+        AdapterModel.of(
+            tiny.configuration(tiny.merged(given(data, adapters), {"data": {"params": {"columns": columns}}}))
+        )
+
+
+def test_an_adapter_begins_with_a_file_of_a_hub_repository(
+    data: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "models--someone--adapters"
+    snapshot = repository / "snapshots" / "0123456789012345678901234567890123456789"
+    (snapshot / "sdxl").mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(snapshot.name)
+    (snapshot / "sdxl" / "style.safetensors").write_bytes((checkpoint / "ip_adapter.safetensors").read_bytes())
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    begun = beginning(data, Path("someone/adapters/sdxl/style.safetensors"))
+    assert same(begun.adapters["style"], sample.load(checkpoint).model.adapters["style"])
+    with pytest.raises(
+        InvalidConfig, match=r"style\.pretrained: .*other\.safetensors is neither a file here nor one on the hub"
+    ):
+        beginning(data, Path("someone/adapters/sdxl/other.safetensors"))
 
 
 def test_a_folder_without_that_condition_says_so(data: Path, checkpoint: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ RANKS = 2
 def began(rank: int, folder: Path, given: tiny.Settings) -> None:
     """One rank: makes a model alike, wraps it, and leaves what came of it in `folder`."""
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=RANKS)
-    model = AdapterModel(tiny.configuration(given))
+    model = AdapterModel.of(tiny.configuration(given))
     processes = Processes.of_this_run(folder)
     sent: list[str] = []
     send = processes.broadcast
@@ -59,7 +59,7 @@ def all_begin(folder: Path, given: list[tiny.Settings]) -> list[dict[str, Any]]:
 
 def stored(folder: Path, seed: int) -> Path:
     """A folder with a UNet of this seed."""
-    unet = AdapterModel(tiny.configuration(tiny.settings(changes={"seed": seed}))).unet
+    unet = AdapterModel.of(tiny.configuration(tiny.settings(changes={"seed": seed}))).unet
     unet.save_pretrained(folder)
     return folder
 

@@ -10,11 +10,11 @@ from adapter_api.document import read, validate
 from adapter_api.networks import UNetParams
 from adapter_api.sources import with_pipeline_sources
 from adapter_api.training import TrainingConfig
-from adapter_trainer.model import ip_adapter_file, registry
+from adapter_trainer.model import ip_adapter_file
 from adapter_trainer.model.adapters import Adapter, AdapterLayer, cross_attention_layers, matching_layers
 from adapter_trainer.model.lora import LoraWeights
 from adapter_trainer.model.original_names import original_name
-from adapter_trainer.model.projectors import ConditionTokens
+from adapter_trainer.model.projectors import PROJECTORS, ConditionTokens
 from tests.support.repository import CONFIGS
 
 NAMES = ["sdxl-ip-adapter", "sdxl-ip-adapter-plus", "sdxl-label-embed", "sdxl-full"]
@@ -52,7 +52,7 @@ def test_its_adapter_reaches_all_70_layers_with_340_million_parameters_and_loads
     assert len(sdxl.attn_processors) == 140
     assert len(chosen) == 70
     with torch.device("meta"):
-        projector = registry.PROJECTORS[settings.projector.target](WIDTHS[name], 2048, settings.projector.params)
+        projector = PROJECTORS[settings.projector.target](WIDTHS[name], 2048, settings.projector.params)
         tokens = ConditionTokens(projector, 2048, settings.null_condition)
         adapter = Adapter(tokens, {layer: AdapterLayer(available[layer]) for layer in chosen}, settings.scale)
     assert sum(parameter.numel() for parameter in adapter.layers.parameters()) == 340_787_200
@@ -80,7 +80,7 @@ def test_low_rank_weights_reach_all_140_attention_layers(sdxl: UNet2DConditionMo
 
 def test_a_full_adapter_has_a_token_for_each_of_vit_hs_states() -> None:
     with torch.device("meta"):
-        projector = registry.PROJECTORS["SequenceMLP"](1280, 2048, ProjectorParams(num_tokens=257))
+        projector = PROJECTORS["SequenceMLP"](1280, 2048, ProjectorParams(num_tokens=257))
         assert projector(torch.empty(1, 257, 1280)).shape == (1, 257, 2048)
 
 

@@ -90,7 +90,7 @@ def test_a_sharded_run_trains_what_a_whole_one_trains(shards: Path, whole: Path)
 def test_weights_that_lie_channels_last_as_on_a_gpu_are_sharded_all_the_same(
     settings: Settings, tmp_path: Path
 ) -> None:
-    model = AdapterModel(tiny.configuration(settings))
+    model = AdapterModel.of(tiny.configuration(settings))
     model.unet.to(memory_format=torch.channels_last)
     before = {name: value.clone() for name, value in model.unet.state_dict().items()}
     distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)

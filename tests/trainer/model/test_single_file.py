@@ -6,14 +6,16 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from adapter_api.model import ModelParams
-from adapter_api.networks import ImageEncoderConfig, UNetConfig
+from adapter_api.networks import ImageEncoderConfig, UNetConfig, UNetParams
 from adapter_api.sources import staged_name, stored_models, with_pipeline_sources
 from adapter_trainer.errors import InvalidConfig
 from adapter_trainer.model import base_schedule, single_file
 from adapter_trainer.model.adapter_model import AdapterModel
+from adapter_trainer.model.original_names import original_name
 from adapter_trainer.model.sources import with_local_models
 from tests.trainer.support import original_layout, runs, tiny
 
@@ -52,7 +54,7 @@ def parts_of(model: AdapterModel) -> dict[str, torch.nn.Module]:
 
 def test_every_weight_is_that_of_the_folder_in_the_precision_it_is_computed_in(bases: Path) -> None:
     models = [
-        AdapterModel(tiny.configuration(settings(base, bases, mixed_precision="bf16")))
+        AdapterModel.of(tiny.configuration(settings(base, bases, mixed_precision="bf16")))
         for base in (bases, bases / "base.safetensors")
     ]
     theirs, ours = (parts_of(model) for model in models)
@@ -100,8 +102,8 @@ def test_what_a_file_says_of_its_prediction_is_read(
     assert found.rescale_betas_zero_snr == zero
     if prediction is None:
         assert said == [
-            (f"model.params.scheduler_config.params.prediction_type: {file} does not say what it predicts; epsilon is taken, "
-            "as SDXL does")
+            (f"model.params.scheduler_config.params.prediction_type: {file} does not say what it predicts; epsilon is assumed, "
+            "as for SDXL")
         ]  # fmt: skip
         other = tiny.merged(
             settings(file, bases),
@@ -129,7 +131,7 @@ def test_a_file_that_holds_something_else_names_field_and_file(
     else:
         file.write_bytes(content)
     with pytest.raises(InvalidConfig, match=r"model\.params\.\w+: .*base\.safetensors (cannot be read|does not hold)"):
-        AdapterModel(tiny.configuration(settings(file, bases)))
+        AdapterModel.of(tiny.configuration(settings(file, bases)))
 
 
 def test_another_shape_than_the_configurations_is_refused(bases: Path) -> None:
@@ -138,7 +140,7 @@ def test_another_shape_than_the_configurations_is_refused(bases: Path) -> None:
         {"model": {"params": {"unet_config": {"params": {"block_out_channels": [16, 16]}}}}},
     )
     with pytest.raises(InvalidConfig, match=r"unet_config: .* of the shape that `params` give: .*"):
-        AdapterModel(tiny.configuration(wide))
+        AdapterModel.of(tiny.configuration(wide))
 
 
 def test_a_file_that_is_nowhere_says_how_to_name_one() -> None:
@@ -180,3 +182,28 @@ def test_a_file_in_object_storage_is_staged_once_under_its_own_name(bases: Path,
     (tmp_path / staged_name(uri)).mkdir()
     local = with_local_models(config, tmp_path).model.params.pretrained_model_name_or_path
     assert local == str(tmp_path / staged_name(uri) / "base.safetensors")
+
+
+def test_a_file_with_every_name_of_sdxls_unet_is_read(tmp_path: Path) -> None:
+    shape: dict[str, Any] = {
+        "in_channels": 4, "out_channels": 4, "block_out_channels": (32, 64, 96), "layers_per_block": 2,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "transformer_layers_per_block": (1, 2, 10), "attention_head_dim": (1, 2, 3), "cross_attention_dim": 8,
+        "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 64, "use_linear_projection": True,
+    }  # fmt: skip
+    unet = UNet2DConditionModel(**shape, addition_embed_type="text_time", sample_size=8)
+    weights = {}
+    for name, value in unet.state_dict().items():
+        module, _, kind = name.rpartition(".")
+        renamed = original_name(module, [2, 2, 2], ["CrossAttn" in each for each in shape["up_block_types"]])
+        weights[f"model.diffusion_model.{renamed}.{kind}"] = value.clone()
+    # As many, and the deepest, that sd_xl_base_1.0.safetensors has.
+    assert len(weights) == 1680
+    assert "model.diffusion_model.input_blocks.8.1.transformer_blocks.9.attn2.to_k.weight" in weights
+    assert "model.diffusion_model.output_blocks.5.2.conv.weight" in weights
+    assert "model.diffusion_model.label_emb.0.2.weight" in weights
+    save_file(weights, tmp_path / "base.safetensors")
+    config = UNetConfig(pretrained=str(tmp_path / "base.safetensors"), params=UNetParams.model_validate(shape))
+    loaded = single_file.load(UNet2DConditionModel, config, "unet_config", torch.float32)
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in unet.state_dict().items())

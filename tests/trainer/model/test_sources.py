@@ -28,7 +28,7 @@ def unet() -> Any:
 def model_from(folder: Path, **source: Any) -> AdapterModel:
     unet = {"pretrained": str(folder), "train": False, **source}
     settings = tiny.settings(changes={"model": {"params": {"unet_config": unet}}})
-    return AdapterModel(tiny.configuration(settings))
+    return AdapterModel.of(tiny.configuration(settings))
 
 
 def test_a_unet_saved_by_diffusers_is_loaded(unet: Any, tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_what_is_trained_is_held_in_32_bits_however_it_is_stored_and_the_rest_as
     for train in (True, False):
         source = {"pretrained": str(tmp_path), "train": train}
         changes = {"model": {"params": {"unet_config": source}}, "optimization": {"mixed_precision": precision}}
-        loaded = AdapterModel(tiny.configuration(tiny.settings(changes=changes)))
+        loaded = AdapterModel.of(tiny.configuration(tiny.settings(changes=changes)))
         types[train] = {parameter.dtype for parameter in loaded.unet.parameters()}
     assert types == {True: {torch.float32}, False: {torch.bfloat16 if precision == "bf16" else torch.float32}}
 
@@ -167,5 +167,5 @@ def test_an_address_in_object_storage_is_read_from_the_folder_that_it_was_fetche
             with_local_models(config, models)
     unet.save_pretrained(tmp_path / staged_name(address))
     local = with_local_models(config, tmp_path)
-    assert torch.equal(AdapterModel(local).unet.conv_in.weight, unet.conv_in.weight)
+    assert torch.equal(AdapterModel.of(local).unet.conv_in.weight, unet.conv_in.weight)
     assert config.model.params.unet_config.pretrained == address

@@ -43,7 +43,7 @@ def test_a_whole_model_is_a_pipeline_that_draws_as_our_sampler_does(
     readme = (tmp_path / "base" / "README.md").read_text(encoding="utf-8")
     assert "pretrained_model_name_or_path: base" in readme
     shape = {"model": {"params": again}, "data": {"params": {"resolution": 16, "image_mode": "RGB"}}}
-    begun = AdapterModel(tiny.configuration(tiny.settings(data, shape)))
+    begun = AdapterModel.of(tiny.configuration(tiny.settings(data, shape)))
     assert all(
         torch.equal(value, sampler.model.unet.state_dict()[name]) for name, value in begun.unet.state_dict().items()
     )

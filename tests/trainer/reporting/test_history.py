@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from adapter_trainer.reporting.history import CHECKPOINT_FILE, METRICS_FILE, History, Line, read_history
+from adapter_api.layout import CHECKPOINT_HISTORY_FILE, HISTORY_FILE
+from adapter_trainer.reporting.history import History, Line, read_history
 from tests.trainer.support import runs, tiny
 
 
@@ -21,24 +22,24 @@ def steps_of(lines: list[Line]) -> list[int]:
 
 
 def test_steps_that_are_repeated_are_cut_with_the_line_that_a_killed_process_was_writing(tmp_path: Path) -> None:
-    write(tmp_path / METRICS_FILE, [1, 2, 3, 4], more='{"step": 5, "lo')
+    write(tmp_path / HISTORY_FILE, [1, 2, 3, 4], more='{"step": 5, "lo')
     history = History(tmp_path)
     history.resume(2, None)
     history.add({"step": 3, "loss": 0.5})
-    assert steps_of(read_history(tmp_path / METRICS_FILE)) == [1, 2, 3]
+    assert steps_of(read_history(tmp_path / HISTORY_FILE)) == [1, 2, 3]
 
 
 def test_a_checkpoint_gives_back_the_history_that_its_folder_has_lost_or_never_had(tmp_path: Path) -> None:
-    write(tmp_path / "checkpoint-4" / CHECKPOINT_FILE, [1, 2, 3, 4])
+    write(tmp_path / "checkpoint-4" / CHECKPOINT_HISTORY_FILE, [1, 2, 3, 4])
     History(tmp_path).resume(4, tmp_path / "checkpoint-4")
-    assert steps_of(read_history(tmp_path / METRICS_FILE)) == [1, 2, 3, 4]
-    write(tmp_path / METRICS_FILE, [3, 7])
+    assert steps_of(read_history(tmp_path / HISTORY_FILE)) == [1, 2, 3, 4]
+    write(tmp_path / HISTORY_FILE, [3, 7])
     History(tmp_path).resume(4, tmp_path / "checkpoint-4")
-    assert steps_of(read_history(tmp_path / METRICS_FILE)) == [1, 2, 3, 4]
+    assert steps_of(read_history(tmp_path / HISTORY_FILE)) == [1, 2, 3, 4]
 
 
 def test_what_is_no_history_is_passed_over(tmp_path: Path) -> None:
-    file = tmp_path / METRICS_FILE
+    file = tmp_path / HISTORY_FILE
     file.write_bytes(b'[1]\n{"loss": 1}\n\xff\xfe\n{"step": 1, "loss": 2}\n')
     assert read_history(file) == [{"step": 1, "loss": 2}]
     assert read_history(tmp_path / "absent.jsonl") == []

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from adapter_api.progress import PROGRESS_FILE, Progress
+from adapter_api.layout import PROGRESS_FILE
+from adapter_api.progress import Progress
 from tests.trainer.support import runs, tiny
 
 pytestmark = pytest.mark.process

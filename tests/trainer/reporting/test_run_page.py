@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from adapter_api.layout import HISTORY_FILE
 from adapter_trainer.reporting import run_page
 from adapter_trainer.reporting.charts import running_mean
-from adapter_trainer.reporting.history import METRICS_FILE, Line
+from adapter_trainer.reporting.history import Line
 from adapter_trainer.reporting.page_writer import LEAST_SECONDS, PageWriter
 from tests.trainer.support import runs, tiny
 
@@ -44,7 +45,7 @@ class Links(HTMLParser):
 
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
-    (tmp_path / METRICS_FILE).write_text("".join(json.dumps(line) + "\n" for line in HISTORY), encoding="utf-8")
+    (tmp_path / HISTORY_FILE).write_text("".join(json.dumps(line) + "\n" for line in HISTORY), encoding="utf-8")
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "training.yaml").write_text("seed: 3  # <b>\n", encoding="utf-8")
     (tmp_path / "samples").mkdir()
@@ -69,7 +70,7 @@ def test_a_page_is_called_by_its_job_and_says_how_long_it_took_on_what(output: P
         {"step": 50, "loss": 0.4, "learning_rate": 1e-3, "images_per_second": 7.0, "seconds": {"forward": 360.0}},
     ]
     lines = [*HISTORY, *again]
-    (output / METRICS_FILE).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    (output / HISTORY_FILE).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     for step in (40, 100, 50):
         (output / f"checkpoint-{step}").mkdir()
     (output / "checkpoint-50" / "README.md").touch()

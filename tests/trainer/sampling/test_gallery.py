@@ -77,6 +77,14 @@ def test_values_are_written_as_people_call_them() -> None:
     ]
 
 
+def test_files_of_one_name_are_told_apart_by_their_folders() -> None:
+    rows = [{"image": name} for name in ("photos/flower/0.jpg", "photos/sign/0.jpg", "photos/sign/1.jpg")]
+    image_encoder = {"train": True, "params": {"image_size": 8, "patch_size": 4}}
+    model = {"params": {"image_encoder_config": image_encoder, "adapters_config": {"style": {}}}}
+    config = tiny.configuration(tiny.merged(tiny.settings(), {"sampling": {"rows": rows}, "model": model}))
+    assert [row.title for row in grid_rows(config)] == ["image: flower/0.jpg", "image: sign/0.jpg", "image: 1.jpg"]
+
+
 def test_columns_have_conditions_of_their_own_and_rows_one_noise() -> None:
     sampling = {"rows": [{"caption": "a", "digit": 2}], "columns": [{"digit": 0}, {"digit": 1, "caption": "b"}]}
     (row,) = rows_of(sampling)

@@ -4,16 +4,14 @@ from pathlib import Path
 
 import torch
 
+from adapter_api.layout import STATE_FILE
 from adapter_api.retention import Policy
-from adapter_trainer.checkpoint import checkpoint_folder
 from adapter_trainer.checkpoint.arena import Contents
 from adapter_trainer.checkpoint.saver import Saver
 from adapter_trainer.distributed.processes import Processes
 
 CPU = torch.device("cpu")
-SMALL = Contents(
-    tensors={"model/unet.safetensors": {"weight": torch.ones(10)}}, blobs={checkpoint_folder.STATE_FILE: b"{}"}
-)
+SMALL = Contents(tensors={"model/unet.safetensors": {"weight": torch.ones(10)}}, blobs={STATE_FILE: b"{}"})
 
 
 def saver_of(output: Path, keep_last: int | None = None) -> Saver:

@@ -12,7 +12,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from adapter_api.progress import OUTCOME_FILE, Outcome
+from adapter_api.layout import OUTCOME_FILE
+from adapter_api.progress import Outcome
 from tests.support.ports import free_port
 from tests.support.processes import check_allowed
 from tests.support.repository import REPOSITORY

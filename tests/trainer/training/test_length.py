@@ -112,7 +112,7 @@ def test_a_run_that_is_extended_says_what_its_schedule_does(data: Path, tmp_path
     changes["optimization"]["max_train_steps"] = 8
     setup.prepare(tiny.configuration(tiny.settings(data, changes)), setup.RunOptions(tmp_path, "latest", said.append))
     assert said[-1] == (
-        "optimization.lr_scheduler: linear went over 4 steps before, and goes over 8 now; this run goes on at 4 of them, "
+        "optimization.lr_scheduler: linear spanned 4 steps before, and spans 8 now; this run continues at 4 of them, "
         "with the rate of that place, 0.001"
     )
 

@@ -164,4 +164,4 @@ def test_a_run_that_goes_on_with_other_libraries_says_so_first(
     said: list[str] = []
     setup.prepare(tiny.configuration(settings(own, 4)), setup.RunOptions(tmp_path / "output", "latest", said.append))
     resumed = next(number for number, line in enumerate(said) if line.startswith("resuming from"))
-    assert said[resumed + 1] == "goes on, though not bit by bit as it would have: threads 1 then, 7 now"
+    assert said[resumed + 1] == "continues, but not with bit-identical results: threads 1 then, 7 now"

@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from adapter_api.checkpoint import step_of
+from adapter_api.layout import METRICS_FILE, STATE_FILE
 from adapter_api.retention import Candidate, Policy, kept
 from adapter_trainer.checkpoint import tensor_files
 from adapter_trainer.distributed.processes import Processes
 from adapter_trainer.errors import DamagedCheckpoint
 
-METRICS_FILE = "metrics.json"
-STATE_FILE = "trainer_state.json"
 """Present in the folder that has the model: rank 0's, or any that was restored from storage."""
 
 

@@ -19,6 +19,7 @@ from typing import IO, Any, cast
 import torch
 
 from adapter_api.checkpoint import folder_name
+from adapter_api.layout import METRICS_FILE
 from adapter_api.retention import Policy
 from adapter_trainer.checkpoint import checkpoint_folder
 from adapter_trainer.checkpoint.arena import Arena, Contents
@@ -164,7 +165,7 @@ class Saver:
         metrics: dict[int, dict[str, float]] = {}
         if self._policy.best is not None:
             if self._processes.is_main:
-                newest = checkpoint_folder.figures_in(contents.blobs.get(checkpoint_folder.METRICS_FILE, b"{}"))
+                newest = checkpoint_folder.figures_in(contents.blobs.get(METRICS_FILE, b"{}"))
                 metrics = {**checkpoint_folder.metrics_of(self._output), step: newest}
             metrics = self._processes.gather(metrics)[0]
         if not self._processes.is_leader:
@@ -183,7 +184,7 @@ class Saver:
         if answer is None:
             raise TrainingError(
                 f"{command.final}: the process that writes checkpoints was killed ({writer.end()}), twice; is memory "
-                "short? The checkpoints before this one stand"
+                "short? Earlier checkpoints are kept"
             )
         if "text" in answer:
             raise _told(command.final, answer)
@@ -229,7 +230,7 @@ class _Writer:
 def _told(final: str, answer: dict[str, Any]) -> TrainingError:
     if checkpoint_folder.is_full(OSError(answer["errno"], answer["text"])):
         return DiskFull(
-            f"{final}: no space left on the device; free some, or keep fewer checkpoints (checkpoint.keep_last). The "
-            "checkpoints before this one stand"
+            f"{final}: no space left on the device; free some, or keep fewer checkpoints (checkpoint.keep_last). "
+            "Earlier checkpoints are kept"
         )
     return TrainingError(f"{final}: cannot be written: {answer['text']}")

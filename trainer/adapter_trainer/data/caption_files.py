@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+from adapter_trainer.data.text_files import decoded
 from adapter_trainer.errors import InvalidData
 
 ENDINGS = (".txt", ".caption", ".json")
@@ -24,8 +25,10 @@ def read_caption(file: Path) -> str | list[str] | None:
     Raises:
         InvalidData: the file cannot be read as text or JSON.
     """
+    if file.exists() and not file.is_file():
+        raise InvalidData(f"{file}: is no plain file, so that no caption can be read from it; remove it")
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = decoded(file.read_bytes())
     except OSError as error:
         raise InvalidData(f"{file}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

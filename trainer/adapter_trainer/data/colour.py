@@ -1,4 +1,4 @@
-"""Colours as sRGB: by the profile in a file or, in a PNG without one, by its gamma and primaries."""
+"""Colours as sRGB: by the code points or the profile in a file or, in a PNG without either, by its gamma and primaries."""
 
 import io
 from functools import lru_cache
@@ -7,6 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
+
+from adapter_trainer.data.coded_colour import CodedColour
+
+CODED = "coded_colour"
+"""Where `Image.info` holds a CodedColour."""
 
 UNSEEN = 2
 """Levels of 255. A profile that changes no colour by more is sRGB under another name, and leaves pixels as they are."""
@@ -26,7 +31,9 @@ _ROWS_AT_ONCE = 2**20
 
 def in_srgb(image: Image.Image) -> Image.Image:
     """An L, RGB or CMYK picture as L or RGB of sRGB; `image.info` says what its numbers mean."""
-    profile = image.info.get("icc_profile")
+    profile, coded = image.info.get("icc_profile"), image.info.get(CODED)
+    if isinstance(coded, CodedColour) and (image.format == "PNG" or not profile):
+        return _from_codes(image, coded)
     transform = _transform(profile, image.mode) if isinstance(profile, bytes) else None
     if transform is not None:
         converted = transform.apply(image)
@@ -71,7 +78,16 @@ def _colours(mode: str) -> Image.Image:
     return Image.fromarray(np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3))
 
 
-# --- gamma and primaries ---
+# --- code points, gamma and primaries ---
+
+
+def _from_codes(image: Image.Image, coded: CodedColour) -> Image.Image:
+    """Code points of SDR; in CMYK they would mean nothing, and no format that has them has CMYK."""
+    matrix = _to_srgb_primaries(coded.chromaticity) if image.mode == "RGB" and coded.chromaticity is not None else None
+    if matrix is None and coded.exponent is None:
+        return image
+    levels = np.arange(256) / 255
+    return _from_light(image, _decoded(levels) if coded.exponent is None else levels**coded.exponent, matrix)
 
 
 def _from_gamma(image: Image.Image, gamma: Any, primaries: Any) -> Image.Image:
@@ -81,7 +97,11 @@ def _from_gamma(image: Image.Image, gamma: Any, primaries: Any) -> Image.Image:
     matrix = _to_srgb_primaries(primaries) if image.mode == "RGB" and isinstance(primaries, tuple) else None
     if is_srgb and matrix is None:
         return image
-    light = (np.arange(256) / 255) ** (1 / gamma)
+    return _from_light(image, (np.arange(256) / 255) ** (1 / gamma), matrix)
+
+
+def _from_light(image: Image.Image, light: NDArray[np.float64], matrix: NDArray[np.float64] | None) -> Image.Image:
+    """By the light of each of the 256 numbers, and what takes it to sRGB's primaries."""
     if matrix is None:
         table = _encoded(light)
         return Image.fromarray(table[np.asarray(image)])
@@ -91,6 +111,12 @@ def _from_gamma(image: Image.Image, gamma: Any, primaries: Any) -> Image.Image:
     for top in range(0, len(pixels), rows):
         converted[top : top + rows] = _encoded(light[pixels[top : top + rows]] @ matrix.T)
     return Image.fromarray(converted)
+
+
+def _decoded(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Linear light of sRGB's numbers from 0 to 1 (IEC 61966-2-1)."""
+    light: NDArray[np.float64] = np.where(numbers <= 0.04045, numbers / 12.92, ((numbers + 0.055) / 1.055) ** 2.4)
+    return light
 
 
 def _encoded(light: NDArray[np.float64]) -> NDArray[np.uint8]:

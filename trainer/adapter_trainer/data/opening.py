@@ -5,14 +5,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import ExifTags, GifImagePlugin, Image, TiffImagePlugin
 
-from adapter_trainer.data.colour import in_srgb
-from adapter_trainer.data.images import Size
+from adapter_trainer.data.coded_colour import coded_colour
+from adapter_trainer.data.colour import CODED, in_srgb
+from adapter_trainer.data.jpeg2000 import channel_bits
 from adapter_trainer.errors import InvalidData
+
+if TYPE_CHECKING:
+    from adapter_trainer.data.images import Size  # brings torch, which opening a picture does without
 
 Colour = tuple[int, ...]
 """Red, green and blue from 0 to 255."""
@@ -58,7 +62,7 @@ _LYING = frozenset({5, 6, 7, 8})
 class Header:
     """What a picture's file says of it before it is decoded."""
 
-    size: Size
+    size: "Size"
     """Upright."""
     has_frames: bool
     """Whether there are further frames or pages, which are not read."""
@@ -74,8 +78,9 @@ def open_picture(path: Path, background: Colour = WHITE) -> Image.Image:
     Raises:
         InvalidData: not a picture, cut short, too large or too long, or of a kind of which no right pixels are certain.
     """
+    _check_file(path.name, path)
     with _named(path.name, "decoded"), Image.open(path) as image:
-        _check(path.name, image)
+        _check(path.name, image, path)
         outside = _outside_of_frame(image)
         picture = _covered(_opaque(_of_bytes(path, image), background), outside, background)
         method = None if _turns_itself(image) else _UPRIGHT.get(_orientation(image))
@@ -88,11 +93,18 @@ def read_header(name: str, source: Path | io.BytesIO) -> Header:
     Raises:
         InvalidData: not a picture, too large or too long, or of a kind of which no right pixels are certain.
     """
+    _check_file(name, source)
     with _named(name, "opened"), Image.open(source) as image:
-        _check(name, image)
+        _check(name, image, source)
         lies = not _turns_itself(image) and _orientation(image, source) in _LYING
         size = (image.width, image.height) if lies else (image.height, image.width)
         return Header(size, image.format in _OF_SEVERAL and bool(getattr(image, "is_animated", False)))
+
+
+def _check_file(name: str, source: Path | io.BytesIO) -> None:
+    """A named pipe would be waited for without end."""
+    if isinstance(source, Path) and source.exists() and not source.is_file():
+        raise InvalidData(f"{name} is not a regular file; replace or remove it")
 
 
 @contextmanager
@@ -115,7 +127,7 @@ def _short(error: Exception) -> str:
 # --- what is refused ---
 
 
-def _check(name: str, image: Image.Image) -> None:
+def _check(name: str, image: Image.Image, source: Path | io.BytesIO) -> None:
     height, width = image.height, image.width
     if width * height > MAX_PIXELS:
         raise InvalidData(f"{name} claims {width} x {height} pixels, more than {MAX_PIXELS}; shrink it")
@@ -125,6 +137,12 @@ def _check(name: str, image: Image.Image) -> None:
         )
     if (reason := _uncertain(image)) is not None:
         raise InvalidData(f"{name} {reason}; save it as PNG with 8 bits a channel")
+    coded = coded_colour(image.format, source)
+    if coded is not None and coded.refusal is not None and not _has_profile_before(image):
+        raise InvalidData(f"{name} {coded.refusal}")
+    if image.format == "JPEG2000" and image.mode not in _WIDE_MODES and max(channel_bits(source), default=8) > 8:
+        # Pillow 12.3 rounds to 8 bits past 255: what is white becomes 0, in colours and in alpha.
+        raise InvalidData(f"{name} has colours of more than 8 bits in a JPEG 2000; save it as PNG")
 
 
 def _uncertain(image: Image.Image) -> str | None:
@@ -135,9 +153,30 @@ def _uncertain(image: Image.Image) -> str | None:
         return f"holds numbers ({image.format} of mode {image.mode}) of which none is said to be white"
     if image.mode in _WIDE_MODES and image.format not in {*_WIDE, "TIFF"}:
         return f"has more than 8 bits a channel, and {image.format} does not say which number is white"
+    if image.format == "TIFF" and (odd := _odd_tiff(image)):
+        return odd
     if image.format == "PSD" and image.mode not in {"RGB", "CMYK"}:
         return f"is a Photoshop document of mode {image.mode}, whose flattened picture is not certain"
     return None
+
+
+def _odd_tiff(image: Image.Image) -> str | None:
+    """What Pillow 12.3 decodes to other numbers than the file's, if it is that."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return None
+    tags = image.tag_v2
+    bits = max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
+    is_raw = bool(image.tile) and image.tile[0][0] == "raw"
+    if bits > 8 and is_raw and image.mode not in _WIDE_MODES and tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2:
+        return f"has channels of {bits} bits in planes of their own"
+    if bits == 8 and set(tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))) - {1, 4}:
+        return "holds signed numbers of which none is said to be white"
+    return None
+
+
+def _has_profile_before(image: Image.Image) -> bool:
+    """Whether a profile says more of the colours than code points: in an AVIF; in a PNG code points come first."""
+    return image.format == "AVIF" and isinstance(image.info.get("icc_profile"), bytes)
 
 
 # --- as viewers show it ---
@@ -159,7 +198,7 @@ def _of_bytes(path: Path, image: Image.Image) -> Image.Image:
     else:
         mode = ("L" if image.mode in {"1", "L", "LA", "La"} else "RGB") + ("A" if transparent else "")
         found = image if image.mode == mode else image.convert(mode)
-    found.info, found.format = info, kind
+    found.info, found.format = {**info, CODED: coded_colour(kind, path)}, kind
     return found
 
 

@@ -1,8 +1,10 @@
 """Reads the samples: one row each, of a pairs file or a folder, every fault with file and line, nothing decoded yet."""
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,11 @@ LARGEST_NUMBER = 3.4e38
 
 OF_THEIR_OWN_FOLDER = frozenset({"metadata.csv", "metadata.jsonl"})
 """Hugging Face's metadata files, whose paths begin at the folder that they are in."""
+
+EVALUATED = "evaluation.pairs_file_path"
+
+_DECIMAL = re.compile(r"[+-]?\d+(,\d+)?(e[+-]?\d+)?", re.IGNORECASE)
+"""A number as countries with decimal commas write it."""
 
 Value = int | tuple[float, ...] | Path
 """A label, a vector, or the path of an embedding or reference image."""
@@ -77,6 +84,17 @@ class Faults:
         if self.found:
             more = self.count - len(self.found)
             raise InvalidData("\n".join([*self.found, *([f"… and {more} faults more"] if more else [])]))
+
+
+@contextmanager
+def named_for_evaluation() -> Iterator[None]:
+    """Within the block every fault of a table names evaluation.pairs_file_path, which it is named by."""
+    try:
+        yield
+    except InvalidData as error:
+        lines = str(error).replace("data.params.pairs_file_path", EVALUATED).split("\n")
+        named = [line if EVALUATED in line or line.startswith("…") else f"{EVALUATED}: {line}" for line in lines]
+        raise InvalidData("\n".join(named)) from None
 
 
 def read_table(params: DataParams, columns: tuple[Column, ...]) -> list[Row]:
@@ -190,7 +208,7 @@ class _Row:
         return int(text)
 
     def _vector(self, line: int, column: Column, given: Any) -> tuple[float, ...] | None:
-        parts = given if isinstance(given, list) else str(given).replace(",", " ").split()
+        parts = given if isinstance(given, list) else self._parts(line, column, str(given))
         try:
             vector = tuple(float(part) for part in parts)
         except (TypeError, ValueError, OverflowError):
@@ -203,6 +221,21 @@ class _Row:
             self.faults.add(line, f"{column.name}: has {len(vector)} numbers, not {column.width}")
             return None
         return vector
+
+    def _parts(self, line: int, column: Column, text: str) -> list[str]:
+        """Numbers between commas or blanks; with decimal commas where the column's width tells them apart."""
+        plain, words = text.replace(",", " ").split(), text.split()
+        if len(plain) == column.width or not all(_DECIMAL.fullmatch(word) for word in words):
+            return plain
+        if len(words) == column.width:
+            return [word.replace(",", ".") for word in words]
+        if column.width is None and len(words) > 1 and len(plain) == 2 * len(words):
+            self.faults.add(
+                line,
+                f"{column.name}: {text[:60]!r} is {len(plain)} numbers, or {len(words)} with decimal commas; write points, "
+                "or say the width in data.params.columns",
+            )
+        return plain
 
     def _file(self, line: int, name: str, given: Any) -> Path | None:
         if not isinstance(given, str) or not given.strip() or "\0" in given:

@@ -63,6 +63,23 @@ def pictures(folder: Path) -> list[Path]:
     return sorted(path for path, _ in _walk(folder, Contents()))
 
 
+def captioned(folder: Path, contents: Contents) -> list[tuple[Path, str | list[str] | None]]:
+    """Those pictures, each with what a file beside it gives as its caption; `contents` hears what is left out.
+
+    Raises:
+        InvalidData: a caption cannot be read.
+    """
+    return [(path, _caption(files, contents)) for path, files in _walk(folder, contents)]
+
+
+def concept_of(name: str) -> tuple[int, str] | None:
+    """PURE: repeats, and the caption of pictures without a file, that a sub-folder's name gives; None for other names."""
+    match = REPEATS.fullmatch(name)
+    if match is None or len(match[1]) > len(str(MOST_REPEATS)) or int(match[1]) > MOST_REPEATS:
+        return None
+    return int(match[1]), match[2].strip()
+
+
 def read_folder(folder: Path, columns: tuple[Column, ...], *, repeats: bool = True) -> Contents:
     """Everything in a folder. Either every picture has a caption, or none has.
 
@@ -93,7 +110,7 @@ def read_folder(folder: Path, columns: tuple[Column, ...], *, repeats: bool = Tr
     elif without:
         raise InvalidData(
             f"{folder}: {len(without)} of {len(found)} pictures have no caption, the first is {without[0]}; write "
-            f"{without[0].with_suffix(CAPTION).name} beside it, empty where there is to be none"
+            f"{without[0].with_suffix(CAPTION).name} next to it, empty for no caption"
         )
     for path, caption in captions.items():
         times, concept = concepts.get(_top(path, folder), (1, ""))
@@ -173,7 +190,7 @@ def _masked(stem: str) -> str | None:
 
 ORPHANS = "caption files without a picture"
 TABLES = "tables, which are read where data.params.pairs_file_path names them"
-BESIDE = "files beside pictures of a kind that is not read"
+BESIDE = "files next to pictures of a kind that is not read"
 
 
 def _kind_of(name: str, stems: set[str]) -> str | None:
@@ -199,7 +216,7 @@ def _caption(files: list[Path], contents: Contents) -> str | list[str] | None:
         if chosen is not None:
             contents.leave_out("caption files of pictures that have another", file)
         elif (chosen := caption_files.read_caption(file)) is None:
-            contents.leave_out(".json files beside pictures without a `caption`", file)
+            contents.leave_out(".json files next to pictures without a `caption`", file)
     return chosen
 
 
@@ -221,8 +238,8 @@ def _check_captions_elsewhere(folder: Path, without: list[Path], contents: Conte
     if other := [*orphans, *beside]:
         raise InvalidData(
             f"{folder}: no picture has a caption file, but there is {os.path.relpath(other[0], folder)}; captions are read "
-            f"from {', '.join(caption_files.ENDINGS)} files beside their pictures: rename or move them, or remove what holds "
-            "none"
+            f"from {', '.join(caption_files.ENDINGS)} files next to their pictures: rename or move them, or remove what "
+            "holds none"
         )
 
 
@@ -239,12 +256,11 @@ def _concepts(folder: Path, contents: Contents) -> dict[str, tuple[int, str]]:
     """Repeats, and the caption of pictures without a file, by sub-folder, as kohya's trainers read them."""
     concepts = {}
     for path in sorted(folder.iterdir()):
-        match = REPEATS.fullmatch(path.name)
-        if match is None or not path.is_dir():
+        if not path.is_dir():
             continue
-        if len(match[1]) <= len(str(MOST_REPEATS)) and int(match[1]) <= MOST_REPEATS:
-            concepts[path.name] = int(match[1]), match[2].strip()
-        else:
+        if (concept := concept_of(path.name)) is not None:
+            concepts[path.name] = concept
+        elif (match := REPEATS.fullmatch(path.name)) is not None:
             contents.notes.append(
                 f"{path.name}: an epoch reads its pictures once; {match[1]} is more than {MOST_REPEATS} repeats"
             )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -39,8 +40,28 @@ class SampleShape:
     """Height and width of reference images; None without an image encoder."""
     dropouts: dict[str, float]
     """Share of dropped samples, by condition."""
+    joint_dropout: float | None = None
+    """Share of samples that lose all conditions, where one draw decides for all of them."""
     offset_noise: float = 0.0
     """Standard deviation of what is added to all of a channel's noise."""
+
+
+def dropped_of(shape: SampleShape, draws: NDArray[np.float64]) -> dict[str, bool]:
+    """Which conditions a sample loses.
+
+    Args:
+        shape: Of the sample.
+        draws: A number from [0, 1) for each condition. The first decides alone where conditions are dropped by one draw.
+    """
+    if shape.joint_dropout is None:
+        return {name: bool(draw < share) for (name, share), draw in zip(shape.dropouts.items(), draws, strict=True)}
+    dropped, end = dict.fromkeys(shape.dropouts, False), 0.0
+    for name, share in shape.dropouts.items():
+        begin, end = end, end + share
+        dropped[name] = bool(begin <= draws[0] < end)
+    if dropped and end <= draws[0] < end + shape.joint_dropout:
+        return dict.fromkeys(dropped, True)
+    return dropped
 
 
 @dataclass
@@ -168,10 +189,7 @@ class Samples(Dataset[_Sample]):
             levels = order.generator_at(self.seed, at, "offset").standard_normal(channels, dtype=np.float32)
             noise[0] = with_offset(noise[0], levels, self.shape.offset_noise)
         timestep = int(random.integers(self.shape.timesteps))
-        draws = random.random(len(self.shape.dropouts))
-        dropped = {
-            name: bool(draw < share) for (name, share), draw in zip(self.shape.dropouts.items(), draws, strict=True)
-        }
+        dropped = dropped_of(self.shape, random.random(len(self.shape.dropouts)))
         caption = self._caption(row, at)
         pixels, time_ids, encoded = self._picture(row, size, caption, random)
         columns = {name: self._column(row, name) for name in row.values if name not in self.encoded_columns}

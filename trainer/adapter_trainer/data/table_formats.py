@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adapter_trainer.data.table_kinds import Kind
+from adapter_trainer.data.text_files import decoded
 from adapter_trainer.errors import InvalidData
 
 ALSO = {"image": ("file_name", "image_file"), "caption": ("text",)}
@@ -50,16 +51,16 @@ def read_text(path: Path) -> str:
         InvalidData: it cannot be read, or is in another encoding.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise InvalidData(f"data.params.pairs_file_path: {path} is neither a file nor a folder")
         content = path.read_bytes()
     except OSError as error:
         raise InvalidData(f"data.params.pairs_file_path: {path} cannot be read: {error.strerror}") from None
-    encoding = "utf-16" if content[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig"
     try:
-        text = content.decode(encoding)
+        return decoded(content)
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise InvalidData(f"{path}:{line}: is not UTF-8 text; save the file as UTF-8") from None
-    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def fields_of(table: TableText, kind: Kind) -> Lines:
@@ -100,7 +101,7 @@ def _tell_unused(names: list[str], table: TableText) -> None:
 
 def _pairs(table: TableText) -> Lines:
     lines = _lines(table.text)
-    if lines and set(table.wanted) <= set(_header(lines[0].split("\t"), table)):
+    if lines and set(table.wanted) <= set(header_of(lines[0].split("\t"), table)):
         yield from _csv(table)
         return
     for line, content in enumerate(lines, start=1):
@@ -114,14 +115,19 @@ def _pairs(table: TableText) -> Lines:
             yield line, dict(zip(table.wanted, fields, strict=True))
 
 
-def _csv(table: TableText) -> Lines:
+def opened_csv(table: TableText) -> tuple[Any, int]:
+    """What reads the lines from the header on (`csv.reader`'s), and the number of lines that were before it."""
     text, before, delimiter = table.text, 0, None
     first = text.partition("\n")[0]
     if first.lower().startswith("sep=") and len(first) == len("sep=;"):  # Excel's own word for it
         text, before, delimiter = text.partition("\n")[2], 1, first[-1]
-    reader = csv.reader(io.StringIO(text), strict=True, delimiter=delimiter or _delimiter(text, table))
+    return csv.reader(io.StringIO(text), strict=True, delimiter=delimiter or _delimiter(text, table)), before
+
+
+def _csv(table: TableText) -> Lines:
+    reader, before = opened_csv(table)
     try:
-        header = _header(next(reader, []), table)
+        header = header_of(next(reader, []), table)
         if not _is_usable(header, before + 1, table):
             return
         empty: list[int] = []
@@ -154,7 +160,7 @@ def _is_usable(header: list[str], line: int, table: TableText) -> bool:
     return True
 
 
-def _header(names: list[str], table: TableText) -> list[str]:
+def header_of(names: list[str], table: TableText) -> list[str]:
     """Names as the configuration has them: without blanks around them, and in its case where only that differs."""
     names = [name.strip() for name in names]
     while names and not names[-1]:
@@ -172,7 +178,7 @@ def _delimiter(text: str, table: TableText) -> str:
             names = next(csv.reader(io.StringIO(text), strict=True, delimiter=delimiter), [])
         except csv.Error:
             return 0
-        return len(set(table.wanted) & set(_header(names, table)))
+        return len(set(table.wanted) & set(header_of(names, table)))
 
     return max(DELIMITERS, key=columns)
 
@@ -254,12 +260,12 @@ def _json(table: TableText) -> Lines:
             table.fault(line, f"has {key} several times; keep one")
         else:
             seen.add(key)
-            yield from _of_object(line, {**value, "image": Key(key), "caption": _kohyas(value)}, table, unused)
+            yield from _of_object(line, {**value, "image": Key(key), "caption": joined_tags(value)}, table, unused)
     unused.pop("tags", None)
     _tell_unused(list(unused), table)
 
 
-def _kohyas(fields: dict[str, Any]) -> Any:
+def joined_tags(fields: dict[str, Any]) -> Any:
     """Caption and tags as kohya's trainers put them together."""
     caption, tags = fields.get("caption"), fields.get("tags")
     if caption is None or tags is None or not (isinstance(caption, str) and isinstance(tags, str)):

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from adapter_api.columns import columns_of
 from adapter_api.data import Column
 from adapter_api.training import TrainingConfig
+from adapter_trainer.data.column_widths import width_of
 from adapter_trainer.data.opening import open_picture, read_header
 from adapter_trainer.data.pairs_table import Faults, Row
 from adapter_trainer.errors import InvalidData
@@ -117,28 +118,17 @@ def resolve_widths(config: TrainingConfig, rows: list[Row], table: Path) -> Trai
     Raises:
         InvalidData: rows of one vector column have different lengths, or the first embedding cannot be read.
     """
-    resolved = [
-        column.model_copy(update={"width": _width_of(column, rows, table) if column.width is None else column.width})
-        for column in columns_of(config)
-    ]
+    resolved = [column.model_copy(update={"width": _width_of(column, rows, table)}) for column in columns_of(config)]
     params = config.data.params.model_copy(update={"columns": tuple(resolved)})
     return config.model_copy(update={"data": config.data.model_copy(update={"params": params})})
 
 
 def _width_of(column: Column, rows: list[Row], table: Path) -> int | None:
-    width: int | None = None
-    for row in rows:
-        value = row.values[column.name]
-        if isinstance(value, int):
-            width = max(width or 0, value + 1)
-        elif isinstance(value, tuple):
-            width = width or len(value)
-            if len(value) != width:
-                message = f"has {len(value)} numbers, line {rows[0].line} has {width}"
-                raise InvalidData(f"{table}:{row.line}: {column.name}: {message}")
-        elif column.kind == "embedding":
-            try:
-                return len(read_embedding(value))
-            except InvalidData as error:
-                raise InvalidData(f"{table}:{row.line}: {column.name}: {error}") from None
-    return width
+    width = width_of(column, rows, table)
+    if width is not None or column.kind != "embedding" or not rows:
+        return width
+    first = rows[0].values[column.name]
+    try:
+        return len(read_embedding(first)) if isinstance(first, Path) else None
+    except InvalidData as error:
+        raise InvalidData(f"{table}:{rows[0].line}: {column.name}: {error}") from None

@@ -9,6 +9,7 @@ from adapter_api.model import ModelParams
 from adapter_api.networks import ImageEncoderConfig, Source, TextEncoderConfig, TransformerParams
 from adapter_api.sources import with_pipeline_sources
 from adapter_api.training import TrainingConfig
+from adapter_trainer.model.sources import without_beginnings
 
 UNKNOWN_WIDTH = 1280
 """Of a column whose width only the data tell."""
@@ -61,6 +62,7 @@ class Known:
 
 def known(config: TrainingConfig) -> Known:
     """What can be built of a configuration without its models and its data."""
+    config = without_beginnings(config)
     params: ModelParams = with_pipeline_sources(config.model.params)
     assumed = []
 

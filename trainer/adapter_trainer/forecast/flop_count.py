@@ -57,7 +57,7 @@ def count(config: TrainingConfig) -> Work:
     given = known(config)
     precision = WEIGHT_TYPES[config.optimization.mixed_precision]
     with fake_tensors(), _default_type(precision):
-        model = AdapterModel(given.config)
+        model = AdapterModel.of(given.config)
         texts = [new_encoder(each).requires_grad_(each.train) for each in given.text_encoders]
         batch = config.optimization.train_batch_size
         with FlopCounterMode(display=False) as counter:
@@ -90,7 +90,7 @@ def timed_step(config: TrainingConfig, device: torch.device, clock: Callable[[],
     given = known(config)
     precision = WEIGHT_TYPES[config.optimization.mixed_precision]
     with _default_type(precision), device:
-        model = AdapterModel(given.config)
+        model = AdapterModel.of(given.config)
         seconds = []
         for _ in range(repeats + 1):
             started = clock()

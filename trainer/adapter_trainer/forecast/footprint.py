@@ -164,7 +164,7 @@ def _counted(config: TrainingConfig, device: str) -> _Counted:
 
 def _held(given: Known, precision: torch.dtype) -> tuple[AdapterModel, list[Any]]:
     """The model and its text encoders with weights of the types that a run holds them in."""
-    model = AdapterModel(given.config)
+    model = AdapterModel.of(given.config)
     cast_frozen(model, precision)
     texts = [new_encoder(each).requires_grad_(each.train) for each in given.text_encoders]
     return model, [

@@ -1,7 +1,8 @@
 """From counted work to seconds: on a device of known speed, or on this one, measured."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -56,10 +57,12 @@ def forecast(
     efficiency: float = EFFICIENCY,
     clock: Callable[[], float] = time.perf_counter,
     world_size: int = 1,
+    threads: int | None = None,
 ) -> Forecast:
     """Counts the work of one of `world_size` processes.
 
-    Its seconds are those on `device`, or, for None, on the device that this process would train on.
+    Its seconds are those on `device`, or, for None, on the device that this process would train on; on a CPU with `threads`
+    threads, by default as many as torch takes.
 
     Raises:
         InvalidConfig: parts that do not fit together.
@@ -82,18 +85,35 @@ def forecast(
             work, held, device.name, basis, seconds, work.encode_flops / rate, update, RUNTIME_BYTES["cuda"],
             device.memory,
         )  # fmt: skip
-    if passes <= TIMED_FLOPS:
-        rate = passes / flop_count.timed_step(config, here, clock)
-        basis = "one forward and backward pass of this model, timed"
-    else:
-        rate = _block_rate(config, here, clock)
-        basis = f"{rate / 1e9:.0f} GFLOP/s of one transformer block, timed"
+    with _computing_with(threads):
+        if passes <= TIMED_FLOPS:
+            rate = passes / flop_count.timed_step(config, here, clock)
+            basis = "one forward and backward pass of this model, timed"
+        else:
+            rate = _block_rate(config, here, clock)
+            basis = f"{rate / 1e9:.0f} GFLOP/s of one transformer block, timed"
+        bandwidth = measured_bandwidth(here, clock)
+        with_threads = f", {_counted(torch.get_num_threads())}" if here.type == "cpu" else ""
     seconds = (passes + work.learning_flops) / rate
     kind = "cpu" if here.type == "cpu" else "cuda"
     held = footprint(config, world_size, kind)
-    name = f"this machine ({here.type})"
-    update = update_bytes(config, work.trained_parameters, world_size) / measured_bandwidth(here, clock)
+    name = f"this machine ({here.type}{with_threads})"
+    update = update_bytes(config, work.trained_parameters, world_size) / bandwidth
     return Forecast(work, held, name, basis, seconds, work.encode_flops / rate, update, RUNTIME_BYTES[kind], None)
+
+
+@contextmanager
+def _computing_with(threads: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _counted(threads: int) -> str:
+    return f"{threads} thread{'s' * (threads > 1)}"
 
 
 def update_bytes(config: TrainingConfig, trained: int, world_size: int) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from adapter_api.conditions import adapter_path, conditioner_path
 from adapter_api.training import TrainingConfig
 from adapter_trainer.forecast.assumptions import Known
 from adapter_trainer.model.adapter_model import AdapterModel
@@ -20,7 +21,7 @@ def predict(model: AdapterModel, given: Known, batch: int) -> Tensor:
     text = torch.randn(batch, given.text_tokens, model.token_dim) if given.text_tokens else None
     dropped = torch.zeros(batch, dtype=torch.bool)
     vectors = {
-        name: torch.randn(batch, model.columns[f"token_conditioners.{name}"].width) for name in model.token_conditioners
+        name: torch.randn(batch, model.columns[conditioner_path(name)].width) for name in model.token_conditioners
     }
     sequence = conditioning_sequence(
         text, model.token_conditioners, vectors, dict.fromkeys(model.token_conditioners, dropped),
@@ -37,7 +38,7 @@ def predict(model: AdapterModel, given: Known, batch: int) -> Tensor:
 
 def _features(model: AdapterModel, config: TrainingConfig, name: str, batch: int) -> Tensor:
     """What an adapter's projector is given."""
-    column, encoder = model.columns[f"adapters_config.{name}"], model.image_encoder
+    column, encoder = model.columns[adapter_path(name)], model.image_encoder
     if not column.is_reference or encoder is None:
         return torch.randn(batch, column.width)
     if config.model.params.adapters_config[name].projector.reads_sequence:

@@ -1,33 +1,25 @@
-"""The model: a UNet, its conditions and its adapters, put together from a configuration."""
+"""The model: the parts of a configuration wired together, and what it predicts."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from adapter_api.columns import column_of
-from adapter_api.conditions import Conditioned
-from adapter_api.model import ModelParams
+from adapter_api.conditions import Conditioned, adapter_path, conditioner_path
 from adapter_api.networks import Trainable
-from adapter_api.sources import with_pipeline_sources
 from adapter_api.training import TrainingConfig
-from adapter_trainer.errors import InvalidConfig
-from adapter_trainer.model import fit, part_weights, registry, sources
-from adapter_trainer.model.adapters import Adapter, AdapterLayer, attach, cross_attention_layers, matching_layers
-from adapter_trainer.model.encoders import (
-    ImageEncoder,
-    TextEncoders,
-    Tokenizers,
-    image_encoder,
-    text_encoders,
-    tokenizers,
-)
-from adapter_trainer.model.first_stage import Autoencoder, Pixels, first_stage
+from adapter_trainer.model import fit
+from adapter_trainer.model.adapters import attach
+from adapter_trainer.model.first_stage import Autoencoder
 from adapter_trainer.model.lora import LoraWeights
-from adapter_trainer.model.projectors import ConditionTokens
-from adapter_trainer.model.token_conditioners import TOKEN_CONDITIONERS, conditioning_sequence
+from adapter_trainer.model.parts import Parts, parts_of
+from adapter_trainer.model.token_conditioners import conditioning_sequence
+
+_TEXT = ("text.states", "text.pooled")
+"""Of a caption, among what is encoded."""
 
 
 @dataclass
@@ -37,7 +29,7 @@ class Conditions:
     columns: dict[str, Tensor]
     """By data column: vectors [B, width]; reference images [B, 3, S, S], normalised for the image encoder."""
     dropped: dict[str, Tensor]
-    """By module path (`text`, `label_to_token`, `adapters.<name>`, …): samples whose condition is its null, [B] bool."""
+    """By condition (`text`, `label_to_token`, `adapters.<name>`, …): samples for which it is its null, [B] bool."""
     time_ids: Tensor
     """[B, 6]: original height and width, crop top and left, target height and width, in pixels (arXiv 2307.01952)."""
     input_ids: list[Tensor]
@@ -60,100 +52,21 @@ def feature_name(column: str, *, sequence: bool) -> str:
 class AdapterModel(nn.Module):
     """Everything between noisy latents and the prediction. Each part is a module of its own, frozen or trained."""
 
-    def __init__(self, config: TrainingConfig) -> None:
-        """Builds or loads every part of `config`, whose column widths must be known.
-
-        What is loaded and not trained has the precision that it is computed in from the start: half the room on the way.
-
-        Raises:
-            InvalidConfig: a part that cannot be built or loaded, or does not fit the others.
-        """
+    def __init__(self, parts: Parts) -> None:
+        """Wires the parts: adapters into the UNet's attention, and weights frozen or trained as configured."""
         super().__init__()
-        params = with_pipeline_sources(config.model.params)
-        self.params = params
-        channels = {"RGB": 3, "L": 1}[config.data.params.image_mode]
-        self.tokenizers: Tokenizers | None = tokenizers(params.text_config)
-        precision = registry.WEIGHT_TYPES[config.optimization.mixed_precision]
-        self.first_stage: Pixels | Autoencoder = first_stage(
-            params.first_stage_config, channels, config.seed, precision
-        )
-        self.text_encoders: TextEncoders | None = text_encoders(
-            params.text_config, config.seed, self.tokenizers, precision
-        )
-        self.image_encoder: ImageEncoder | None = image_encoder(params.image_encoder_config, config.seed, precision)
-        self.unet: UNet2DConditionModel = _unet(params, config, self.first_stage.factor)
-        self.token_dim = int(self.unet.config.cross_attention_dim)
-        self.columns = _columns(config)
-        self.token_conditioners = nn.ModuleDict(
-            {
-                path.split(".")[1]: self._token_conditioner(config, path, module)
-                for path, module in config.model.conditioned.items()
-                if path.startswith("token_conditioners.")
-            }
-        )
-        self.adapters = nn.ModuleDict({name: self._adapter(config, name) for name in params.adapters_config})
-        attach(self.unet, {name: adapter for name, adapter in self.adapters.items() if isinstance(adapter, Adapter)})
-        fit.check(self, config)
-        # Not a child of its own: its weights are the UNet's, and would be saved twice.
-        self._lora = (self._low_rank(config),)
-        self._freeze()
-
-    # --- construction ---
-
-    def _token_conditioner(self, config: TrainingConfig, path: str, module: Conditioned) -> ConditionTokens:
-        name = path.split(".")[1]
-        settings = getattr(config.model.params.token_conditioners, name)
-        projector, width = settings.projector, self.columns[path].width
-        built = sources.build(
-            name,
-            config.seed,
-            lambda: TOKEN_CONDITIONERS[name](
-                registry.PROJECTORS[projector.target](width, self.token_dim, projector.params),
-                self.token_dim,
-                module.null_condition,
-            ),
-            f"model.params.{path}",
-        )
-        if module.pretrained is not None:
-            part_weights.begin_conditioner(built, name, module.pretrained, f"model.params.{path}")
-        return built
-
-    def _adapter(self, config: TrainingConfig, name: str) -> Adapter:
-        settings = config.model.params.adapters_config[name]
-        field = f"model.params.adapters_config.{name}"
-        column, projector = self.columns[f"adapters_config.{name}"], settings.projector
-        width, shape = column.width, projector.params
-        if column.is_reference:
-            if self.image_encoder is None:
-                raise InvalidConfig(f"{field}: takes reference images; set model.params.image_encoder_config")
-            width = self.image_encoder.sequence_dim if projector.reads_sequence else self.image_encoder.pooled_dim
-            if projector.target == "SequenceMLP":
-                shape = shape.model_copy(update={"num_tokens": self.image_encoder.sequence_length})
-        available = cross_attention_layers(self.unet)
-        chosen = matching_layers(settings.layers, list(available), f"{field}.layers")
-        tokens = sources.build(
-            f"adapters.{name}",
-            config.seed,
-            lambda: ConditionTokens(
-                registry.PROJECTORS[projector.target](width, self.token_dim, shape),
-                self.token_dim,
-                settings.null_condition,
-            ),
-            f"{field}.projector",
-        )
-        adapter = Adapter(tokens, {layer: AdapterLayer(available[layer]) for layer in chosen}, settings.scale)
-        if settings.pretrained is not None:
-            part_weights.begin_adapter(adapter, name, self.unet, settings.pretrained, field)
-        return adapter
-
-    def _low_rank(self, config: TrainingConfig) -> LoraWeights | None:
-        settings = self.params.unet_config.lora
-        if settings is None:
-            return None
-        field = "model.params.unet_config.lora"
-        return sources.build("unet_lora", config.seed, lambda: LoraWeights(self.unet, settings), field)
-
-    def _freeze(self) -> None:
+        self.params = parts.params
+        self.tokenizers = parts.tokenizers
+        self.first_stage = parts.first_stage
+        self.text_encoders = parts.text_encoders
+        self.image_encoder = parts.image_encoder
+        self.unet: UNet2DConditionModel = parts.unet
+        self.token_dim = parts.token_dim
+        self.columns = parts.columns
+        self.token_conditioners = nn.ModuleDict(parts.token_conditioners)
+        self.adapters = nn.ModuleDict(parts.adapters)
+        self._parts = parts
+        attach(self.unet, parts.adapters)
         self.requires_grad_(False)
         for _, module, settings in self.trainable_parts():
             if settings.train:
@@ -161,6 +74,17 @@ class AdapterModel(nn.Module):
         self.train()
         if self.params.unet_config.gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
+
+    @classmethod
+    def of(cls, config: TrainingConfig) -> "AdapterModel":
+        """The model that `config` describes, whose column widths must be known.
+
+        Raises:
+            InvalidConfig: a part that cannot be built or loaded, or does not fit the others.
+        """
+        parts = parts_of(config)
+        fit.check(parts, config)
+        return cls(parts)
 
     def train(self, mode: bool = True) -> "AdapterModel":  # noqa: FBT001, FBT002 - torch's own signature
         """Training or evaluation mode; what is frozen stays in evaluation mode, however it was built."""
@@ -184,14 +108,14 @@ class AdapterModel(nn.Module):
         if self.image_encoder is not None and self.params.image_encoder_config is not None:
             yield "image_encoder", self.image_encoder, self.params.image_encoder_config
         for name, conditioner in self.token_conditioners.items():
-            yield name, conditioner, getattr(self.params.token_conditioners, name)
+            yield name, conditioner, self.params.token_conditioners.present[name]
         for name, adapter in self.adapters.items():
-            yield f"adapter-{name}", adapter, self.params.adapters_config[name]
+            yield adapter_path(name).part, adapter, self.params.adapters_config[name]
 
     @property
     def lora(self) -> LoraWeights | None:
-        """The low-rank weights in the UNet, if there are any."""
-        return self._lora[0]
+        """The low-rank weights in the UNet, if there are any. No child of its own: they are the UNet's, and saved with it."""
+        return self._parts.lora
 
     def saved_parts(self) -> dict[str, nn.Module]:
         """Parts that a checkpoint must hold: the trained ones, and those that no folder or hub name could give back."""
@@ -218,17 +142,17 @@ class AdapterModel(nn.Module):
             yield self.image_encoder
 
     def condition_dropouts(self) -> dict[str, float]:
-        """Share of dropped samples by module path; the keys of `Conditions.dropped`."""
+        """Share of dropped samples by condition; the keys of `Conditions.dropped`."""
         dropouts = {"text": self.params.text_config.dropout} if self.text_encoders is not None else {}
         for name in self.token_conditioners:
-            dropouts[name] = getattr(self.params.token_conditioners, name).dropout
+            dropouts[name] = self.params.token_conditioners.present[name].dropout
         for name in self.adapters:
-            dropouts[f"adapters.{name}"] = self.params.adapters_config[name].dropout
+            dropouts[adapter_path(name).condition] = self.params.adapters_config[name].dropout
         return dropouts
 
     def reference_features(self) -> set[tuple[str, bool]]:
         """Columns whose pictures the image encoder reads, and whether for its sequence of states."""
-        names = [(name, self.columns[f"adapters_config.{name}"]) for name in self.adapters]
+        names = [(name, self.columns[adapter_path(name)]) for name in self.adapters]
         return {(column.name, self._reads_sequence(name)) for name, column in names if column.is_reference}
 
     def _reads_sequence(self, adapter: str) -> bool:
@@ -249,7 +173,7 @@ class AdapterModel(nn.Module):
         sequence = conditioning_sequence(
             text,
             self.token_conditioners,
-            {name: conditions.columns[self._column(f"token_conditioners.{name}")] for name in self.token_conditioners},
+            {name: conditions.columns[self.columns[conditioner_path(name)].name] for name in self.token_conditioners},
             conditions.dropped,
             batch_size=latents.shape[0],
             token_dim=self.token_dim,
@@ -284,9 +208,9 @@ class AdapterModel(nn.Module):
     def _encode(self, conditions: Conditions) -> None:
         """Fills in what is not encoded of the conditions yet; in the forward pass, which alone has its precision."""
         encoded, nulls = conditions.encoded, conditions.encoded_nulls
-        if self.text_encoders is not None and "text.states" not in encoded:
+        if self.text_encoders is not None and _TEXT[0] not in encoded:
             for found, ids in ((encoded, conditions.input_ids), (nulls, conditions.null_ids)):
-                found["text.states"], found["text.pooled"] = self.text_encoders(ids)
+                found.update(zip(_TEXT, self.text_encoders(ids), strict=True))
         if self.image_encoder is None:
             return
         for column, sequence in self.reference_features():
@@ -295,9 +219,6 @@ class AdapterModel(nn.Module):
                 encoded[name] = self.image_encoder(pixels, sequence=sequence)
                 nulls[name] = self.image_encoder(torch.zeros_like(pixels[:1]), sequence=sequence)
 
-    def _column(self, path: str) -> str:
-        return self.columns[path].name
-
     def _text(self, conditions: Conditions, like: Tensor) -> tuple[Tensor | None, Tensor]:
         if self.text_encoders is None:
             unet = self.unet.config
@@ -305,77 +226,66 @@ class AdapterModel(nn.Module):
                 return None, like.new_zeros(0)
             width = unet.projection_class_embeddings_input_dim - 6 * unet.addition_time_embed_dim
             return None, like.new_zeros(like.shape[0], width)
-        dropped = conditions.dropped["text"]
-        if "text.states" in conditions.encoded:
-            return self._encoded_text(conditions, dropped)
-        ids = conditions.input_ids
-        if self.params.text_config.null_condition == "encoded":
-            nulls = conditions.null_ids
-            ids = [torch.where(dropped[:, None], null, given) for null, given in zip(nulls, ids, strict=True)]
-            states: Tensor
-            pooled: Tensor
-            states, pooled = self.text_encoders(ids)
-            return states, pooled
-        states, pooled = self.text_encoders(ids)
-        return states.masked_fill(dropped[:, None, None], 0), pooled.masked_fill(dropped[:, None], 0)
-
-    def _encoded_text(self, conditions: Conditions, dropped: Tensor) -> tuple[Tensor, Tensor]:
-        given, nulls = conditions.encoded, conditions.encoded_nulls
-        if self.params.text_config.null_condition == "zeros":
-            nulls = {name: torch.zeros_like(given[name][:1]) for name in ("text.states", "text.pooled")}
-        states = torch.where(dropped[:, None, None], nulls["text.states"], given["text.states"])
-        return states, torch.where(dropped[:, None], nulls["text.pooled"], given["text.pooled"])
+        dropped, is_encoded = conditions.dropped["text"], self.params.text_config.null_condition == "encoded"
+        found = _read(
+            self.text_encoders,
+            conditions.input_ids,
+            conditions.null_ids,
+            conditions,
+            _TEXT,
+            dropped if is_encoded else None,
+        )
+        states, pooled = found if is_encoded else [with_null(each, each.new_zeros(()), dropped) for each in found]
+        return states, pooled
 
     def _adapter_tokens(self, name: str, conditions: Conditions) -> Tensor:
-        column, settings = self.columns[f"adapters_config.{name}"], self.params.adapters_config[name]
-        dropped, sequence = conditions.dropped[f"adapters.{name}"], self._reads_sequence(name)
-        features = feature_name(column.name, sequence=sequence)
-        if features in conditions.encoded:
-            values = conditions.encoded[features]
-            if sequence and settings.null_condition == "encoded":
-                values = torch.where(dropped[:, None, None], conditions.encoded_nulls[features], values)
-        else:
-            values = conditions.columns[column.name]
-            if column.is_reference and self.image_encoder is not None:
-                if sequence and settings.null_condition == "encoded":
-                    values = values.masked_fill(dropped[:, None, None, None], 0)
-                values = self.image_encoder(values, sequence=sequence)
+        column, dropped = self.columns[adapter_path(name)], conditions.dropped[adapter_path(name).condition]
+        values = self._of_pictures(name, conditions) if column.is_reference else conditions.columns[column.name]
         adapter = self.adapters[name]
         tokens: Tensor = adapter.tokens(values, dropped)  # type: ignore[operator]
         return tokens
 
+    def _of_pictures(self, name: str, conditions: Conditions) -> Tensor:
+        column, sequence = self.columns[adapter_path(name)].name, self._reads_sequence(name)
+        pictures = [conditions.columns[column]] if column in conditions.columns else []
+        # Of a dropped picture's pooled embedding the tokens are told: there, its null is zeros.
+        is_encoded = sequence and self.params.adapters_config[name].null_condition == "encoded"
+        [features] = _read(
+            functools.partial(self._features, sequence=sequence),
+            pictures,
+            [torch.zeros_like(each[:1]) for each in pictures],
+            conditions,
+            [feature_name(column, sequence=sequence)],
+            conditions.dropped[adapter_path(name).condition] if is_encoded else None,
+        )
+        return features
 
-@dataclass(frozen=True)
-class ConditionColumn:
-    """The column that feeds a module."""
-
-    name: str
-    width: int
-    """Of its vectors; 0 for reference images, whose features have the image encoder's width."""
-    is_reference: bool
-
-
-def _columns(config: TrainingConfig) -> dict[str, ConditionColumn]:
-    columns = {}
-    for path, module in config.model.conditioned.items():
-        column = column_of(config, path, module)
-        if column is None:
-            raise InvalidConfig(f"model.params.{path}: has no data column")
-        is_reference = column.kind == "reference"
-        if column.width is None and not is_reference:
-            raise InvalidConfig(f"data.params.columns: the width of column {column.name!r} is not known; set `width`")
-        columns[path] = ConditionColumn(column.name, column.width or 0, is_reference)
-    return columns
+    def _features(self, pictures: list[Tensor], *, sequence: bool) -> list[Tensor]:
+        if self.image_encoder is None:
+            raise TypeError("there is no image encoder")
+        return [self.image_encoder(each, sequence=sequence) for each in pictures]
 
 
-def _unet(params: ModelParams, config: TrainingConfig, factor: int) -> UNet2DConditionModel:
-    settings, field = params.unet_config, "model.params.unet_config"
-    if settings.pretrained is not None:
-        dtype = torch.float32 if settings.train else registry.WEIGHT_TYPES[config.optimization.mixed_precision]
-        loaded: UNet2DConditionModel = sources.load(registry.MODULES[settings.target], settings, field, dtype)
-        return loaded
-    shape = settings.params.model_dump()
-    shape["sample_size"] = shape["sample_size"] or config.data.params.resolution // factor
-    if shape["addition_embed_type"] is None:
-        del shape["addition_time_embed_dim"], shape["projection_class_embeddings_input_dim"]
-    return sources.build("unet", config.seed, lambda: UNet2DConditionModel(**shape), f"{field}.params")
+def with_null(values: Tensor, null: Tensor, dropped: Tensor) -> Tensor:
+    """`values` [B, ...], with the null in place of the samples that are dropped, [B] bool."""
+    return torch.where(dropped.view(-1, *(1,) * (values.ndim - 1)), null, values)
+
+
+def _read(
+    encode: Callable[[list[Tensor]], Sequence[Tensor]],
+    inputs: list[Tensor],
+    empty: list[Tensor],
+    conditions: Conditions,
+    names: Sequence[str],
+    dropped: Tensor | None,
+) -> list[Tensor]:
+    """What an encoder makes of its inputs now, or made of them before, under `names` among what the conditions hold encoded.
+
+    Of samples in `dropped` it is the encoding of the empty input.
+    """
+    if names[0] in conditions.encoded:
+        values, nulls = conditions.encoded, conditions.encoded_nulls
+        return [values[name] if dropped is None else with_null(values[name], nulls[name], dropped) for name in names]
+    if dropped is not None:
+        inputs = [with_null(given, null, dropped) for given, null in zip(inputs, empty, strict=True)]
+    return list(encode(inputs))

@@ -50,7 +50,7 @@ def resolved(config: TrainingConfig, models: Path | None, show: Callable[[str], 
                 raise
     if found is None:
         if named is not None and is_single_file(named) and given.prediction_type is None:
-            show(f"{FIELD}.prediction_type: {named} does not say what it predicts; epsilon is taken, as SDXL does")
+            show(f"{FIELD}.prediction_type: {named} does not say what it predicts; epsilon is assumed, as for SDXL")
         return _with(config, SchedulerParams.model_validate(given.filled.model_dump()))
     whose = f"{named}'s own scheduler"
     base = schedule_of(found, whose)

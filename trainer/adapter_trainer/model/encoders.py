@@ -187,7 +187,10 @@ _VISION_ONLY = {"image_size", "patch_size"}
 
 def new_encoder(config: TextEncoderConfig) -> Any:
     """A text encoder of a configuration that names nothing to load, whatever its tokenizer."""
-    return _encoder(config, "text_encoder", 0, "model.params.text_config.encoders", {}, torch.float32)
+    last = config.params.vocab_size - 1
+    # transformers' own defaults are those of a vocabulary of 49408, and a smaller one gets a warning.
+    special = {"bos_token_id": max(last - 1, 0), "eos_token_id": last, "pad_token_id": min(1, last)}
+    return _encoder(config, "text_encoder", 0, "model.params.text_config.encoders", special, torch.float32)
 
 
 def _encoder(

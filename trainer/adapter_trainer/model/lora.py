@@ -26,6 +26,7 @@ class LoraWeights(nn.Module):
         """
         super().__init__()
         self.rank = config.rank
+        self.unet_config = unet.config
         self.layers_per_block, self.attention = _shape_of(unet)
         self.scale = (config.alpha or config.rank) / config.rank
         unet.add_adapter(

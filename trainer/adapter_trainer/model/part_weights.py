@@ -8,52 +8,52 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from adapter_api.conditions import ModulePath
+from adapter_api.layout import STATE_FILE
+from adapter_api.sources import is_single_file
 from adapter_trainer.checkpoint import tensor_files
-from adapter_trainer.checkpoint.checkpoint_folder import STATE_FILE, fault_of
+from adapter_trainer.checkpoint.checkpoint_folder import fault_of
 from adapter_trainer.errors import DamagedCheckpoint, InvalidConfig
-from adapter_trainer.model import ip_adapter_file
+from adapter_trainer.model import ip_adapter_file, single_file
 from adapter_trainer.model.adapters import Adapter
 
-ADAPTER_PART = "adapter-"
-"""An adapter's part in a checkpoint is called so, with its name behind it."""
 CONDITIONERS_PART = "token_conditioners"
 """Averages of all token conditioners, where an average is kept."""
 
 
-def begin_conditioner(module: nn.Module, name: str, source: str, field: str) -> None:
-    """Gives a token conditioner its weights; `name` is that of its part.
+def begin_conditioner(module: nn.Module, path: ModulePath, source: str) -> None:
+    """Gives a token conditioner its weights.
 
     Raises:
         InvalidConfig: `source` has none that fit; names the field.
     """
-    found = _of_parts(_opened(source, field), (f"model/{name}", name), f"token_conditioners.{name}.")
-    _load(module, found, source, field, f"no weights of {name}")
+    found = _of_parts(_opened(source, path.field), path)
+    _load(module, found, source, path.field, f"no weights of {path.name}")
 
 
-def begin_adapter(adapter: Adapter, name: str, unet: UNet2DConditionModel, source: str, field: str) -> None:
+def begin_adapter(adapter: Adapter, path: ModulePath, unet: UNet2DConditionModel, source: str) -> None:
     """Gives an adapter its weights: those of the adapter of that name, or of the only one that there is.
 
     Raises:
         InvalidConfig: `source` has none that fit; names the field.
     """
-    opened = _opened(source, field)
+    opened = _opened(source, path.field)
     files = sorted({key.partition(":")[0] for key in opened})
     published = [part for part in files if part == Path(source).stem or part.startswith("ip_adapter")]
-    own = f"ip_adapter-{name}"
+    own = f"ip_adapter-{path.name}"
     chosen = own if own in published else published[0] if len(published) == 1 else None
     if chosen is not None:
         found = ip_adapter_file.from_file(
             dict(_part(opened, chosen)), ip_adapter_file.layers_of(unet), set(adapter.layer_names())
         )
     else:
-        parts = (f"model/{ADAPTER_PART}{name}", f"{ADAPTER_PART}{name}")
-        found = _of_parts(opened, parts, f"adapters.{name}.")
-    _load(adapter, found, source, field, f"no adapter {name!r}")
+        found = _of_parts(opened, path)
+    _load(adapter, found, source, path.field, f"no adapter {path.name!r}")
 
 
 def _opened(source: str, field: str) -> Mapping[str, Tensor]:
     """All tensors of a folder or file, as `<part>:<name>`."""
-    path = Path(source)
+    path = single_file.file_named(source, f"{field}.pretrained") if is_single_file(source) else Path(source)
     try:
         if path.is_file():
             return {f"{path.stem}:{key}": value for key, value in load_file(path).items()}
@@ -74,20 +74,28 @@ def _part(opened: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
     return {key.removeprefix(start): opened[key] for key in opened if key.startswith(start)}
 
 
-def _of_parts(opened: Mapping[str, Tensor], parts: tuple[str, ...], prefix: str) -> dict[str, Tensor]:
-    """Of the first part that is there; averaged, where an average was kept: it is what the checkpoint draws with."""
-    found = next((state for part in parts if (state := _part(opened, part))), {})
+def _of_parts(opened: Mapping[str, Tensor], path: ModulePath) -> dict[str, Tensor]:
+    """Of the module's part; averaged, where an average was kept: it is what the checkpoint draws with."""
+    found = _part(opened, f"model/{path.part}") or _part(opened, path.part)
     averages = _part(opened, "ema")
     averages |= {f"{CONDITIONERS_PART}.{name}": value for name, value in _part(opened, CONDITIONERS_PART).items()}
-    return {name: averages.get(f"{prefix}{name}", value) for name, value in found.items()}
+    return {name: averages.get(f"{path.module}.{name}", value) for name, value in found.items()}
 
 
 def _load(module: nn.Module, found: Mapping[str, Tensor], source: str, field: str, absence: str) -> None:
     if not found:
-        raise InvalidConfig(f"{field}.pretrained: {source} holds {absence}; name another, or remove it to begin anew")
+        raise InvalidConfig(
+            f"{field}.pretrained: {source} holds {absence}; name another, or remove it to begin with new weights"
+        )
     wanted = module.state_dict()
     # A published adapter has no learned null.
     missing = [name for name in wanted if name not in found and not name.endswith("null_tokens")]
+    ours, theirs = _input_width(wanted), _input_width(found)
+    if ours is not None and theirs is not None and ours != theirs:
+        raise InvalidConfig(
+            f"{field}.pretrained: {source} reads features that are {theirs} wide{_made_by(theirs)}, and here they are {ours} wide"
+            f"{_made_by(ours)}; name the image encoder or column that it was made with, or remove `pretrained`"
+        )
     odd = [
         f"{name} {tuple(found[name].shape)}, not {tuple(value.shape)}"
         for name, value in wanted.items()
@@ -100,3 +108,21 @@ def _load(module: nn.Module, found: Mapping[str, Tensor], source: str, field: st
             "the same ones, or remove `pretrained`"
         )
     module.load_state_dict({**wanted, **{name: found[name] for name in wanted if name in found}})
+
+
+_INPUTS = ("tokens.projector.proj_in.weight", "tokens.projector.proj.0.weight", "tokens.projector.proj.weight")
+"""The first layer of each kind of projector in an adapter; its columns are the features that it reads."""
+_ENCODERS = {
+    1024: "CLIP ViT-H, pooled",
+    1280: "CLIP ViT-bigG, pooled, or ViT-H, penultimate",
+    1664: "CLIP ViT-bigG, penultimate",
+}
+"""Features of the encoders that IP-Adapters for SDXL are published for, by width."""
+
+
+def _input_width(state: Mapping[str, Tensor]) -> int | None:
+    return next((state[name].shape[1] for name in _INPUTS if name in state), None)
+
+
+def _made_by(width: int) -> str:
+    return f" ({_ENCODERS[width]})" if width in _ENCODERS else ""

@@ -3,9 +3,13 @@
 Parameter names are those of the files that IP-Adapter publishes (arXiv 2308.06721), so that an export renames nothing here:
 `proj` and `norm` for the base layout; `proj.0`, `proj.2` and `norm` for FaceID's; `proj.0`, `proj.2` and `proj.3` for the full
 one; `latents`, `proj_in`, `layers`, `proj_out` and `norm_out` for Plus.
+
+What the two loaders of such files make of a projector is read off diffusers 0.42.1 (`loaders/unet.py`), which tells layouts
+apart by these names and fixes everything else; and off ComfyUI_IPAdapter_plus (`IPAdapterPlus.py`, 2024), which fixes more: it
+takes Plus and full alike for files whose tokens are 1280 wide, where the UNet is SDXL's.
 """
 
-from typing import cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own convention
@@ -15,14 +19,55 @@ from adapter_api.conditions import ProjectorParams
 
 HEAD_DIM = 64
 """Width of an attention head of the published resamplers."""
+LINEAR_TOKENS = 4
+RESAMPLER_DEPTH = 4
+"""Both fixed in diffusers' loader, which for another depth crashes, or loads the first four layers without a word."""
+SDXL_CONTEXT = 2048
+COMFYUI_RESAMPLER_DIM = 1280
+COMFYUI_RESAMPLER_TOKENS = 16
+UNKNOWN = "unknown"
 
 
-class LinearProjector(nn.Module):
-    """One linear layer and LayerNorm: features [B, input_dim] -> tokens [B, num_tokens, token_dim]."""
+class Projector(nn.Module):
+    """From one condition's features to tokens.
+
+    A class that names no layout of its own is of none that a loader knows, whatever it inherits.
+    """
+
+    layout: ClassVar[str] = UNKNOWN
+    """What published files of this layout are called."""
+    is_per_feature: ClassVar[bool] = False
+    """Whether it makes one token of each feature, so that `num_tokens` is the length of what it reads."""
 
     def __init__(self, input_dim: int, token_dim: int, params: ProjectorParams) -> None:
         super().__init__()
-        self.num_tokens = params.num_tokens
+        self.input_dim, self.token_dim, self.num_tokens = input_dim, token_dim, params.num_tokens
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.layout = vars(cls).get("layout", UNKNOWN)
+
+    def diffusers_obstacle(self) -> str | None:
+        """Why `load_ip_adapter` would fail or load something else; None when it loads exactly this projector."""
+        return self.unknown_obstacle
+
+    def comfyui_obstacle(self) -> str | None:
+        """Why ComfyUI would not load what diffusers does; None when it fits."""
+        return self.unknown_obstacle
+
+    @property
+    def unknown_obstacle(self) -> str:
+        """What is said of a layout that no loader was looked through for."""
+        return f"a projector of kind {type(self).__name__} is not known to load"
+
+
+class LinearProjector(Projector):
+    """One linear layer and LayerNorm: features [B, input_dim] -> tokens [B, num_tokens, token_dim]."""
+
+    layout = "base"
+
+    def __init__(self, input_dim: int, token_dim: int, params: ProjectorParams) -> None:
+        super().__init__(input_dim, token_dim, params)
         self.proj: nn.Module = nn.Linear(input_dim, params.num_tokens * token_dim)
         self.norm = nn.LayerNorm(token_dim)
 
@@ -31,9 +76,21 @@ class LinearProjector(nn.Module):
         tokens: Tensor = self.norm(self.proj(features).unflatten(1, (self.num_tokens, -1)))
         return tokens
 
+    def diffusers_obstacle(self) -> str | None:
+        """It knows one number of tokens."""
+        if self.num_tokens == LINEAR_TOKENS:
+            return None
+        return f"projector.params.num_tokens is {self.num_tokens}; a Linear projector has {LINEAR_TOKENS}"
+
+    def comfyui_obstacle(self) -> str | None:
+        """It takes what diffusers takes."""
+        return None
+
 
 class MLPProjector(LinearProjector):
     """Two linear layers with GELU between, and LayerNorm: features [B, input_dim] -> tokens."""
+
+    layout = "FaceID"
 
     def __init__(self, input_dim: int, token_dim: int, params: ProjectorParams) -> None:
         super().__init__(input_dim, token_dim, params)
@@ -42,24 +99,55 @@ class MLPProjector(LinearProjector):
         self.proj = nn.Sequential(
             nn.Linear(input_dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, params.num_tokens * token_dim)
         )
+        self.hidden_dim = hidden_dim
+
+    def diffusers_obstacle(self) -> str | None:
+        """It derives the width inside as a multiple of the input's."""
+        if self.hidden_dim % self.input_dim == 0:
+            return None
+        return f"projector.params.hidden_dim is {self.hidden_dim}; an MLP's is a multiple of the input's width, {self.input_dim}"
+
+    def comfyui_obstacle(self) -> str | None:
+        """It knows this layout as another's."""
+        return "an MLP projector is taken for FaceID, which reads InsightFace's embedding of a face"
 
 
-class SequenceMLP(nn.Module):
+class SequenceMLP(Projector):
     """Two linear layers with GELU between, and LayerNorm, for each feature: [B, S, input_dim] -> tokens [B, S, token_dim]."""
+
+    layout = "full"
+    is_per_feature = True
 
     def __init__(self, input_dim: int, token_dim: int, params: ProjectorParams) -> None:
         """`params.num_tokens` must be S."""
-        super().__init__()
-        self.num_tokens = params.num_tokens
-        hidden_dim = params.hidden_dim or input_dim
+        super().__init__(input_dim, token_dim, params)
+        self.hidden_dim = params.hidden_dim or input_dim
         self.proj = nn.Sequential(
-            nn.Linear(input_dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, token_dim), nn.LayerNorm(token_dim)
+            nn.Linear(input_dim, self.hidden_dim),
+            nn.GELU(),
+            nn.Linear(self.hidden_dim, token_dim),
+            nn.LayerNorm(token_dim),
         )
 
     def forward(self, features: Tensor) -> Tensor:
         """Tokens [B, S, token_dim]."""
         tokens: Tensor = self.proj(features)
         return tokens
+
+    def diffusers_obstacle(self) -> str | None:
+        """It takes the width inside to be the input's."""
+        if self.hidden_dim == self.input_dim:
+            return None
+        return (
+            f"projector.params.hidden_dim is {self.hidden_dim}; a SequenceMLP's is the input's width, {self.input_dim}"
+        )
+
+    def comfyui_obstacle(self) -> str | None:
+        """It fixes the width of this layout's tokens."""
+        return (
+            f"a SequenceMLP; of an adapter for SDXL it makes the full layout's tokens {COMFYUI_RESAMPLER_DIM} wide, and this "
+            f"one's are {SDXL_CONTEXT}"
+        )
 
 
 class PerceiverAttention(nn.Module):
@@ -85,17 +173,19 @@ class PerceiverAttention(nn.Module):
         return output
 
 
-class PerceiverResampler(nn.Module):
+class PerceiverResampler(Projector):
     """Learned queries that attend to a sequence: features [B, S, input_dim] -> tokens [B, num_tokens, token_dim]."""
+
+    layout = "Plus"
 
     def __init__(self, input_dim: int, token_dim: int, params: ProjectorParams) -> None:
         """Raises ValueError unless the heads divide the width."""
-        super().__init__()
+        super().__init__(input_dim, token_dim, params)
         hidden_dim = params.hidden_dim or input_dim
         heads = params.heads or max(hidden_dim // HEAD_DIM, 1)
         if hidden_dim % heads:
             raise ValueError(f"hidden_dim {hidden_dim} is not a multiple of heads {heads}")
-        self.num_tokens, self.hidden_dim, self.heads = params.num_tokens, hidden_dim, heads
+        self.hidden_dim, self.heads = hidden_dim, heads
         self.latents = nn.Parameter(torch.randn(1, params.num_tokens, hidden_dim) / hidden_dim**0.5)
         self.proj_in = nn.Linear(input_dim, hidden_dim)
         self.layers = nn.ModuleList(
@@ -116,11 +206,39 @@ class PerceiverResampler(nn.Module):
         tokens: Tensor = self.norm_out(self.proj_out(latents))
         return tokens
 
+    def diffusers_obstacle(self) -> str | None:
+        """It fixes the number of layers, and the width of a head."""
+        if len(self.layers) != RESAMPLER_DEPTH:
+            return f"projector.params.depth is {len(self.layers)}; a resampler loads with {RESAMPLER_DEPTH}"
+        if self.hidden_dim != self.heads * HEAD_DIM:
+            return (
+                f"projector.params.heads is {self.heads} for a hidden_dim of {self.hidden_dim}; a resampler's heads are "
+                f"{HEAD_DIM} wide, so that heads is hidden_dim / {HEAD_DIM}"
+            )
+        return None
+
+    def comfyui_obstacle(self) -> str | None:
+        """It knows the published size alone."""
+        if self.hidden_dim != COMFYUI_RESAMPLER_DIM:
+            return f"projector.params.hidden_dim is {self.hidden_dim}; it expects {COMFYUI_RESAMPLER_DIM}"
+        if self.num_tokens != COMFYUI_RESAMPLER_TOKENS:
+            return f"projector.params.num_tokens is {self.num_tokens}; it expects {COMFYUI_RESAMPLER_TOKENS}"
+        return None
+
 
 def _feed_forward(dim: int) -> nn.Sequential:
     return nn.Sequential(
         nn.LayerNorm(dim), nn.Linear(dim, 4 * dim, bias=False), nn.GELU(), nn.Linear(4 * dim, dim, bias=False)
     )
+
+
+PROJECTORS: dict[str, type[Projector]] = {
+    "Linear": LinearProjector,
+    "MLP": MLPProjector,
+    "SequenceMLP": SequenceMLP,
+    "PerceiverResampler": PerceiverResampler,
+}
+"""By the name that a configuration gives them."""
 
 
 class ConditionTokens(nn.Module):
@@ -129,11 +247,11 @@ class ConditionTokens(nn.Module):
     The null is declared, not implied: what a dropped condition becomes in training is what guidance uses at sampling.
     """
 
-    def __init__(self, projector: nn.Module, token_dim: int, null: str) -> None:
+    def __init__(self, projector: Projector, token_dim: int, null: str) -> None:
         super().__init__()
-        self.projector = projector
+        self.projector: Projector = projector
         self.null = null
-        self.num_tokens = int(projector.num_tokens)  # type: ignore[arg-type]
+        self.num_tokens = projector.num_tokens
         if null == "learned":
             self.null_tokens = nn.Parameter(torch.randn(self.num_tokens, token_dim) * 0.02)
 

@@ -1,12 +1,13 @@
-"""The fixed table from `target:` names to classes; a configuration can name nothing that is not listed here."""
+"""The fixed tables from `target:` names to classes; a configuration can name nothing that is not listed.
+
+Projectors and token conditioners have theirs beside their classes, in `projectors` and `token_conditioners`.
+"""
 
 from typing import Any
 
 import diffusers
 import torch
 import transformers
-
-from adapter_trainer.model import projectors
 
 MODULES: dict[str, Any] = {
     "UNet2DConditionModel": diffusers.UNet2DConditionModel,
@@ -31,11 +32,4 @@ SCHEDULERS: dict[str, Any] = {
     "DDIMScheduler": diffusers.DDIMScheduler,
     "EulerDiscreteScheduler": diffusers.EulerDiscreteScheduler,
     "DPMSolverMultistepScheduler": diffusers.DPMSolverMultistepScheduler,
-}
-
-PROJECTORS: dict[str, type[torch.nn.Module]] = {
-    "Linear": projectors.LinearProjector,
-    "MLP": projectors.MLPProjector,
-    "SequenceMLP": projectors.SequenceMLP,
-    "PerceiverResampler": projectors.PerceiverResampler,
 }

@@ -72,12 +72,21 @@ def load(loader: type, source: Source, field: str, dtype: torch.dtype) -> nn.Mod
 
 
 def path_of(source: Source, field: str) -> Path:
-    """The file on this machine: as named, or fetched from the hub.
+    """The file of a base on this machine; see `file_named`."""
+    return file_named(str(source.pretrained), field, source.revision)
+
+
+def file_named(name: str, field: str, revision: str | None = None) -> Path:
+    """A file on this machine: as named, or fetched from the hub.
+
+    Args:
+        name: A path, or owner/repository/file.
+        field: Of the configuration, that names it.
+        revision: Of the hub's repository.
 
     Raises:
         InvalidConfig: It is neither here nor there.
     """
-    name = str(source.pretrained)
     if (path := Path(name)).is_file():
         return path
     owner, _, rest = name.partition("/")
@@ -87,7 +96,7 @@ def path_of(source: Source, field: str) -> Path:
             f"{field}: there is no file {name}; correct the path, or name owner/repository/file on the hub"
         )
     try:
-        return Path(huggingface_hub.hf_hub_download(f"{owner}/{repository}", inside, revision=source.revision))
+        return Path(huggingface_hub.hf_hub_download(f"{owner}/{repository}", inside, revision=revision))
     except (OSError, ValueError) as error:
         raise InvalidConfig(
             f"{field}: {name} is neither a file here nor one on the hub: {_first_line(error)}"

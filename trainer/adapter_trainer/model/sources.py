@@ -52,18 +52,22 @@ def with_local_models(config: TrainingConfig, models: Path | None) -> TrainingCo
 
 
 def without_beginnings(config: TrainingConfig) -> TrainingConfig:
-    """The configuration whose adapters and token conditioners load no weights to begin with."""
+    """The configuration whose adapters, token conditioners and low-rank weights load nothing to begin with."""
     params = config.model.params
     tokens = {
         name: each if each is None else each.model_copy(update={"pretrained": None})
         for name, each in params.token_conditioners
     }
-    update = {
+    update: dict[str, Any] = {
         "adapters_config": {
             name: each.model_copy(update={"pretrained": None}) for name, each in params.adapters_config.items()
         },
         "token_conditioners": params.token_conditioners.model_copy(update=tokens),
     }
+    if (lora := params.unet_config.lora) is not None:
+        update["unet_config"] = params.unet_config.model_copy(
+            update={"lora": lora.model_copy(update={"pretrained": None})}
+        )
     model = config.model.model_copy(update={"params": params.model_copy(update=update)})
     return config.model_copy(update={"model": model})
 
@@ -115,7 +119,7 @@ def scheduler_of(unet: Source) -> dict[str, Any] | None:
     except huggingface_hub.errors.LocalEntryNotFoundError as error:
         raise InvalidConfig(
             f"model.params.scheduler_config: {name} (folder {subfolder}) cannot be asked for {file}: {_first_line(error)}; "
-            "without it nobody knows what the base predicts: fetch it, or set params.prediction_type"
+            "without it the base's prediction type is unknown: fetch it, or set params.prediction_type"
         ) from error
     except huggingface_hub.errors.EntryNotFoundError:
         return None
@@ -125,7 +129,7 @@ def scheduler_of(unet: Source) -> dict[str, Any] | None:
             f"{_first_line(error)}; restore it"
         ) from error
     if not isinstance(found, dict):
-        raise InvalidConfig(f"model.params.scheduler_config: {name}: {file} is no JSON object; restore it")
+        raise InvalidConfig(f"model.params.scheduler_config: {name}: {file} is not a JSON object; restore it")
     return found
 
 

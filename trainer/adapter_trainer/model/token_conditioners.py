@@ -1,4 +1,4 @@
-"""The conditioning sequence: [text tokens | label_to_token | embed_to_token], joined on the sequence axis.
+"""The conditioning sequence: [text tokens | label_to_token | embed_to_token | ...], joined on the sequence axis.
 
 UNet2DConditionModel takes a sequence of any length; a dropped condition keeps its place with its null tokens, because
 a missing or zeroed key would still change the softmax over the others.

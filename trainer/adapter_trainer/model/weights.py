@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
+from adapter_api.conditions import ModulePath, adapter_path
 from adapter_trainer.model import ip_adapter_file, sharding
 from adapter_trainer.model.adapter_model import AdapterModel
 from adapter_trainer.model.adapters import Adapter
@@ -27,17 +28,17 @@ Tensors = dict[str, Tensor]
 
 def files_of(model: AdapterModel, averages: Mapping[str, Tensor] | None) -> dict[str, Tensors]:
     """Tensors by name for each file; `averages`, where one is kept, by parameter of the model."""
-    exported = written_adapters(model)
+    written = {path.part: (path, file) for path, file in written_adapters(model).items()}
     layers = ip_adapter_file.layers_of(model.unet)
     files: dict[str, Tensors] = {}
     left = {name: value.detach() for name, value in (averages or {}).items()}
     for name, module in model.saved_parts().items():
         state: Tensors = {key: value.detach() for key, value in module.state_dict().items()}
-        file = exported.get(name)
-        if file is None:
+        if name not in written:
             files[f"model/{name}"] = state
             continue
-        prefix = f"adapters.{name.removeprefix('adapter-')}."
+        path, file = written[name]
+        prefix = f"{path.module}."
         averaged = {key: left.pop(prefix + key) for key in state if prefix + key in left}
         if averaged:
             files[f"model/{name}"] = state
@@ -63,7 +64,7 @@ def weights_in(
         model: of the same configuration.
         read: gives the tensors of a file; none if there is no such file.
     """
-    exported = exported_adapters(model)
+    exported = {path.part: (path, file) for path, file in exported_adapters(model).items()}
     layers = ip_adapter_file.layers_of(model.unet)
     parts: dict[str, Tensors] = {}
     averages: Mapping[str, Tensor] = read("ema")
@@ -71,28 +72,27 @@ def weights_in(
         averages = {**averages, **{f"{CONDITIONERS_PART}.{name}": value for name, value in tokens.items()}}
     for name in model.saved_parts():
         stored = read(f"model/{name}")
-        published = read(exported[name]) if name in exported else {}
-        if published:
-            adapter = name.removeprefix("adapter-")
-            own = ip_adapter_file.from_file(published, layers, set(adapters_of(model)[adapter].layer_names()))
+        if name in exported and (published := read(exported[name][1])):
+            path = exported[name][0]
+            own = ip_adapter_file.from_file(published, layers, set(adapters_of(model)[path.name].layer_names()))
             if stored:
-                averages = {**averages, **{f"adapters.{adapter}.{key}": value for key, value in own.items()}}
+                averages = {**averages, **{f"{path.module}.{key}": value for key, value in own.items()}}
             else:
                 stored = own
         parts[name] = dict(stored)
     return parts, averages
 
 
-def exported_adapters(model: AdapterModel) -> dict[str, str]:
-    """The file of each adapter that pipelines can load, by the name of its part."""
+def exported_adapters(model: AdapterModel) -> dict[ModulePath, str]:
+    """The file of each adapter that pipelines can load."""
     return {
-        f"adapter-{name}": ip_adapter_file.part_of(name, len(model.adapters))
+        adapter_path(name): ip_adapter_file.part_of(name, len(model.adapters))
         for name, adapter in adapters_of(model).items()
         if ip_adapter_file.diffusers_obstacle(adapter) is None
     }
 
 
-def written_adapters(model: AdapterModel) -> dict[str, str]:
+def written_adapters(model: AdapterModel) -> dict[ModulePath, str]:
     """Those of them that this model's checkpoints hold."""
     return {} if sharding.is_sharded(model) else exported_adapters(model)
 

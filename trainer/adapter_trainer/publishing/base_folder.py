@@ -12,12 +12,13 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
+from adapter_api.conditions import adapter_path
+from adapter_api.layout import CARD_FILE
 from adapter_api.model import DiffusionSchedule
 from adapter_trainer.checkpoint.tensor_files import SUFFIX
 from adapter_trainer.model import ip_adapter_file, registry, weights
 from adapter_trainer.model.adapter_model import AdapterModel
 from adapter_trainer.model.first_stage import Autoencoder
-from adapter_trainer.model.part_weights import ADAPTER_PART
 from adapter_trainer.publishing import card
 from adapter_trainer.sampling.sample import Sampler, scheduler_settings
 
@@ -55,7 +56,7 @@ def write(sampler: Sampler, to: Path, name: str) -> list[str]:
     parts = _parts(model)
     for file, tensors in parts.items():
         save_file({key: value.detach().contiguous() for key, value in tensors.items()}, to / f"{file}{SUFFIX}")
-    (to / card.CARD_FILE).write_text(_readme(sampler, networks, parts, name, is_pipeline=is_pipeline), encoding="utf-8")
+    (to / CARD_FILE).write_text(_readme(sampler, networks, parts, name, is_pipeline=is_pipeline), encoding="utf-8")
     return [*networks, "scheduler", *(f"{file}{SUFFIX}" for file in parts)]
 
 
@@ -102,9 +103,8 @@ def _parts(model: AdapterModel) -> dict[str, dict[str, Tensor]]:
     }
     files, layers = weights.exported_adapters(model), ip_adapter_file.layers_of(model.unet)
     for name, adapter in weights.adapters_of(model).items():
-        part = f"{ADAPTER_PART}{name}"
-        state = dict(adapter.state_dict())
-        found[files.get(part, part)] = ip_adapter_file.to_file(state, layers) if part in files else state
+        path, state = adapter_path(name), dict(adapter.state_dict())
+        found[files.get(path, path.part)] = ip_adapter_file.to_file(state, layers) if path in files else state
     return found
 
 

@@ -4,6 +4,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from adapter_api.conditions import adapter_path, conditioner_path
 from adapter_api.sources import PIPELINE_ENCODERS, is_stored
 from adapter_api.training import TrainingConfig
 from adapter_trainer.checkpoint.tensor_files import SUFFIX
@@ -11,8 +12,6 @@ from adapter_trainer.model import ip_adapter_file, sharding, weights
 from adapter_trainer.model.adapter_model import AdapterModel
 from adapter_trainer.model.first_stage import Autoencoder
 
-CARD_FILE = "README.md"
-RECORD_FILE = "export.json"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 """Hubs refuse cards that name a folder of somebody's machine as their base."""
 
@@ -91,7 +90,7 @@ def record_of(
 ) -> ExportRecord:  # fmt: skip
     """What the checkpoint of a step says of itself."""
     params = config.model.params
-    files = {part.removeprefix("adapter-"): f"{file}{SUFFIX}" for part, file in weights.written_adapters(model).items()}
+    files = {path.name: f"{file}{SUFFIX}" for path, file in weights.written_adapters(model).items()}
     adapters = []
     for name, adapter in weights.adapters_of(model).items():
         obstacle = ip_adapter_file.diffusers_obstacle(adapter)
@@ -102,7 +101,7 @@ def record_of(
                 layout=ip_adapter_file.layout_of(adapter.tokens.projector),
                 tokens=adapter.tokens.num_tokens,
                 layers=len(adapter.layers),
-                column=model.columns[f"adapters_config.{name}"].name,
+                column=model.columns[adapter_path(name)].name,
                 scale=adapter.scale,
                 null_condition=settings.null_condition,
                 file=files.get(name),
@@ -122,7 +121,7 @@ def record_of(
         versions=versions,
         adapters=tuple(adapters),
         token_conditioners=tuple(model.token_conditioners),
-        token_columns={name: model.columns[f"token_conditioners.{name}"].name for name in model.token_conditioners},
+        token_columns={name: model.columns[conditioner_path(name)].name for name in model.token_conditioners},
         lora=f"{weights.LORA_PART}{SUFFIX}" if has_lora else None,
         lora_kohya=f"{weights.KOHYA_PART}{SUFFIX}" if has_lora else None,
         pipeline=pipeline_obstacle(model) or "draws",

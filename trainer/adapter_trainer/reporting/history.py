@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from adapter_api.layout import CHECKPOINT_HISTORY_FILE, HISTORY_FILE
 from adapter_trainer.files import replace_text
 
-METRICS_FILE = "metrics.jsonl"
-CHECKPOINT_FILE = "history.jsonl"
 """The same in a checkpoint, as far as it goes there."""
 Line = dict[str, Any]
 """Always with `step`; and with `loss`, `evaluation`, `pauses` or `start`."""
@@ -17,7 +16,7 @@ class History:
     """The file in an output folder. Used by rank 0 alone."""
 
     def __init__(self, output: Path) -> None:
-        self.file = output / METRICS_FILE
+        self.file = output / HISTORY_FILE
 
     def add(self, line: Line) -> None:
         """Appends a line."""
@@ -31,7 +30,7 @@ class History:
         rank 0 has moved finds there what another one of its processes reported.
         """
         own = [line for line in read_history(self.file) if line["step"] <= step]
-        kept = [] if checkpoint is None else read_history(checkpoint / CHECKPOINT_FILE)
+        kept = [] if checkpoint is None else read_history(checkpoint / CHECKPOINT_HISTORY_FILE)
         found = max(own, [line for line in kept if line["step"] <= step], key=len)
         if found or self.file.exists():
             replace_text(self.file, "".join(json.dumps(line) + "\n" for line in found))

@@ -7,6 +7,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from adapter_api.layout import LOGS_FOLDER, PAGE_FILE
+
+PAGE = Path(LOGS_FOLDER) / PAGE_FILE
+"""Within an output folder."""
 LEAST_SECONDS = 60.0
 """Between two pages: short runs need the last one only."""
 PATIENCE = 60.0

@@ -15,7 +15,8 @@ from PIL import Image
 
 from adapter_api.document import dump
 from adapter_api.launch import JOB_VARIABLE
-from adapter_api.progress import MAX_NOTICE, PROGRESS_FILE, Progress
+from adapter_api.layout import LOGS_FOLDER, PROGRESS_FILE, TRAINING_FILE
+from adapter_api.progress import MAX_NOTICE, Progress
 from adapter_api.training import TrainingConfig
 from adapter_trainer.circumstances import versions
 from adapter_trainer.distributed.processes import Processes
@@ -25,7 +26,7 @@ from adapter_trainer.reporting.history import History, Line
 from adapter_trainer.reporting.page_writer import PageWriter
 from adapter_trainer.reporting.step_times import StepTimes, clock_of
 
-CONFIGURATION = Path("logs") / "training.yaml"
+CONFIGURATION = Path(LOGS_FOLDER) / TRAINING_FILE
 PAUSES = ("encoding", "evaluating", "saving", "sampling")
 """Phases in which no step is taken."""
 
@@ -201,7 +202,7 @@ class Report:
 
     def _trackers(self, step: int, run_id: str) -> dict[str, dict[str, Any]]:
         """How each tracker goes on with a run: what came after this step is about to be repeated."""
-        found: dict[str, dict[str, Any]] = {"wandb": {"dir": str(self.output / "logs")}}
+        found: dict[str, dict[str, Any]] = {"wandb": {"dir": str(self.output / LOGS_FOLDER)}}
         if run_id:
             found["wandb"] |= {"id": run_id, "resume": "allow"}
         if step:

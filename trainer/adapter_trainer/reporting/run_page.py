@@ -20,14 +20,14 @@ from markupsafe import Markup
 from PIL import Image
 
 from adapter_api.checkpoint import step_of
-from adapter_api.progress import PROGRESS_FILE
+from adapter_api.layout import HISTORY_FILE, LOGS_FOLDER, PROGRESS_FILE, SAMPLES_FOLDER, TRAINING_FILE
 from adapter_trainer.files import replace_text
 from adapter_trainer.reporting import charts
 from adapter_trainer.reporting.charts import Curve
-from adapter_trainer.reporting.history import METRICS_FILE, Line, read_history
+from adapter_trainer.reporting.history import Line, read_history
+from adapter_trainer.reporting.page_writer import PAGE
 
-PAGE = Path("logs") / "report.html"
-CONFIGURATION = Path("logs") / "training.yaml"
+CONFIGURATION = Path(LOGS_FOLDER) / TRAINING_FILE
 MAX_PICTURES = 12
 WIDEST_PICTURE = 1600
 """Pixels; wider grids are shown smaller, as the files in `samples` stay what they are."""
@@ -56,7 +56,7 @@ def write(output: Path) -> Path:
 
 def render(output: Path) -> str:
     """The page, as HTML."""
-    history = read_history(output / METRICS_FILE)
+    history = read_history(output / HISTORY_FILE)
     loader = FileSystemLoader(Path(__file__).parent / "templates")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     return environment.get_template("report.html").render(
@@ -69,7 +69,7 @@ def render(output: Path) -> str:
         parts=mean_parts(history),
         pauses=total_pauses(history),
         evaluation=next((line["evaluation"] for line in reversed(history) if "evaluation" in line), {}),
-        pictures=pictures(output / "samples"),
+        pictures=pictures(output / SAMPLES_FOLDER),
         checkpoints=checkpoints(output),
         configuration=_text(output / CONFIGURATION),
     )
@@ -125,7 +125,7 @@ def stretches(history: list[Line]) -> list[tuple[dict[str, Any], float]]:
 def device_of(history: list[Line]) -> str:
     """PURE: of the newest start."""
     starts = [line["start"] for line in history if "start" in line]
-    return f"{starts[-1]['processes']} x {starts[-1]['device']}" if starts else "not told"
+    return f"{starts[-1]['processes']} x {starts[-1]['device']}" if starts else "not reported"
 
 
 def cost(history: list[Line]) -> str:

@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 
 from adapter_api.columns import columns_of
-from adapter_api.training import EvaluationConfig, TrainingConfig
+from adapter_api.data import Column
+from adapter_api.sections import EvaluationConfig
+from adapter_api.training import TrainingConfig
 from adapter_trainer.data.images import place_image
 from adapter_trainer.data.order import Place
-from adapter_trainer.data.pairs_table import Faults, Row, Table, read_samples
+from adapter_trainer.data.pairs_table import Faults, Row, Table, named_for_evaluation, read_samples
 from adapter_trainer.data.samples import Batch, Collate, Samples
 from adapter_trainer.data.verify import check_rows
 from adapter_trainer.distributed.processes import Processes
 from adapter_trainer.distributed.stop_request import Interrupted
-from adapter_trainer.errors import InvalidData
 from adapter_trainer.model.adapter_model import AdapterModel, Conditions
 from adapter_trainer.model.encoders import ImageEncoder
 from adapter_trainer.model.first_stage import latents_of
@@ -173,14 +174,18 @@ def read_held_out(settings: EvaluationConfig, config: TrainingConfig) -> Table:
     params = config.data.params.model_copy(update={"pairs_file_path": settings.pairs_file_path})
     columns = columns_of(config)
     path = Path(params.data_root_path) / settings.pairs_file_path
-    try:
+    with named_for_evaluation():
         table = read_samples(params, columns)
-    except InvalidData as error:
-        raise InvalidData(str(error).replace("data.params.pairs_file_path", "evaluation.pairs_file_path")) from None
-    table.rows = table.rows[: settings.samples]
+        table.rows = table.rows[: settings.samples]
+        _check_widths(table.rows, columns, path)
+        check_rows(table.rows, columns, params.verify, path)
+    return table
+
+
+def _check_widths(rows: list[Row], columns: tuple[Column, ...], path: Path) -> None:
     widths = {column.name: column.width for column in columns}
     faults = Faults(path)
-    for row in table.rows:
+    for row in rows:
         for name, value in row.values.items():
             width = widths[name]
             if isinstance(value, int) and width is not None and value >= width:
@@ -188,8 +193,6 @@ def read_held_out(settings: EvaluationConfig, config: TrainingConfig) -> Table:
             elif isinstance(value, tuple) and len(value) != width:
                 faults.add(row.line, f"{name}: has {len(value)} numbers, not {width}")
     faults.raise_if_any()
-    check_rows(table.rows, columns, params.verify, path)
-    return table
 
 
 def plain_samples(rows: list[Row], config: TrainingConfig, training: Samples) -> Samples:

@@ -94,7 +94,14 @@ def value_text(config: TrainingConfig, name: str, value: object) -> str:
     if column is not None and column.names is not None and (label := column.class_of(value)) is not None:
         return column.names[label] if label < len(column.names) else str(label)
     is_file = name == "image" or (column is not None and column.kind in ("embedding", "reference"))
-    return Path(str(value)).name if is_file else str(value)
+    return _file_text(config, name, Path(str(value))) if is_file else str(value)
+
+
+def _file_text(config: TrainingConfig, name: str, file: Path) -> str:
+    """The file's name, with its folder's where the grid has another file of that name."""
+    drawn = (Path(str(row[name])) for row in (*config.sampling.rows, *config.sampling.columns) if name in row)
+    has_twin = any(other.name == file.name and other != file for other in drawn)
+    return "/".join(file.parts[-2:]) if has_twin else file.name
 
 
 def references_of(config: TrainingConfig, rows: Sequence[GridRow]) -> dict[str, list[Image.Image | None]]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from adapter_api.columns import columns_of
 from adapter_api.document import InvalidDocument, read, validate
+from adapter_api.layout import TRAINING_FILE
 from adapter_api.training import TrainingConfig
 from adapter_trainer.checkpoint import checkpoint_folder
 from adapter_trainer.checkpoint.tensor_files import stored
@@ -116,8 +117,7 @@ class Sampler:
             if unknown := sorted(set(row) - known):
                 raise InvalidData(f"there is no condition {unknown[0]!r}; this model knows: {', '.join(sorted(known))}")
         for path, column in self.model.columns.items():
-            name = path.removeprefix("token_conditioners.").replace("adapters_config.", "adapters.")
-            dropped[name] = torch.tensor([column.name not in row for row in rows], device=self.device)
+            dropped[path.condition] = torch.tensor([column.name not in row for row in rows], device=self.device)
             if column.name not in columns:
                 values = [self._value(column.name, column.width, row.get(column.name)) for row in rows]
                 columns[column.name] = torch.stack(values).to(self.device)
@@ -173,13 +173,13 @@ def load(folder: Path, device: str | None = None, models: Path | None = None) ->
     """
     checkpoint_folder.check(folder)
     try:
-        config = validate(TrainingConfig, read(folder / "training.yaml"))
+        config = validate(TrainingConfig, read(folder / TRAINING_FILE))
     except InvalidDocument as error:
         raise DamagedCheckpoint(f"{folder}: {error}") from None
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     config = _computable(config, chosen)
     # What conditions began with does not matter any more: the checkpoint has them.
-    model = AdapterModel(sources.without_beginnings(sources.with_local_models(config, models)))
+    model = AdapterModel.of(sources.without_beginnings(sources.with_local_models(config, models)))
     cast_frozen(model, registry.WEIGHT_TYPES[config.optimization.mixed_precision])
     try:
         parts, averages = weights.weights_in(model, stored(folder).part)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
+from adapter_api.layout import SAMPLES_FOLDER
 from adapter_trainer.model.adapter_model import AdapterModel
-from adapter_trainer.reporting.run_page import PAGE
+from adapter_trainer.reporting.page_writer import PAGE
 
 _UNITS = ((1e9, "B"), (1e6, "M"), (1e3, "k"))
 
@@ -45,7 +46,7 @@ def beginning(
 def end(output: Path, step: int) -> Iterator[str]:
     """Lines: where results are, and how to draw from them."""
     yield f"complete: {output / f'checkpoint-{step}'}"
-    pictures = output / "samples" / f"step-{step}.png"
+    pictures = output / SAMPLES_FOLDER / f"step-{step}.png"
     for what, path in (("pictures", pictures), ("report", output / PAGE)):
         if path.is_file():
             yield f"{what}: {path}"

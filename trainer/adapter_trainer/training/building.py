@@ -40,7 +40,7 @@ def model_of(
     """
     for note in notes_on(config):
         show(note)
-    model = AdapterModel(sources.with_local_models(config, models))
+    model = AdapterModel.of(sources.with_local_models(config, models))
     cast_frozen(model, registry.WEIGHT_TYPES[config.optimization.mixed_precision])
     model.to(device)
     _check_overflow(model, config)

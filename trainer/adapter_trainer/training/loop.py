@@ -1,7 +1,6 @@
 """The step loop."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -21,13 +20,16 @@ from adapter_trainer.model.objective import NoiseSchedule
 from adapter_trainer.reporting.report import Report
 from adapter_trainer.sampling.evaluation import Evaluation
 from adapter_trainer.sampling.gallery import Gallery
+from adapter_trainer.training.dataset import Dataset
+from adapter_trainer.training.join import Joined
+from adapter_trainer.training.learner import Learner
 from adapter_trainer.training.loss_watch import LARGEST_LOSS, LossMean, Watch, told
 from adapter_trainer.training.state import TrainingState
 
 MAX_OVERFLOWS = 40
 """In a row: the scale has then been halved to nothing."""
 _REMEDY = (
-    "the checkpoints before it stand. Lower optimization.learning_rate, set max_grad_norm, or train with "
+    "the checkpoints before it are kept. Lower optimization.learning_rate, set max_grad_norm, or train with "
     "mixed_precision bf16 or no"
 )
 
@@ -46,9 +48,9 @@ class Nulls:
 class Training:
     """A run that is ready to take its next step."""
 
-    state: TrainingState
-    module: nn.Module
-    """state.model, wrapped for this number of processes."""
+    joined: Joined
+    dataset: Dataset
+    learner: Learner
     schedule: NoiseSchedule
     batches: Batches
     nulls: Nulls
@@ -56,19 +58,47 @@ class Training:
     """Encoders that no step needs; awake to draw."""
     report: Report
     saver: Saver
-    stop: StopRequest
-    processes: Processes
-    output: Path
-    total_steps: int
-    samples: int
-    """Read in one epoch."""
-    rows: list[Row]
     watch: Watch
     losses: LossMean
     evaluation: Evaluation | None
     gallery: Gallery
     overflows: int = 0
     """Passes in a row that gave no step."""
+
+    @property
+    def state(self) -> TrainingState:
+        """What changes while training."""
+        return self.learner.state
+
+    @property
+    def module(self) -> nn.Module:
+        """state.model, wrapped for this number of processes."""
+        return self.learner.module
+
+    @property
+    def processes(self) -> Processes:
+        """All of them."""
+        return self.joined.processes
+
+    @property
+    def stop(self) -> StopRequest:
+        """Notices that the run is asked to stop."""
+        return self.joined.stop
+
+    @property
+    def rows(self) -> list[Row]:
+        """The samples."""
+        return self.dataset.rows
+
+    @property
+    def samples(self) -> int:
+        """Read in one epoch."""
+        return self.dataset.length
+
+    @property
+    def total_steps(self) -> int:
+        """Of the whole run."""
+        return self.report.total_steps
 
 
 def train(run: Training) -> bool:

@@ -69,8 +69,8 @@ def notes_on_schedule(state: TrainingState, length: Length) -> list[str]:
         notes.append("optimization.lr_num_cycles: is 1, so that cosine_with_restarts does not restart")
     if not name.startswith("constant") and state.span not in (None, length.span):
         notes.append(
-            f"optimization.lr_scheduler: {name} went over {state.span} steps before, and goes over {length.span} now; this "
-            f"run goes on at {length.position(state.step, state.learned):g} of them, with the rate of that place, "
+            f"optimization.lr_scheduler: {name} spanned {state.span} steps before, and spans {length.span} now; this "
+            f"run continues at {length.position(state.step, state.learned):g} of them, with the rate of that place, "
             f"{state.rates.first:.3g}"
         )
     return notes

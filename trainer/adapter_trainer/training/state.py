@@ -18,6 +18,15 @@ from torch import Tensor
 
 from adapter_api.compatibility import differences
 from adapter_api.document import InvalidDocument, dump, read, validate
+from adapter_api.layout import (
+    CARD_FILE,
+    CHECKPOINT_HISTORY_FILE,
+    EXPORT_FILE,
+    METRICS_FILE,
+    STATE_FILE,
+    TRAINING_FILE,
+    VERSIONS_FILE,
+)
 from adapter_api.training import TrainingConfig
 from adapter_trainer import circumstances
 from adapter_trainer.checkpoint import checkpoint_folder, tensor_files
@@ -30,10 +39,12 @@ from adapter_trainer.model import base_digests, sharding, weights
 from adapter_trainer.model.adapter_model import AdapterModel
 from adapter_trainer.publishing import card
 from adapter_trainer.publishing.card import DataRecord
-from adapter_trainer.reporting.history import CHECKPOINT_FILE
 from adapter_trainer.training import optimizers, randomness, trained_data
 from adapter_trainer.training.learning_rates import LearningRates, scale_of
 from adapter_trainer.training.length import Length
+
+OPTIMIZER_FILE, SCHEDULER_FILE, ACCELERATE_FILE = "optimizer.json", "scheduler.json", "accelerate.json"
+"""Of a checkpoint: what only the trainer reads."""
 
 
 @dataclass
@@ -141,21 +152,21 @@ class TrainingState:
         )
         scaler = self.accelerator.scaler
         records = {
-            "optimizer": optimizers.kept_of(self.optimizer.param_groups),
-            "scheduler": {
+            OPTIMIZER_FILE: optimizers.kept_of(self.optimizer.param_groups),
+            SCHEDULER_FILE: {
                 "samples_per_step": self.unit if self.length is None else self.length.unit,
                 "steps": self.span if self.length is None else self.length.span,
             },
-            "accelerate": {
+            ACCELERATE_FILE: {
                 "num_processes": self.accelerator.num_processes,
                 "mixed_precision": self.accelerator.mixed_precision,
                 "gradient_accumulation_steps": self.accelerator.gradient_accumulation_steps,
                 "grad_scaler": scaler.state_dict() if scaler is not None else None,
             },
-            "metrics": self.metrics,
-            "versions": versions(),
-            "export": record.to_json(),
-            "trainer_state": {
+            METRICS_FILE: self.metrics,
+            VERSIONS_FILE: versions(),
+            EXPORT_FILE: record.to_json(),
+            STATE_FILE: {
                 "step": self.step,
                 "samples_seen": self.seen,
                 "samples_skipped": self.skipped,
@@ -167,10 +178,10 @@ class TrainingState:
             },
         }
         for name, values in records.items():
-            found.blobs[f"{name}.json"] = json.dumps(values, indent=1).encode()
-        found.blobs[card.CARD_FILE] = card.card_of(record).encode()
-        found.blobs[CHECKPOINT_FILE] = self.history.read_bytes()
-        found.blobs["training.yaml"] = self._configuration
+            found.blobs[name] = json.dumps(values, indent=1).encode()
+        found.blobs[CARD_FILE] = card.card_of(record).encode()
+        found.blobs[CHECKPOINT_HISTORY_FILE] = self.history.read_bytes()
+        found.blobs[TRAINING_FILE] = self._configuration
         return found
 
     def _circumstances(self, processes: int) -> dict[str, Any]:
@@ -212,10 +223,10 @@ class TrainingState:
             DamagedCheckpoint: a file is not what was written.
             InvalidConfig: there is no checkpoint there.
         """
-        holders = processes.gather((folder / checkpoint_folder.STATE_FILE).is_file())
+        holders = processes.gather((folder / STATE_FILE).is_file())
         if not any(holders):
             raise InvalidConfig(
-                f"--resume_from_checkpoint: {folder} has no {checkpoint_folder.STATE_FILE}, so it is no checkpoint; name a "
+                f"--resume_from_checkpoint: {folder} has no {STATE_FILE}, so it is not a checkpoint; name a "
                 "checkpoint-<step> folder, or latest"
             )
         source = holders.index(True)
@@ -229,7 +240,7 @@ class TrainingState:
                 _check(folder, names)
             if processes.rank == source or all(holders):
                 records = _records(folder)
-                self._check_compatible(folder, records["trainer_state"], is_own=is_own)
+                self._check_compatible(folder, records[STATE_FILE], is_own=is_own)
         except (DamagedCheckpoint, IncompatibleCheckpoint) as found:
             error = found
         if (error := processes.first_error(error)) is not None:
@@ -237,7 +248,7 @@ class TrainingState:
         tensors = tensor_files.gathered(folder, names, processes)
         agreed = processes.gather(records)[source] or {}
         self._apply(tensors, agreed, folder)
-        self._note(agreed["trainer_state"], processes.world_size, is_own=is_own)
+        self._note(agreed[STATE_FILE], processes.world_size, is_own=is_own)
         own = folder / randomness.file_name(processes.rank)
         if own.is_file() and checkpoint_folder.fault_of(folder) is None:
             randomness.load(own)
@@ -246,7 +257,7 @@ class TrainingState:
 
     def _check_compatible(self, folder: Path, progress: dict[str, Any], *, is_own: bool) -> None:
         try:
-            saved = validate(TrainingConfig, read(folder / "training.yaml"))
+            saved = validate(TrainingConfig, read(folder / TRAINING_FILE))
         except InvalidDocument as error:
             raise DamagedCheckpoint(f"{folder}: {error}") from None
         if not is_own:
@@ -265,8 +276,8 @@ class TrainingState:
             )
         if changed := self._other_base(progress):
             raise IncompatibleCheckpoint(
-                f"{folder} was trained beside other weights of {', '.join(changed)} than what is loaded now from the same "
-                "place; restore what lay there (on the hub: the commit, as `revision`), or use another output folder"
+                f"{folder} was trained with other weights of {', '.join(changed)} than what is loaded now from the same "
+                "place; restore what was there (on the hub: the commit, as `revision`), or use another output folder"
             )
 
     def _other_base(self, progress: dict[str, Any]) -> list[str]:
@@ -279,7 +290,7 @@ class TrainingState:
             if found := trained_data.changes(progress.get("data", {}), self.data):
                 self.notices.append(f"begins from a checkpoint of other data: {', '.join(found)}")
             if changed := self._other_base(progress):
-                self.notices.append(f"begins from a checkpoint beside other weights of {', '.join(changed)}")
+                self.notices.append(f"begins from a checkpoint trained with other weights of {', '.join(changed)}")
             return
         self.run_id = progress.get("run_id", self.run_id)
         if self.config.data.params.aspect_buckets is not None and "data" not in progress:
@@ -287,7 +298,7 @@ class TrainingState:
                 "the checkpoint is of a build whose buckets had fewer sizes; from here on there are all"
             )
         if found := circumstances.changes(progress.get("circumstances", {}), self._circumstances(processes)):
-            self.notices.append(f"goes on, though not bit by bit as it would have: {'; '.join(found)}")
+            self.notices.append(f"continues, but not with bit-identical results: {'; '.join(found)}")
 
     def _apply(self, tensors: StoredTensors, records: dict[str, Any], folder: Path) -> None:
         parts, shadows = weights.weights_in(self.model, tensors.part)
@@ -306,17 +317,17 @@ class TrainingState:
             for (name, parameter), shadow in zip(self.trained(), self.ema.shadow_params, strict=True):
                 average = sharding.like(parameter, shadows[name]) if name in shadows else parameter.detach()
                 shadow.copy_(sharding.rows_of(average))
-            self.ema.optimization_step = int(records["trainer_state"]["ema_step"])
-        self._load_optimizer(tensors.part("optimizer"), records["optimizer"], folder)
+            self.ema.optimization_step = int(records[STATE_FILE]["ema_step"])
+        self._load_optimizer(tensors.part("optimizer"), records[OPTIMIZER_FILE], folder)
         scaler = self.accelerator.scaler
-        if scaler is not None and records["accelerate"]["grad_scaler"]:
-            scaler.load_state_dict(records["accelerate"]["grad_scaler"])
-        self.step = int(records["trainer_state"]["step"])
-        self.seen = int(records["trainer_state"]["samples_seen"])
-        self.skipped = int(records["trainer_state"].get("samples_skipped", 0))
-        self.span = records["scheduler"].get("steps")
+        if scaler is not None and records[ACCELERATE_FILE]["grad_scaler"]:
+            scaler.load_state_dict(records[ACCELERATE_FILE]["grad_scaler"])
+        self.step = int(records[STATE_FILE]["step"])
+        self.seen = int(records[STATE_FILE]["samples_seen"])
+        self.skipped = int(records[STATE_FILE].get("samples_skipped", 0))
+        self.span = records[SCHEDULER_FILE].get("steps")
         mean = round(self.seen / self.step) if self.step else 0
-        self.unit = int(records["scheduler"].get("samples_per_step", mean))
+        self.unit = int(records[SCHEDULER_FILE].get("samples_per_step", mean))
 
     def _load_optimizer(self, tensors: StoredTensors, groups: list[dict[str, Any]], folder: Path) -> None:
         parameters = dict(self.trained())
@@ -363,8 +374,8 @@ def _records(folder: Path) -> dict[str, Any]:
     """What a checkpoint holds besides tensors, by file."""
     try:
         return {
-            name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-            for name in ("optimizer", "scheduler", "accelerate", "trainer_state")
+            name: json.loads((folder / name).read_text(encoding="utf-8"))
+            for name in (OPTIMIZER_FILE, SCHEDULER_FILE, ACCELERATE_FILE, STATE_FILE)
         }
     except (OSError, ValueError) as error:
         raise DamagedCheckpoint(f"{folder}: {error}; use another checkpoint") from None

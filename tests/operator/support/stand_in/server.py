@@ -162,7 +162,7 @@ class Server:
         if token is not None:
             if token not in self._pages:
                 raise refusals.expired()
-            version, found = self._pages.pop(token)
+            version, found = self._pages[token]  # a token may be used again
         else:
             version = self._store.version
             found = [each for each in self._store.of(key.resource, key.namespace) if chosen(each)]

@@ -249,7 +249,7 @@ def test_a_trained_encoder_is_not_kept(data: Path, tokenizer: Path, tmp_path: Pa
 
 @pytest.mark.process
 def test_encoders_leave_memory_and_come_back_to_draw(data: Path, tokenizer: Path, tmp_path: Path) -> None:
-    whole = AdapterModel(tiny.configuration(settings(data, tokenizer)))
+    whole = AdapterModel.of(tiny.configuration(settings(data, tokenizer)))
     stage, image_encoder = whole.first_stage, whole.image_encoder
     assert stage.vae is not None
     assert image_encoder is not None

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 
 from adapter_api.buckets import bucket_sizes, nearest_bucket
 from adapter_api.data import DataParams
-from adapter_api.launch import CACHE_FOLDER
+from adapter_api.layout import CACHE_FOLDER
 from adapter_api.training import TrainingConfig
 from adapter_trainer.data.cache.encode import Build, bytes_needed, free_bytes, missing_of
 from adapter_trainer.data.cache.encodings import Encoding, Encodings, Plan
@@ -144,7 +144,7 @@ class Cache:
             removed = kind.shards.verify(kind.shards.names()[local::count]) if reads_all else []
             removed += kind.shards.refresh()
             for message in [line for lines in self.processes.gather(removed) for line in lines]:
-                self.show(f"{message}; what was in it is encoded anew")
+                self.show(f"{message}; its entries are encoded again")
             kind.shards.refresh()
 
     def _has_room(self, kinds: list[Encoding]) -> bool:

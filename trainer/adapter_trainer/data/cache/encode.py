@@ -113,7 +113,7 @@ class Build:
             from adapter_trainer.checkpoint.checkpoint_folder import is_full
 
             if is_full(error):
-                raise DiskFull(f"{encoding.shards.folder}: {NO_ROOM}; what was encoded until now stays") from None
+                raise DiskFull(f"{encoding.shards.folder}: {NO_ROOM}; earlier results are kept") from None
             raise
         pending.clear()
 

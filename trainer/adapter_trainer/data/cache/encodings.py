@@ -25,7 +25,7 @@ from adapter_trainer.data.pairs_table import Row
 from adapter_trainer.model.adapter_model import AdapterModel, feature_name
 from adapter_trainer.model.first_stage import Autoencoder
 
-VERSION = 2
+VERSION = 3
 """Goes up when the same input would give other numbers."""
 
 LATENTS, TEXT = "latents", "text"

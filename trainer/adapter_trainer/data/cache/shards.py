@@ -103,7 +103,7 @@ class Shards:
             return self._opened[name].read(key)
         except _UNREADABLE as error:
             raise DamagedCache(
-                f"{self._remove(name, error)}; run again: the next start encodes what was in it anew"
+                f"{self._remove(name, error)}; run again: the next start encodes its entries again"
             ) from None
 
     def write(self, items: dict[str, Item]) -> Path:

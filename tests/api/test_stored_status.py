@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapter_api.status import JobStatus
-from adapter_operator.observe.stored import status_of
+from adapter_api.stored_status import status_of
 from tests.operator.support.builders import status
 
 GOOD: dict[str, Any] = status(
