@@ -63,11 +63,16 @@ def test_fields_have_only_the_names_that_the_api_server_knows() -> None:
     assert "spec.procs_per_node: is not a field here" in refusal(procs_per_node=2)
 
 
-@pytest.mark.parametrize(
-    "field", ["hostNetwork", "hostPID", "securityContext", "containers", "initContainers", "hostPath"]
-)
+@pytest.mark.parametrize("field", ["hostNetwork", "hostPID", "containers", "initContainers", "hostPath"])
 def test_pods_cannot_ask_for_the_node(field: str) -> None:
     assert f"spec.pod.{field}: is not a field here" in refusal(pod={field: True})
+
+
+@pytest.mark.parametrize(
+    "field", ["privileged", "capabilities", "allowPrivilegeEscalation", "seLinuxOptions", "sysctls"]
+)
+def test_pods_cannot_ask_for_more_than_user_and_groups(field: str) -> None:
+    assert f"spec.pod.securityContext.{field}: is not a field here" in refusal(pod={"securityContext": {field: True}})
 
 
 def test_a_host_path_volume_cannot_be_asked_for() -> None:
