@@ -18,7 +18,7 @@ from adapter_agent.storage.ranges import Expected
 from adapter_agent.storage.store import Store
 
 FILES = 4
-FILE_BYTES = 128 * 2**20
+FILE_BYTES = 256 * 2**20
 
 
 def main() -> None:

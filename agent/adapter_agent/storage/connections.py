@@ -46,7 +46,7 @@ def _readable(sock: socket.socket | TLSStream, seconds: float) -> bool:
 class Connection(http.client.HTTPConnection):
     """One connection, which knows whether it can carry another request."""
 
-    sock: socket.socket | TLSStream  # type: ignore[assignment]
+    sock: socket.socket | TLSStream
 
     def __init__(self, url: SplitResult, timeout: float, context: ssl.SSLContext | None) -> None:
         assert url.hostname is not None  # noqa: S101 - botocore makes no other
@@ -121,7 +121,8 @@ class Connections:
 
     def give_back(self, connection: Connection, reply: http.client.HTTPResponse) -> None:
         """Keeps a connection whose reply nobody reads any more, if it can carry another request."""
-        if connection.sock is not None and reply.isclosed() and not reply.will_close and connection.sent_all:
+        # http.client's close leaves None there.
+        if connection.sock is not None and reply.isclosed() and not reply.will_close and connection.sent_all:  # type: ignore[redundant-expr]
             self._idle.put(connection)
         else:
             connection.close()

@@ -31,7 +31,7 @@ def verifying_context(authorities: str | None) -> ssl.SSLContext:
     """
     context: ssl.SSLContext = create_urllib3_context()
     context.check_hostname = True
-    context.load_verify_locations(get_cert_path(authorities or True))
+    context.load_verify_locations(authorities or get_cert_path(True))
     return context
 
 
@@ -78,16 +78,16 @@ class TLSStream:
     def recv_into(self, place: memoryview) -> int:
         """Fills `place` with what has come, and waits for something if nothing has; 0 at the end."""
         if self._ahead:
-            count = min(len(self._ahead), len(place))
-            place[:count], self._ahead = self._ahead[:count], self._ahead[count:]
-            return count
+            taken = min(len(self._ahead), len(place))
+            place[:taken], self._ahead = self._ahead[:taken], self._ahead[taken:]
+            return taken
         try:
             count: int = self._exchanged(self._tls.read, len(place), place)
         except ssl.SSLEOFError:
             return 0  # an end that nobody has announced; who reads counts what came
         with suppress(ssl.SSLWantReadError, ssl.SSLEOFError):  # of the next record, a part has come
             while count and count < len(place) and self._incoming.pending:
-                more: int = self._tls.read(len(place) - count, place[count:])  # type: ignore[assignment,arg-type]
+                more: int = self._tls.read(len(place) - count, place[count:])  # type: ignore[assignment]
                 if not more:
                     break
                 count += more

@@ -3,6 +3,7 @@
 import http.client
 import random
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -50,7 +51,8 @@ class Proxy:
     body: cut it in two, reset the connection in its middle, or flip one of its bits.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, context: ssl.SSLContext | None = None) -> None:
+        """`context`: with which it speaks TLS to who asks; None: plain HTTP."""
         self.rule: Callable[[Request], str] = lambda _: "pass"
         self.after: Callable[[Request], None] = lambda _: None
         """Called when the store has answered, before the reply goes on."""
@@ -171,7 +173,9 @@ class Proxy:
             def handle_error(self, request: object, client_address: object) -> None: ...
 
         self._server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        if context is not None:
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.url = f"{'http' if context is None else 'https'}://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def close(self) -> None:

@@ -75,7 +75,7 @@ def answers(url: str) -> bool:
     scheme, _, place = url.partition("://")
     host, _, path = place.partition("/")
     made = (
-        http.client.HTTPSConnection(host, timeout=5, context=ssl._create_unverified_context())  # noqa: S323, SLF001
+        http.client.HTTPSConnection(host, timeout=5, context=ssl._create_unverified_context())
         if scheme == "https"
         else http.client.HTTPConnection(host, timeout=5)
     )
