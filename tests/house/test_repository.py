@@ -114,3 +114,14 @@ def test_what_tests_share_lies_in_support_folders() -> None:
 
 def test_the_operators_folder_does_not_shadow_the_standard_library() -> None:
     assert not (REPOSITORY / "operator" / "__init__.py").exists()
+
+
+def test_images_get_every_folder_of_packages() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    folders = project["tool"]["setuptools"]["packages"]["find"]["where"]
+    dockerfile = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    let_through = (REPOSITORY / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert folders
+    for folder in folders:
+        assert f"COPY {folder} {folder}" in dockerfile
+        assert f"!{folder}" in let_through
