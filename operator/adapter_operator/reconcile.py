@@ -1,4 +1,4 @@
-"""Observe, decide, act: brings one job one step nearer to what it should be."""
+"""Observes a job, decides, and acts: brings one job one step closer to its desired state."""
 
 import asyncio
 import logging
@@ -31,20 +31,20 @@ from adapter_operator.tell.events import About, events
 from adapter_operator.tell.pacing import Pacing
 
 PARSED = 512
-"""Validated specifications that are kept."""
+"""Number of validated specifications that are kept."""
 LOG_LINES, LOG_CHARACTERS = 20, 4096
 PREVENTED_SECONDS = 30.0
-"""How often what was prevented is tried again."""
+"""Seconds before the operator tries again what it was prevented from doing."""
 NEVER = math.inf
 CHECK_SECONDS = 5
-"""How often a job is looked at live whose pods do not come, or do not go."""
+"""Seconds between two live looks at a job whose pods do not appear, or do not end."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class View:
-    """What is done about a job, and on what grounds."""
+    """A decision about a job, and the observations that it is based on."""
 
     job: AdapterTrainingJob
     now: datetime
@@ -54,7 +54,7 @@ class View:
 
 @dataclass
 class Reconciler:
-    """One for all jobs; what it remembers between two calls only saves work."""
+    """The reconciler of all jobs. What it remembers between two calls only saves work."""
 
     cluster: Cluster
     cache: Cache
@@ -63,19 +63,19 @@ class Reconciler:
     _parsed: dict[tuple[str, int, bytes], AdapterTrainingJob | str] = field(default_factory=dict)
     _checked: dict[Key, float] = field(default_factory=dict)
     _restored: dict[Key, float] = field(default_factory=dict)
-    """When what surrounds a job's pods was last seen to be there."""
+    """When the objects around a job's pods were last seen."""
 
     def __post_init__(self) -> None:
-        """Nothing has been written yet."""
+        """Marks that nothing has been written yet."""
         self._pacing = Pacing(self.settings)
         self._actor = Actor(self.cluster, self.cache, self.settings)
 
     async def reconcile(self, key: Key) -> float | None:
-        """One step; returns after how many seconds to look again, if nothing happens before.
+        """Takes one step for a job. Returns the seconds until the next look, if nothing happens before.
 
         Raises:
-            ClusterError: something could not be written or read; what was done is safe to do again.
-            Exception: anything else that this job makes of us; its status says so.
+            ClusterError: Something could not be written or read; everything done so far can safely be repeated.
+            Exception: Any other fault that this job causes in the operator; the job's status reports it.
         """
         try:
             return await self._step(key)
@@ -86,7 +86,7 @@ class Reconciler:
             raise
 
     async def _admit(self, key: Key, error: Exception) -> None:
-        """Says on a job that it cannot be reconciled, as far as that can be said."""
+        """Reports in a job's status that it cannot be reconciled, as far as the status can be written."""
         try:
             if (cached := self.cache.job(key)) is not None:
                 before = status_of(cached.status)
@@ -122,7 +122,7 @@ class Reconciler:
         return None if wait == NEVER else wait
 
     async def _take(self, step: Step, key: Key, cached: CachedJob, view: View) -> float:
-        """Carries out one step; returns after how many seconds to look again on its account."""
+        """Carries out one step. Returns the seconds after which this step needs another look."""
         job, created = view.job, datetime.fromisoformat(cached.created)
         match step:
             case Announce(attempt):
@@ -146,7 +146,7 @@ class Reconciler:
         return NEVER
 
     async def _decide(self, key: Key, job: AdapterTrainingJob, now: datetime) -> View:
-        """Decides what to do, and once more where that wants a look at the cluster itself."""
+        """Decides what to do, and decides again if the first decision needs a live look at the cluster."""
         observed = self.cache.observed(key)
         decision = decide(job, observed, now)
         look = second_look(observed, decision)
@@ -157,7 +157,7 @@ class Reconciler:
         return View(job, now, observed, decide(job, observed, now))
 
     async def _look(self, look: Look, key: Key, job: AdapterTrainingJob, attempt: int) -> None:
-        """Brings the cache up to date with the cluster itself."""
+        """Updates the cache from the cluster itself."""
         if look in {Look.EVERYTHING, Look.PODS}:
             self.cache.set_pods(key, await self.cluster.pods_of(key))
         if look is Look.EVERYTHING and job.spec.scheduling.queue_name is not None:  # it may have taken the quota back
@@ -169,14 +169,14 @@ class Reconciler:
                 await self._ask_for_refusal(key, attempt, batch_job.uid)
 
     async def _ask_for_refusal(self, key: Key, attempt: int, uid: str) -> None:
-        """Finds out why pods do not come: a quota or a policy tells the Job controller alone."""
+        """Finds out why pods do not appear: a quota or a policy reports that only to the Job controller."""
         try:
             self.cache.put_refused(key, attempt, await self.cluster.refusal_of_pods(key[0], uid))
         except ClusterError as error:
             log.debug("%s/%s: no Events of attempt %d: %s", *key, attempt, error)
 
     def _is_due(self, key: Key) -> bool:
-        """Whether a job has waited long enough since it was last looked at live, or first could have been."""
+        """Whether enough time has passed since the last live look at a job, or since the first one was possible."""
         checked = self._checked.setdefault(key, time.monotonic())
         if time.monotonic() - checked < CHECK_SECONDS - 1:
             return False
@@ -184,7 +184,7 @@ class Reconciler:
         return True
 
     def _job(self, key: Key, cached: CachedJob) -> AdapterTrainingJob | str:
-        """The job with its present status; or why it is not valid."""
+        """Returns the job with its present status, or a message that says why it is invalid."""
         if cached.fault is not None:
             return f"{key[0]}/{key[1]}: {cached.fault}"
         version = (cached.uid, cached.generation, cached.spec)
@@ -199,7 +199,7 @@ class Reconciler:
         return parsed.model_copy(update={"status": status_of(cached.status)})
 
     async def _tell(self, key: Key, cached: CachedJob, before: JobStatus, after: JobStatus, now: datetime) -> float:
-        """Writes the status if it has changed, and it is time to. Returns in how many seconds it will be."""
+        """Writes the status if it has changed and its time has come. Returns the seconds until then."""
         if after == before:
             return NEVER
         wait = self._pacing.wait(key, before, after, self.cache.states["Running"])
@@ -247,7 +247,7 @@ class Reconciler:
                 raise
 
     async def _send_event(self, told: dict[str, Any]) -> None:
-        """An Event that gets lost loses nothing that the status does not hold."""
+        """Sends an Event. If it is lost, nothing is lost that the status does not hold."""
         try:
             await self.cluster.create(told)
         except ClusterError as error:
@@ -255,7 +255,7 @@ class Reconciler:
                 log.warning("an Event could not be sent: %s", error)
 
     def _is_to_be_restored(self, key: Key) -> bool:
-        """Whether what surrounds a job's pods was last seen long enough ago."""
+        """Whether the objects around a job's pods were last seen long enough ago."""
         now = time.monotonic()
         if now - self._restored.setdefault(key, now) < self.settings.resync_seconds:
             return False
@@ -265,7 +265,7 @@ class Reconciler:
     async def _cannot_act(
         self, key: Key, job: AdapterTrainingJob, decision: Decision, error: Exception, now: datetime
     ) -> float:
-        """Says so, and tries again later: somebody may make room."""
+        """Reports in the status what prevents the step, and tries again later: another client may remove the cause."""
         cached = self.cache.job(key)
         if cached is not None:
             reason = NAME_CONFLICT if isinstance(error, NameConflict) else REFUSED
@@ -282,7 +282,7 @@ class Reconciler:
         return PREVENTED_SECONDS
 
     async def _log_tail(self, key: Key, decision: Decision) -> str:
-        """The end of the log of the container that failed, before its pod is deleted."""
+        """Returns the end of the failed container's log, which is gone when its pod is deleted."""
         failure = decision.failure
         if failure is None or failure.pod is None or not failure.is_charged:
             return ""
@@ -296,7 +296,7 @@ class Reconciler:
 
 
 def _is_newer(after: JobStatus, before: JobStatus) -> bool:
-    """Whether an attempt that runs has committed a checkpoint since."""
+    """Whether a running attempt has committed a checkpoint since the last status."""
     if after.state != State.RUNNING.value or after.checkpoint is None or before.attempt != after.attempt:
         return False
     return before.checkpoint is None or before.checkpoint.step != after.checkpoint.step

@@ -51,7 +51,9 @@ def test_a_schema_without_faults_is_established(plane: ControlPlane) -> None:
 
 
 def test_kubectl_explains_every_level(plane: ControlPlane) -> None:
-    assert "Seconds without a training step after which an attempt counts" in plane.kubectl("explain", "atj.spec.restart")
+    assert "Seconds without a training step after which an attempt counts" in plane.kubectl(
+        "explain", "atj.spec.restart"
+    )
     assert "label_to_token" in plane.kubectl("explain", "atj.spec.training.model.params.token_conditioners")
 
 

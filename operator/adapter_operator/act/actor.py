@@ -1,4 +1,4 @@
-"""Does what was decided: creates an attempt, deletes one, deletes a job. Every step may be repeated."""
+"""Carries out decisions: creates an attempt, deletes one, deletes a job. Every step may be repeated."""
 
 import asyncio
 import logging
@@ -21,28 +21,28 @@ _REFUSALS = frozenset({400, 403, 422})
 
 
 class NameConflict(Exception):  # noqa: N818 - it reads as the fact that it states
-    """An object of a name that we need belongs to somebody else."""
+    """An object with a name that the operator needs belongs to another owner."""
 
 
 class Refused(Exception):  # noqa: N818 - it reads as the fact that it states
-    """The API server does not accept what the job needs: a quota, a policy, a missing right."""
+    """The API server rejects what the job needs: because of a quota, a policy, or a missing permission."""
 
 
 @dataclass(frozen=True)
 class Actor:
-    """Acts on one job after the other."""
+    """Acts on one job at a time."""
 
     cluster: Cluster
     cache: Cache
     settings: Settings
 
     async def launch(self, job: AdapterTrainingJob, attempt: int, created: datetime) -> None:
-        """Creates what the attempt needs; its Job last, so that pods find everything.
+        """Creates the objects of the attempt; its Job last, so that pods find the others.
 
         Raises:
-            NameConflict: see there.
-            Refused: see there.
-            ClusterError: to be tried again.
+            NameConflict: An object with one of their names belongs to another owner.
+            Refused: The API server rejects one of them.
+            ClusterError: The call failed; try again.
         """
         uid = str(job.metadata.uid)
         *around, batch_job = manifests(job, attempt, created, self.settings)
@@ -50,29 +50,29 @@ class Actor:
         self.cache.put_batch_job(await self._ensure(batch_job, uid, is_new=True))
 
     async def announce(self, job: AdapterTrainingJob, key: Key, attempt: int) -> None:
-        """Creates the Service that makes node 0's name lead to it.
+        """Creates the Service by which the other nodes find node 0.
 
         Raises:
-            NameConflict: see there.
-            Refused: see there.
-            ClusterError: to be tried again.
+            NameConflict: A Service with its name belongs to another owner.
+            Refused: The API server rejects it.
+            ClusterError: The call failed; try again.
         """
         await self._ensure(service(job), str(job.metadata.uid), is_new=attempt == 1)
         self.cache.put_announced(key, attempt)
 
     async def restore(self, job: AdapterTrainingJob, attempt: int, created: datetime) -> None:
-        """Creates what an attempt that runs needs besides its Job, where it is gone.
+        """Creates again what is missing of the objects that a running attempt needs in addition to its Job.
 
         Raises:
-            NameConflict: see there.
-            Refused: see there.
-            ClusterError: to be tried again.
+            NameConflict: An object with one of their names belongs to another owner.
+            Refused: The API server rejects one of them.
+            ClusterError: The call failed; try again.
         """
         *around, _ = [service(job), *manifests(job, attempt, created, self.settings)]
         await asyncio.gather(*(self._ensure(manifest, str(job.metadata.uid), is_new=False) for manifest in around))
 
     async def _ensure(self, manifest: Plain, uid: str, *, is_new: bool) -> Plain:
-        """The object, created if it is not there."""
+        """Returns the object, and creates it if it does not exist."""
         kind, metadata = manifest["kind"], manifest["metadata"]
         key = (metadata["namespace"], metadata["name"])
         if not is_new and (found := await self._get(kind, key)) is not None:
@@ -95,11 +95,11 @@ class Actor:
             raise
 
     async def remove(self, key: Key, uid: str, attempt: int) -> None:
-        """Deletes an attempt's Job and pods, gracefully.
+        """Deletes an attempt's Job and pods with their grace period.
 
         Raises:
-            Refused: a right is missing.
-            ClusterError: to be tried again.
+            Refused: The operator lacks a permission.
+            ClusterError: The call failed; try again.
         """
         name = (key[0], attempt_name(key[1], attempt))
         # By the Job's uid: names and numbers come again with a job that is made anew, and this may be done late.
@@ -121,7 +121,7 @@ class Actor:
         self.cache.drop_batch_job(key, attempt)
 
     async def mark_commit(self, key: Key, uid: str, attempt: int, checkpoint: CheckpointStatus) -> None:
-        """Tells schedulers of a commit, on the attempt's Job and pods; what cannot be told now is told with the next commit."""
+        """Annotates the attempt's Job and pods with the newest commit, for schedulers; after a failure the next commit does."""
         observed, marks = self.cache.observed(key), commit_marks(checkpoint)
         batch_job = observed.batch_jobs.get(attempt)
         if batch_job is None or batch_job.owner != uid:
@@ -140,7 +140,7 @@ class Actor:
                 raise error
 
     async def look_at(self, key: Key, attempt: int) -> None:
-        """Puts the present state of an attempt's Job into the cache."""
+        """Updates the cache with the present state of an attempt's Job."""
         found = await self._get("Job", (key[0], attempt_name(key[1], attempt)))
         if found is None:
             self.cache.drop_batch_job(key, attempt)
@@ -148,7 +148,7 @@ class Actor:
             self.cache.put_batch_job(found)
 
     async def remove_job(self, key: Key, uid: str) -> None:
-        """Deletes the AdapterTrainingJob, and with it all that it owns."""
+        """Deletes the AdapterTrainingJob, and with it everything that it owns."""
         await self.cluster.delete(KIND, key, uid)
 
 

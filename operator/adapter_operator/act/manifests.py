@@ -1,4 +1,4 @@
-"""PURE: job + attempt -> ConfigMap, Service, NetworkPolicy and the Indexed Job, as they are sent to the API server."""
+"""PURE: job + attempt -> ConfigMap, Service, NetworkPolicy and Indexed Job, as they are sent to the API server."""
 
 import hashlib
 from datetime import datetime
@@ -26,13 +26,13 @@ Manifest = dict[str, Any]
 
 
 def manifests(job: AdapterTrainingJob, attempt: int, created: datetime, settings: Settings) -> list[Manifest]:
-    """What an attempt starts from, in the order in which it is created: the Job last. The Service follows.
+    """Returns the objects that an attempt starts from, in the order of creation: the Job last. The Service follows.
 
     Args:
-        job: Validated.
-        attempt: From 1.
+        job: A validated job.
+        attempt: Number of the attempt, from 1.
         created: The job's creationTimestamp.
-        settings: Default image and what else the operator was told.
+        settings: Default image and the operator's other settings.
     """
     training = config_map(job)
     owned = [training]
@@ -42,7 +42,7 @@ def manifests(job: AdapterTrainingJob, attempt: int, created: datetime, settings
 
 
 def config_map(job: AdapterTrainingJob) -> Manifest:
-    """The training configuration. Immutable and named by its content: an attempt never sees another one's."""
+    """Returns the ConfigMap of the training configuration: immutable, and named by its content, so no attempt reads another."""
     text = dump_json(job.spec.training)
     digest = hashlib.sha256(text.encode()).hexdigest()[:10]
     return {
@@ -55,7 +55,7 @@ def config_map(job: AdapterTrainingJob) -> Manifest:
 
 
 def service(job: AdapterTrainingJob) -> Manifest:
-    """Gives pods their names. It selects index 0 only: rendezvous needs no other name, and each pod more is a write."""
+    """Returns the Service that names pods. It selects only index 0: rendezvous needs no other, and each pod costs a write."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -70,7 +70,7 @@ def service(job: AdapterTrainingJob) -> Manifest:
 
 
 def network_policy(job: AdapterTrainingJob) -> Manifest:
-    """Lets a job's pods be reached by each other, and by anybody at the agent's read-only port; by nobody else."""
+    """Returns the policy: a job's pods reach each other, and any client reaches the agent's read-only port; nothing else."""
     mine = {"matchLabels": {JOB_LABEL: job.metadata.name}}
     return {
         "apiVersion": "networking.k8s.io/v1",
@@ -85,7 +85,7 @@ def network_policy(job: AdapterTrainingJob) -> Manifest:
 
 
 def batch_job(job: AdapterTrainingJob, attempt: int, created: datetime, training: str, settings: Settings) -> Manifest:
-    """The gang: one pod per index, none of them ever replaced, because only all of them together can be."""
+    """Returns the Indexed Job of the gang: one pod per index. No pod is replaced alone; the gang can only restart together."""
     spec = job.spec
     metadata = _metadata(job, attempt_name(job.metadata.name, attempt))
     metadata["labels"] = attempt_labels(job.metadata.name, attempt, spec.nodes)

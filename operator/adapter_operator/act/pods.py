@@ -1,4 +1,4 @@
-"""PURE: the pod of one node: restore before, sync beside, torchrun in the middle, and nothing that `restricted` forbids."""
+"""PURE: the pod of one node: an init container restores, a sidecar syncs, torchrun trains; within the `restricted` profile."""
 
 from datetime import datetime
 from typing import Any
@@ -36,7 +36,7 @@ Plain = dict[str, Any]
 RENDEZVOUS_PORT = 29_500
 WORK, DATA = "/work", "/data"
 SAVED_SECONDS = 30
-"""The pod's grace beyond the trainer's own: what the agent has left to do when the trainer has ended."""
+"""Seconds of the pod's grace period beyond the trainer's own: the agent's work after the trainer has ended."""
 
 _SECURITY = {
     "allowPrivilegeEscalation": False,
@@ -48,14 +48,14 @@ _SECURITY = {
 def pod_template(
     job: AdapterTrainingJob, attempt: int, created: datetime, config_map: str, settings: Settings
 ) -> Plain:
-    """The template that all pods of an attempt share; each learns its index from Kubernetes.
+    """Returns the template of all pods of an attempt; Kubernetes gives each pod its index.
 
     Args:
-        job: Validated.
-        attempt: From 1.
+        job: A validated job.
+        attempt: Number of the attempt, from 1.
         created: The job's creationTimestamp.
         config_map: Name of the ConfigMap with the training configuration.
-        settings: Default image, pull policy and what else jobs may leave open.
+        settings: Default image, pull policy, and defaults for what jobs leave open.
     """
     job = with_defaults(job, settings.job_defaults)
     spec = job.spec
@@ -116,7 +116,7 @@ def pod_template(
 
 
 def _threads(job: AdapterTrainingJob) -> int | None:
-    """The processes' share of the cores that the pod may use; without a limit, torchrun's own choice."""
+    """Threads of each process: its share of the pod's cores. Without a CPU limit, torchrun decides."""
     cpu = job.spec.resources.limits.get("cpu")
     if cpu is None:
         return None
@@ -130,10 +130,10 @@ def _pod_security(given: PodSecurityContext) -> Plain:
 
 
 def _agent(argv: tuple[str, ...], given: list[Plain]) -> Plain:
-    """A container's command and environment; the Job controller adds the node's index to every container.
+    """Returns a container's command and environment; the Job controller adds the node's index to every container.
 
-    Nothing is set that the image sets, and nothing that is not read: four pods of three containers are most of what a job
-    costs the API server, and every variable is an entry in its bookkeeping of fields.
+    It sets nothing that the image sets, and nothing that is not read: four pods of three containers are most of what a
+    job costs the API server, and every variable is an entry in its bookkeeping of fields.
     """
     return {"command": list(argv), "env": [*_address(argv), *given]}
 
@@ -144,7 +144,7 @@ def _trainer(train: Command, given: list[Plain]) -> Plain:
 
 
 def _address(argv: tuple[str, ...]) -> list[Plain]:
-    """What Kubernetes replaces $(POD_IP) by has to stand in the container's own list."""
+    """Environment that a container's own list must hold, because Kubernetes replaces $(POD_IP) only there."""
     if not any("$(POD_IP)" in argument for argument in argv):
         return []
     return [{"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]
@@ -179,7 +179,10 @@ def _mounts(job: AdapterTrainingJob, *, trainer: bool) -> list[Plain]:
 
 
 def _credentials_mount(job: AdapterTrainingJob) -> list[Plain]:
-    """For the container that runs as long as training does; those that start anew read variables, and miss them aloud."""
+    """Credentials of the container that runs as long as training does, as a file that may change.
+
+    Containers that start later read variables instead, and fail with a message if these are missing.
+    """
     if job.spec.output.s3.secret_ref is None:
         return []
     return [{"name": "credentials", "mountPath": CREDENTIALS_FOLDER, "readOnly": True}]

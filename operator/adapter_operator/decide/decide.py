@@ -1,8 +1,8 @@
-"""PURE: (job, observed, now) -> what the job's state is and what has to be done next.
+"""PURE: (job, observed, now) -> the job's state, and what the operator does next.
 
-`status.attempt` is the number of the attempt that should exist. Ending one means writing the next number first; whoever
-reads that afterwards, in this process or in the one that follows a crash, deletes what belongs to lower numbers and
-launches the new one. So every step can be repeated, and none depends on memory.
+`status.attempt` is the number of the attempt that should exist. To end an attempt, the operator first writes the next
+number. Any process that reads the number later, also after a crash, deletes everything with a lower number and launches
+the new attempt. Every step can therefore be repeated, and none depends on memory.
 """
 
 from dataclasses import replace
@@ -20,18 +20,18 @@ from adapter_operator.observe.observed import Observed, ObservedPod, all_running
 from adapter_operator.specification import specification
 
 FREE_RESTARTS = 5
-"""Restarts that are the cluster's doing are not delayed, as long as there are no more than this."""
+"""Number of restarts caused by the cluster that follow without a delay."""
 FREE_RESTART_SECONDS = 10
-"""The delay of each further one."""
+"""Seconds before each further restart that the cluster causes."""
 REFUSED_RESTART_SECONDS = 60
-"""The delay while storage refuses: until somebody has mended that."""
+"""Seconds before a restart while object storage refuses the job: a person has to correct that first."""
 MAX_MESSAGE = 8192
 _KEPT_REASONS = frozenset({"Resizing", "Restarting", "Changed"})
-"""Reasons of an attempt's end that are told until its pods are gone."""
+"""Reasons of an attempt's end that stay in the status until its pods are gone."""
 
 
 def decide(job: AdapterTrainingJob, observed: Observed, now: datetime) -> Decision:
-    """The next step of a valid job."""
+    """Decides the next step of a valid job."""
     status = job.status
     if (finished := _finished(status)) is not None:
         return _after(job, observed, finished, now)
@@ -70,7 +70,7 @@ def _in_time(job: AdapterTrainingJob, observed: Observed, begun: Decision, now: 
 
 
 def _as_specified(job: AdapterTrainingJob, observed: Observed, begun: Decision, going: Decision) -> Decision:
-    """Begins anew what waits, if the specification has changed since: that may be what it waits for."""
+    """Restarts a waiting attempt if the specification has changed since: the change may be what it waits for."""
     batch_job = observed.batch_jobs.get(begun.attempt)
     waits = going.state in {State.QUEUED, State.PENDING}
     if not waits or batch_job is None or batch_job.specification in {None, specification(job)}:
@@ -80,10 +80,10 @@ def _as_specified(job: AdapterTrainingJob, observed: Observed, begun: Decision, 
 
 
 def _begun(job: AdapterTrainingJob, observed: Observed, now: datetime) -> Decision:
-    """What stands in the status, as a decision that changes nothing; for a new job, its first attempt.
+    """Returns the present status as a decision that changes nothing; for a new job, its first attempt.
 
-    An attempt that exists although the status is behind it (somebody edited that, or restored an old one) is the present
-    one: to begin anew from a lower number would let two of them run.
+    An attempt that exists although the status has a lower number counts as the present one (a user may have edited the
+    status, or restored an old one): a new start from the lower number would let two attempts run.
     """
     status = job.status
     attempt = max(status.attempt, 1, *observed.batch_jobs)
@@ -100,7 +100,7 @@ def _begun(job: AdapterTrainingJob, observed: Observed, now: datetime) -> Decisi
 
 
 def _is_held(job: AdapterTrainingJob, observed: Observed, attempt: int) -> bool:
-    """Whether a queue has yet to let the attempt start, be it that its Job has yet to be put there."""
+    """Whether a queue still holds the attempt, or its Job has not been created in the queue yet."""
     if job.spec.scheduling.queue_name is None or observed.of(attempt):
         return False
     batch_job = observed.batch_jobs.get(attempt)
@@ -108,14 +108,14 @@ def _is_held(job: AdapterTrainingJob, observed: Observed, attempt: int) -> bool:
 
 
 def _removals(observed: Observed, attempt: int) -> tuple[Action, ...]:
-    """What lower attempts have left, unless it is going already."""
+    """Removals of what lower attempts have left, except what is already being deleted."""
     older = {pod.attempt for pod in observed.pods if pod.attempt < attempt and pod.deleted_at is None}
     older |= {number for number in observed.batch_jobs if number < attempt}
     return tuple(Remove(number) for number in sorted(older))
 
 
 def _unlaunched(job: AdapterTrainingJob, observed: Observed, begun: Decision, now: datetime) -> Decision:
-    """The attempt does not exist yet: launch it when nothing stands against that."""
+    """Launches the attempt, which does not exist yet, as soon as nothing prevents it."""
     leaving = [pod for pod in observed.pods if pod.attempt < begun.attempt and not pod.is_gone(now)]
     again = now + timedelta(seconds=5) if leaving else None
     if job.spec.suspend:
@@ -152,7 +152,7 @@ def _reason_kept(status: JobStatus, otherwise: str) -> str:
 
 
 def _not_before(job: AdapterTrainingJob) -> datetime | None:
-    """When the attempt may start: charged restarts back off exponentially."""
+    """The earliest start of the attempt: charged restarts back off exponentially."""
     status, restart = job.status, job.spec.restart
     if status.last_failure is None:
         return None
@@ -180,7 +180,7 @@ def _failure(
 def _lost(
     job: AdapterTrainingJob, observed: Observed, begun: Decision, pods: tuple[ObservedPod, ...]
 ) -> Failure | None:
-    """A pod that was there and is not, or is being deleted by somebody else."""
+    """The failure of an attempt that has lost a pod, or whose pod another client is deleting."""
     batch_job = observed.batch_jobs.get(begun.attempt)
     for pod in pods:
         if pod.deleted_at is not None and not pod.has_succeeded:
@@ -214,7 +214,7 @@ def _hang(job: AdapterTrainingJob, observed: Observed, pods: tuple[ObservedPod, 
 
 
 def _answer(job: AdapterTrainingJob, observed: Observed, begun: Decision, failure: Failure, now: datetime) -> Decision:
-    """Try again, or give up."""
+    """Decides between another attempt and giving up."""
     if failure.reason == failures.STORAGE_REFUSED and job.status.checkpoint is None:
         failure = replace(failure, is_charged=True)  # it may never have been allowed
     charged = min(begun.restarts.charged + failure.is_charged, MAX_INT)
@@ -262,7 +262,7 @@ def _next_attempt(begun: Decision, state: State, reason: str, message: str) -> D
 
 
 def _stopped(begun: Decision, observed: Observed, state: State, reason: str, message: str) -> Decision:
-    """Ends for good. Pods that have ended stay for their logs; those that have not are removed."""
+    """Ends the job for good. Pods that have ended stay for their logs; the others are removed."""
     runs = any(not pod.has_failed and not pod.has_succeeded for pod in observed.of(begun.attempt))
     idle = begun.attempt in observed.batch_jobs and not observed.of(begun.attempt)
     actions = (*begun.actions, Remove(begun.attempt)) if runs or idle else begun.actions
@@ -293,7 +293,7 @@ def _finished(status: JobStatus) -> State | None:
 
 
 def _after(job: AdapterTrainingJob, observed: Observed, state: State, now: datetime) -> Decision:
-    """The job has ended: nothing runs any more, and after its time to live it goes."""
+    """Handles a job that has ended: nothing runs, and the job is deleted after its time to live."""
     status = job.status
     condition = next(c for c in status.conditions if c.type == state.value)
     kept = Decision(

@@ -1,4 +1,4 @@
-"""PURE: what was decided about a job: the state to show, what to do, when to look again."""
+"""PURE: the result of a decision about a job: the state to show, the actions, and when to look again."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +9,7 @@ from adapter_operator.decide.failures import Failure
 
 
 class State(Enum):
-    """What a job is doing: shown to people, never an input to a decision."""
+    """What a job is doing. It is shown to people, and is never an input to a decision."""
 
     PENDING = "Pending"
     QUEUED = "Queued"
@@ -24,16 +24,17 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Launch:
-    """Create what the attempt needs, unless it exists."""
+    """Create the objects that the attempt needs, unless they exist."""
 
     attempt: int
 
 
 @dataclass(frozen=True)
 class Announce:
-    """Give node 0 the name by which the others find it; to be done before it is told that the attempt runs.
+    """Create the Service by whose name the others find node 0, before the status says that the attempt runs.
 
-    Not at launch: before it has an address its name leads nowhere, and telling so costs the cluster two writes.
+    It is not created at launch: until node 0 has an address, the name leads nowhere, and publishing that would cost the
+    cluster two writes.
     """
 
     attempt: int
@@ -48,7 +49,7 @@ class Remove:
 
 @dataclass(frozen=True)
 class RemoveJob:
-    """Delete the AdapterTrainingJob: its time to live is over."""
+    """Delete the AdapterTrainingJob, whose time to live is over."""
 
 
 Action = Launch | Announce | Remove | RemoveJob
@@ -56,11 +57,11 @@ Action = Launch | Announce | Remove | RemoveJob
 
 @dataclass(frozen=True)
 class Decision:
-    """What to write, then what to do, then when to look again."""
+    """What the operator writes, then what it does, and when it looks again."""
 
     state: State
     reason: str
-    """CamelCase, for the condition that the state is shown by."""
+    """Reason, in CamelCase, of the condition that shows the state."""
     message: str
     attempt: int
     restarts: Restarts
@@ -69,11 +70,11 @@ class Decision:
     actions: tuple[Action, ...] = ()
     look_at: datetime | None = None
     failure: Failure | None = None
-    """The failure that this decision answers, if it does."""
+    """The failure that this decision answers, if there is one."""
     needs_fresh_view: bool = False
-    """Whether it rests on something being absent, which a cache may only have missed."""
+    """Whether the decision relies on an object being absent, which the cache may only have missed."""
 
 
 def is_shown_running(status: JobStatus) -> bool:
-    """Whether the job has been told to run."""
+    """Whether the status already says that the job runs."""
     return any(c.type == "Running" and c.status == "True" for c in status.conditions)

@@ -1,4 +1,4 @@
-"""PURE: pods of an attempt -> why it failed, whose fault that is, and whether trying again can help."""
+"""PURE: pods of an attempt -> why it failed, who caused that, and whether another attempt can help."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from adapter_api.progress import FENCED_REASON, ExitCode, ends_for_good
 from adapter_operator.observe.observed import Cause, ContainerEnd, ObservedPod
 
 SETTLE_SECONDS = 10
-"""How long a failure that looks like the consequence of another one waits for that one to show."""
+"""Seconds that a failure which looks like a consequence waits for its cause to appear."""
 
 STORAGE_REFUSED = "StorageRefused"
-"""Credentials that were withdrawn, a bucket that is gone: mended by somebody, while the job stays as it is."""
+"""Reasons that a person can correct while the job stays as it is, such as withdrawn credentials or a deleted bucket."""
 _CONSEQUENCES = frozenset({"CommunicationFailed", "Stopped", "Terminated"})
-"""What survivors of somebody else's failure report."""
+"""Reasons that the surviving nodes report after another node has failed."""
 _NODE_REASONS = {
     "Evicted": "Evicted",
     "Preempting": "Preempted",
@@ -39,7 +39,7 @@ _DISRUPTIONS = {
 
 @dataclass(frozen=True)
 class _Verdict:
-    """What an exit code of the agent or of a signal says of a failure."""
+    """What an exit code of the agent, or a signal, says about a failure."""
 
     reason: str
     message: str
@@ -66,27 +66,27 @@ class Failure:
     exit_code: int | None = None
     at: datetime | None = None
     pod: str | None = None
-    """Whose log tells more."""
+    """Name of the pod whose log says more."""
     is_charged: bool = True
-    """Whether it counts towards maxRestarts: failures of the cluster's making do not."""
+    """Whether the failure counts towards maxRestarts; failures that the cluster causes do not."""
     is_final: bool = False
-    """Whether trying again cannot help."""
+    """Whether another attempt cannot help."""
 
     @property
     def is_consequence(self) -> bool:
-        """Whether another node's failure may have caused it."""
+        """Whether the failure of another node may have caused this one."""
         return self.reason in _CONSEQUENCES
 
     @property
     def rank(self) -> int:
-        """The lower, the closer to the root cause."""
+        """Distance from the root cause: lower is closer."""
         if not self.is_charged and not self.is_consequence:
             return 0
         return 2 if self.is_consequence else 1
 
 
 def root_cause(pods: Sequence[ObservedPod]) -> Failure | None:
-    """The failure that explains the others; None while no pod has failed."""
+    """Returns the failure that explains the others; None while no pod has failed."""
     found = [failure for pod in pods if (failure := failure_of(pod)) is not None]
     if not found:
         return None
@@ -94,7 +94,7 @@ def root_cause(pods: Sequence[ObservedPod]) -> Failure | None:
 
 
 def has_settled(failure: Failure, pods: Sequence[ObservedPod], now: datetime) -> bool:
-    """Whether no better explanation is to be expected."""
+    """Whether no better explanation can follow."""
     if not failure.is_consequence or all(pod.has_failed or pod.has_succeeded for pod in pods):
         return True
     # A node's clock may be ahead of ours: what seems to come from the future will not settle later.
@@ -102,7 +102,7 @@ def has_settled(failure: Failure, pods: Sequence[ObservedPod], now: datetime) ->
 
 
 def failure_of(pod: ObservedPod) -> Failure | None:
-    """Why this pod failed, if it did."""
+    """Returns why this pod failed, if it did."""
     if not pod.has_failed:
         return None
     end = pod.trainer if pod.trainer is not None and pod.trainer.exit_code != 0 else pod.restore
@@ -172,5 +172,5 @@ def _seconds(at: datetime | None) -> float:
 
 
 def disruption_of(pod: ObservedPod) -> str | None:
-    """What the cluster does to a pod that it is about to end."""
+    """Whether the cluster has announced that it ends the pod, and why."""
     return None if pod.disruption is None else _DISRUPTIONS.get(pod.disruption, "Disrupted")

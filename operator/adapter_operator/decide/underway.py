@@ -1,4 +1,4 @@
-"""PURE: an attempt that exists, and with which nothing is wrong: it starts, waits or trains."""
+"""PURE: the state of an attempt that exists and has no fault: it starts, waits or trains."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -10,13 +10,13 @@ from adapter_operator.decide.times import later
 from adapter_operator.observe.observed import Observed, ObservedPod, all_running
 
 ANSWER_SECONDS = 5
-"""Between two looks at a job whose agent may answer at any time."""
+"""Seconds between two looks at a job whose agent may answer at any time."""
 
 
 def underway(
     job: AdapterTrainingJob, observed: Observed, begun: Decision, pods: tuple[ObservedPod, ...], now: datetime
 ) -> Decision:
-    """What to show of the attempt, and what it still needs."""
+    """Decides what to show of the attempt, and what it still needs."""
     nodes = pods[0].nodes if pods else job.spec.nodes
     has_address = bool(pods) and pods[0].index == 0 and pods[0].ip is not None
     if has_address and observed.announced != begun.attempt and not is_shown_running(job.status):
@@ -50,7 +50,7 @@ def underway(
 def _held_up(
     job: AdapterTrainingJob, observed: Observed, begun: Decision, pods: tuple[ObservedPod, ...], now: datetime
 ) -> Decision | None:
-    """What keeps its pods from starting, if something says so."""
+    """What keeps the attempt's pods from starting, if the cluster says so."""
     for pod in pods:
         if pod.waiting is not None:
             reason = pod.waiting.reason

@@ -1,4 +1,4 @@
-"""What watches and lists have shown, trimmed: jobs, their pods, their child Jobs, their progress."""
+"""The trimmed objects that watches and lists have shown: jobs, their pods, their child Jobs, and their progress."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -27,12 +27,12 @@ from adapter_operator.observe.observed import (
 
 Plain = dict[str, Any]
 NOT_YET_TOLD = datetime.max.replace(tzinfo=UTC)
-"""When a pod's grace period ends that has been deleted, as long as the API server has not said when."""
+"""Seconds after which a deleted pod's grace period counts as over, until the API server gives the time."""
 
 
 @dataclass(slots=True)
 class CachedJob:
-    """An AdapterTrainingJob: its specification as compact JSON, the rest as it is needed."""
+    """An AdapterTrainingJob: its specification as compact JSON, and the other fields that are read."""
 
     uid: str
     created: str
@@ -46,18 +46,18 @@ class CachedJob:
 
     @property
     def state(self) -> str:
-        """As it is shown."""
+        """The status as the object shows it."""
         return str(self.status.get("state", "Pending"))
 
     def raw(self, key: Key) -> Plain:
-        """The object, as far as it is read."""
+        """Returns the parts of the object that are read."""
         metadata = {"namespace": key[0], "name": key[1], "uid": self.uid, "generation": self.generation}
         return {"metadata": metadata, "spec": orjson.loads(self.spec), "status": self.status}
 
 
 @dataclass(slots=True)
 class _Run:
-    """What belongs to one job besides itself."""
+    """The objects that belong to one job, without the job itself."""
 
     pods: dict[str, ObservedPod] = field(default_factory=dict)
     batch_jobs: dict[int, BatchJob] = field(default_factory=dict)
@@ -70,24 +70,24 @@ class _Run:
 
 
 class Cache:
-    """Filled by one task, read by reconcilers of the same event loop: no method waits."""
+    """The cache. One task fills it, and reconcilers of the same event loop read it: no method waits."""
 
     def __init__(self) -> None:
         self._jobs: dict[Key, CachedJob] = {}
         self._runs: dict[Key, _Run] = {}
         self.states: Counter[str] = Counter()
-        """How many jobs are in which state."""
+        """Number of jobs in each state."""
 
     def jobs(self) -> Iterator[tuple[Key, CachedJob]]:
-        """All jobs."""
+        """Keys of all jobs."""
         return iter(list(self._jobs.items()))
 
     def job(self, key: Key) -> CachedJob | None:
-        """One job."""
+        """Returns one job."""
         return self._jobs.get(key)
 
     def observed(self, key: Key) -> Observed:
-        """What is known of a job's attempts."""
+        """Returns what is known of a job's attempts."""
         run, job = self._runs.get(key), self._jobs.get(key)
         created = None if job is None else datetime.fromisoformat(job.created)
         if run is None:
@@ -100,7 +100,7 @@ class Cache:
         )  # fmt: skip
 
     def put_job(self, raw: Plain) -> Key:
-        """A job as an event, a list or a reply shows it; older than what is known, it changes nothing."""
+        """Stores a job from an event, a list or a reply. An older version than the known one changes nothing."""
         metadata = raw["metadata"]
         key: Key = (metadata["namespace"], metadata["name"])
         version = int(metadata["resourceVersion"])
@@ -133,7 +133,7 @@ class Cache:
         return key
 
     def drop_job(self, raw: Plain) -> Key:
-        """A job that is gone."""
+        """Removes a job that is gone."""
         metadata = raw["metadata"]
         key: Key = (metadata["namespace"], metadata["name"])
         known = self._jobs.get(key)
@@ -142,7 +142,7 @@ class Cache:
         return key
 
     def keep_jobs(self, keys: set[Key]) -> list[Key]:
-        """Forgets all jobs but these; returns those forgotten."""
+        """Forgets all jobs except these. Returns those that were forgotten."""
         lost = [key for key in self._jobs if key not in keys]
         for key in lost:
             self._forget(key)
@@ -153,12 +153,12 @@ class Cache:
         self._runs.pop(key, None)
 
     def put_pod(self, raw: Plain) -> Key | None:
-        """A pod as an event shows it; returns the job that it belongs to, if that is news."""
+        """Stores a pod from an event. Returns the job that it belongs to, if the event is news."""
         pod = pod_of(raw)
         return pod.job if pod is not None and self._put(pod) else None
 
     def _put(self, pod: ObservedPod) -> bool:
-        """Whether it tells anything new."""
+        """Whether the pod differs from the known one."""
         pods = self._run(pod.job).pods
         known = pods.get(pod.name)
         if known is not None and known.uid == pod.uid and known.version > pod.version:
@@ -169,14 +169,14 @@ class Cache:
         return known != pod
 
     def pods_leave(self, key: Key, batch_jobs: set[str]) -> None:
-        """Pods that have just been deleted, by the uid of their child Job: the watch tells of that a little later."""
+        """Marks pods that have just been deleted, by the uid of their child Job, until the watch shows it."""
         pods = self._run(key).pods
         for pod in list(pods.values()):
             if pod.batch_job_uid in batch_jobs and pod.deleted_at is None:
                 pods[pod.name] = replace(pod, deleted_at=NOT_YET_TOLD)
 
     def drop_pod(self, raw: Plain) -> Key | None:
-        """A pod that is gone."""
+        """Removes a pod that is gone."""
         pod = pod_of(raw)
         if pod is None:
             return None
@@ -187,15 +187,15 @@ class Cache:
         return pod.job
 
     def set_pods(self, key: Key, raws: Iterable[Plain]) -> None:
-        """All pods of one job, as a list shows them."""
+        """Stores all pods of one job from a list."""
         pods = [pod for raw in raws if (pod := taken(pod_of, raw)) is not None and pod.job == key]
         self._run(key).pods = {pod.name: pod for pod in pods}
 
     def set_all_pods(self, found: Iterable[ObservedPod], listed_before: set[str]) -> set[Key]:
-        """All pods there are; of those known, all that are in `listed_before` and not among them are forgotten.
+        """Stores all pods from a list. Forgets the known pods in `listed_before` that the list does not contain.
 
-        Returns the jobs whose pods changed. What the watch has told of while the list was made is newer than the list: a pod
-        that came is kept, and one that went does not come back.
+        Returns the jobs whose pods changed. What the watch reported while the list was made is newer than the list: a pod
+        that appeared is kept, and a pod that ended does not come back.
         """
         names = {(pod.job, pod.name, pod.uid): pod for pod in found}
         went = listed_before - self.pod_uids()
@@ -209,22 +209,22 @@ class Cache:
         return changed
 
     def pod_uids(self) -> set[str]:
-        """Of every known pod."""
+        """Versions of all known pods."""
         return {pod.uid for run in self._runs.values() for pod in run.pods.values()}
 
     def put_batch_job(self, raw: Plain) -> None:
-        """A child Job as a list or a reply shows it."""
+        """Stores a child Job from a list or a reply."""
         job = raw["metadata"].get("labels", {}).get(JOB_LABEL)
         if job is not None and (attempt := attempt_of(raw["metadata"]["name"], job)) is not None:
             self._run((raw["metadata"]["namespace"], job)).batch_jobs[attempt] = batch_job_of(raw)
 
     def drop_batch_job(self, key: Key, attempt: int) -> None:
-        """A child Job that is gone."""
+        """Removes a child Job that is gone."""
         if (run := self._runs.get(key)) is not None:
             run.batch_jobs.pop(attempt, None)
 
     def set_all_batch_jobs(self, raws: Iterable[Plain], known_before: set[str]) -> None:
-        """All child Jobs there are; those created while the list was made are kept."""
+        """Stores all child Jobs from a list. Jobs created while the list was made are kept."""
         found = list(raws)
         uids = {raw["metadata"]["uid"] for raw in found}
         for run in self._runs.values():
@@ -235,11 +235,11 @@ class Cache:
             taken(self.put_batch_job, raw)
 
     def batch_job_uids(self) -> set[str]:
-        """Of every known child Job."""
+        """Versions of all known child Jobs."""
         return {batch_job.uid for run in self._runs.values() for batch_job in run.batch_jobs.values()}
 
     def put_progress(self, key: Key, progress: Progress, now: datetime) -> bool:
-        """What an agent said; returns whether it is news."""
+        """Stores an agent's answer. Returns whether it is news."""
         run = self._runs.get(key)
         if run is None or key not in self._jobs:
             return False
@@ -251,7 +251,7 @@ class Cache:
         return was_unreachable or before is None or _news(before) != _news(progress)
 
     def put_unreachable(self, key: Key, why: str, now: datetime) -> bool:
-        """That an agent did not answer; returns whether it has not for so long that this has to be told now."""
+        """Records that an agent did not answer. Returns whether that has lasted long enough to be reported now."""
         run = self._runs.get(key)
         if run is None or key not in self._jobs:
             return False
@@ -263,17 +263,17 @@ class Cache:
         return (now - before.since).total_seconds() >= UNREACHABLE_SECONDS
 
     def put_refused(self, key: Key, attempt: int, why: str | None) -> bool:
-        """Why an attempt's pods are not created; None: nothing says so. Returns whether that is news."""
+        """Stores why an attempt's pods are not created, or None if no reason is known. Returns whether that is news."""
         run = self._run(key)
         before, run.refused = run.refused, None if why is None else (attempt, visible(why[:MAX_TEXT]))
         return run.refused != before
 
     def put_announced(self, key: Key, attempt: int) -> None:
-        """An attempt whose nodes can find each other."""
+        """Records that the nodes of an attempt can find each other."""
         self._run(key).announced = attempt
 
     def forget_progress(self, key: Key) -> None:
-        """A new attempt says anew how far it is."""
+        """Forgets the progress: a new attempt reports its own."""
         if (run := self._runs.get(key)) is not None:
             run.progress, run.advanced_at, run.answered_at, run.unreachable = None, None, None, None
 
@@ -282,7 +282,7 @@ class Cache:
 
 
 def _compact(spec: object) -> tuple[bytes, str | None]:
-    """A specification as JSON; or none, and why: what cannot be a job is not kept either."""
+    """Returns a specification as JSON, or None and the reason: a specification that cannot be a job's is not kept."""
     try:
         compact = orjson.dumps(spec)
     except TypeError:  # what came as JSON goes back to it, unless it is deeper than the encoder goes
@@ -293,10 +293,10 @@ def _compact(spec: object) -> tuple[bytes, str | None]:
 
 
 def _news(progress: Progress) -> object:
-    """What a job's status shows at once when it changes."""
+    """The parts of a status whose change is news at once."""
     return progress.step, progress.checkpoint, progress.upload_error is None, progress.restore_warning
 
 
 def _advance(progress: Progress) -> tuple[object, ...]:
-    """What changes while a run goes on; a run that hangs keeps it."""
+    """The figures that change while a run makes progress; a run that hangs keeps them."""
     return progress.step, progress.phase, progress.encoded

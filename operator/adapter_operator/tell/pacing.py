@@ -1,4 +1,4 @@
-"""When a status is worth a write: a change of state at once, figures now and then, what passes by itself perhaps never."""
+"""Decides when a status change is written: a new state at once, figures now and then, a passing state perhaps never."""
 
 import time
 from collections.abc import Callable
@@ -12,34 +12,34 @@ from adapter_operator.settings import Settings
 from adapter_operator.tell import job_status
 
 COUNTS_SECONDS = 15.0
-"""How often the pods of an attempt that is not running yet are counted in the status: the next state tells them anyway."""
+"""Seconds between two counts of the pods of an attempt that does not run yet; the next state reports them anyway."""
 PASSING_SECONDS = 2.0
-"""How long it is not told that an attempt starts: most pods run sooner, and then that is told."""
+"""Seconds for which the status does not say that an attempt starts: most pods run sooner, and then it says that."""
 PASSING_EACH_SECONDS = 0.2
-"""Where many start at once, the API server has other things to do: they are told of one by one."""
+"""Seconds between two such reports when many attempts start at once, to spare the API server."""
 PASSING_AT_MOST_SECONDS = 30.0
-"""But none later than this."""
+"""Seconds after which the start is reported in any case."""
 
 
 @dataclass
 class Pacing:
-    """For all jobs. What it remembers only saves writes."""
+    """The pacing of all jobs. What it remembers only saves writes."""
 
     settings: Settings
     clock: Callable[[], float] = time.monotonic
     _written: dict[Key, float] = field(default_factory=dict)
     _due: dict[Key, float] = field(default_factory=dict)
-    """When to tell what may pass before."""
+    """When each start is reported if the attempt does not run before."""
     _last_due: float = float("-inf")
 
     def wait(self, key: Key, before: JobStatus, after: JobStatus, running: int) -> float:
-        """Seconds until a change may be written.
+        """Returns the seconds until a change may be written.
 
         Args:
             key: The job.
-            before: What stands.
-            after: What would be written.
-            running: How many jobs run: the more, the rarer are figures.
+            before: The present status.
+            after: The status that would be written.
+            running: Number of running jobs: the more run, the less often figures are written.
         """
         now = self.clock()
         if job_status.is_passing(before, after):
@@ -58,11 +58,11 @@ class Pacing:
         return self._due[key]
 
     def written(self, key: Key) -> None:
-        """A status has been written."""
+        """Records that a status has been written."""
         self._written[key] = self.clock()
         self._due.pop(key, None)
 
     def forget(self, key: Key) -> None:
-        """The job is gone."""
+        """Forgets a job that is gone."""
         self._written.pop(key, None)
         self._due.pop(key, None)
