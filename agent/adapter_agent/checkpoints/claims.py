@@ -1,8 +1,8 @@
-"""Where an attempt starts: decided and verified by node 0, announced in storage, followed by the other nodes.
+"""Where an attempt starts: node 0 decides and verifies it, announces it in storage, and the other nodes follow.
 
     <output uri>/attempts/<attempt>.json
 
-Without it, a node that finds a checkpoint damaged, or another run's index a moment later, could start elsewhere.
+Without it, a node that finds a checkpoint damaged, or reads another run's index a moment later, could start elsewhere.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ from adapter_api.base import Count, ResourceModel
 from adapter_api.checkpoint import CheckpointIndex, CheckpointManifest, Sha256
 
 START_WAIT_SECONDS = 3600.0
-"""How long other nodes wait for node 0 to have restored."""
+"""Seconds for which other nodes wait for node 0 to restore."""
 _CLAIM_FILE = "claim.json"
 
 
@@ -39,33 +39,33 @@ class Start(ResourceModel):
     attempt: Count
     nonce: str
     run: str = ""
-    """The run that the attempt is of; empty where an older build has begun it."""
+    """The run of the attempt; empty if an older build started it."""
     source: Source | None = None
-    """None: from the beginning."""
+    """None: training starts from the beginning."""
     exported: CheckpointManifest | None = None
-    """What the source holds, where it is no run's output but a folder that stands alone."""
+    """Manifest of the source, if the source is a folder by itself and not the output of a run."""
     checksums_ignored: bool = False
-    """Whether the store was seen to take a body whose checksum was wrong: what is sent is then compared another way."""
+    """Whether the store has accepted a body with a wrong checksum: uploads are then compared in another way."""
     warning: str | None = None
     """Why the attempt starts from an older checkpoint than the newest committed one."""
 
     @property
     def claim(self) -> Claim:
-        """The claim that this attempt holds."""
+        """Returns the claim that this attempt holds."""
         return Claim(self.attempt, self.nonce, self.run)
 
 
 def announce(store: Store, start: Start) -> None:
-    """Tells the other nodes. Only the owner of the claim calls this, so what it replaces is its own."""
+    """Announces the start to the other nodes. Only the owner of the claim calls this, so it replaces only its own object."""
     store.put(layout.announcement_key(start.attempt), start.model_dump_json(indent=2).encode())
 
 
 def await_start(store: Store, claim: Claim) -> Start:
-    """What node 0 has announced.
+    """Returns what node 0 has announced.
 
     Raises:
-        Fenced: a newer attempt owns the output.
-        WaitedTooLong: node 0 has announced nothing in time.
+        Fenced: A newer attempt owns the output.
+        WaitedTooLong: Node 0 has announced nothing in time.
     """
     deadline = Deadline(START_WAIT_SECONDS, f"node 0 to restore {store.uri}; look at its log")
     while True:
@@ -77,13 +77,13 @@ def await_start(store: Store, claim: Claim) -> Start:
 
 
 def announced_source(store: Store, current: CheckpointIndex) -> Source | None:
-    """What the attempt that owns the output has started from, as far as it has been announced."""
+    """Returns the start of the attempt that owns the output, if it has announced one."""
     start = announced(store, current.attempt)
     return start.source if start is not None and start.nonce == current.nonce else None
 
 
 def announced(store: Store, attempt: int) -> Start | None:
-    """What an attempt has announced; None if there is nothing usable."""
+    """Returns what an attempt has announced; None if there is nothing usable."""
     try:
         start = Start.model_validate_json(store.get(layout.announcement_key(attempt))[0])
     except (ObjectMissing, ValidationError):
@@ -92,12 +92,12 @@ def announced(store: Store, attempt: int) -> Start | None:
 
 
 def keep(folders: local_files.Folders, start: Start) -> None:
-    """Keeps the start for `sync`, and for a `restore` that is run again."""
+    """Keeps the start on the disk for `sync`, and for a `restore` that runs again."""
     local_files.write_whole(folders.agent / _CLAIM_FILE, start.model_dump_json(indent=2).encode())
 
 
 def kept(folders: local_files.Folders) -> Start | None:
-    """What `keep` has kept; None if there is nothing usable."""
+    """Returns the start that `keep` has kept; None if there is nothing usable."""
     try:
         return Start.model_validate_json(Path(folders.agent, _CLAIM_FILE).read_bytes())
     except (OSError, ValidationError):
@@ -105,10 +105,10 @@ def kept(folders: local_files.Folders) -> Start | None:
 
 
 def required(folders: local_files.Folders, attempt: int) -> Start:
-    """What `restore` has kept for this attempt.
+    """Returns the start that `restore` has kept for this attempt.
 
     Raises:
-        NothingThere: `restore` has not run to its end here.
+        NothingThere: `restore` has not run to its end on this node.
     """
     start = kept(folders)
     if start is None or start.attempt != attempt:

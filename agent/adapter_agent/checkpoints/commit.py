@@ -1,4 +1,4 @@
-"""Makes one checkpoint exist: all receipts, then the manifest, then the index. The last write is the commit."""
+"""Commits one checkpoint: all receipts, then the manifest, then the index. The last write is the commit."""
 
 import hashlib
 from datetime import datetime
@@ -25,11 +25,11 @@ from adapter_api.layout import METRICS_FILE, TRAINING_FILE, VERSIONS_FILE
 from adapter_api.training import TrainingConfig
 
 _FACTS = {"metrics": METRICS_FILE, "versions": VERSIONS_FILE}
-"""Manifest field -> file in the folder of rank 0's node that it is copied from."""
+"""Field of the manifest -> file in the folder of rank 0's node whose content it holds."""
 
 
 def receipts_of(store: Store, claim: Claim, step: int, nodes: int) -> list[Receipt] | None:
-    """The receipts of all nodes for a step in this attempt, of one pass; None as long as one is missing."""
+    """Returns the receipts of all nodes for a step in this attempt, all of one pass; None while one is missing."""
     receipts = []
     for node in range(nodes):
         receipt = read_receipt(store, claim, step, node)
@@ -43,11 +43,11 @@ def receipts_of(store: Store, claim: Claim, step: int, nodes: int) -> list[Recei
 def commit(
     store: Store, claim: Claim, receipts: list[Receipt], folder: Path, world_size: int, now: datetime
 ) -> IndexEntry:
-    """Publishes the checkpoint that the receipts describe; `folder` is node 0's copy of it. May be repeated.
+    """Publishes the checkpoint that the receipts describe; `folder` is node 0's copy of it. It may be repeated.
 
     Raises:
-        Fenced: a newer attempt owns the output; nothing was committed.
-        Damaged: the receipts contradict each other, or the trainer's JSON files are not what they should be.
+        Fenced: A newer attempt owns the output; nothing was committed.
+        Damaged: The receipts contradict each other, or the trainer's JSON files are not what they should be.
         ContentConflict: `folder` is of another pass than the receipts.
     """
     step, pass_id = receipts[0].step, receipts[0].pass_id
@@ -85,7 +85,7 @@ def commit(
 
 
 def _existing_manifest(store: Store, claim: Claim, key: str, pass_id: str) -> tuple[CheckpointManifest, bytes] | None:
-    """The manifest that this attempt wrote before it was interrupted; those of other attempts and passes do not count."""
+    """Returns the manifest that this attempt wrote before an interruption. Those of other attempts and passes do not count."""
     try:
         body, _ = store.get(key)
         manifest = CheckpointManifest.model_validate_json(body)
@@ -97,10 +97,10 @@ def _existing_manifest(store: Store, claim: Claim, key: str, pass_id: str) -> tu
 def build_manifest(
     receipts: list[Receipt], folder: Path, world_size: int, now: datetime, run: str = ""
 ) -> CheckpointManifest:
-    """Every file of every receipt, sorted by path, with what rank 0 wrote about the checkpoint.
+    """Returns every file of every receipt, sorted by path, with what rank 0 wrote about the checkpoint.
 
     Raises:
-        Damaged: two receipts name one file, or are of different passes; or rank 0's JSON files are not what they should be.
+        Damaged: Two receipts name one file, or are of different passes; or rank 0's JSON files are not what they should be.
     """
     if len({receipt.pass_id for receipt in receipts}) > 1:
         raise Damaged(f"checkpoint {receipts[0].step}: the nodes' receipts are of different passes")

@@ -1,4 +1,4 @@
-"""Brings a committed checkpoint into a local folder, complete or absent, with every byte verified."""
+"""Downloads a committed checkpoint to a local folder, complete or not at all, with every byte verified."""
 
 import logging
 import shutil
@@ -31,20 +31,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Verified:
-    """A manifest that is the one that the index names, and the bytes that it was read from."""
+    """A manifest that equals the one that the index names, and the bytes that it was read from."""
 
     manifest: CheckpointManifest
     body: bytes
     folder: str
-    """Key of the checkpoint's folder; empty for one that lies at the address itself."""
+    """Returns the key of the checkpoint's folder; empty if the checkpoint is at the address itself."""
 
 
 def read_manifest(store: Store, entry: IndexEntry) -> Verified:
-    """The manifest of a committed checkpoint.
+    """Returns the manifest of a committed checkpoint.
 
     Raises:
-        Damaged: not what was committed, or it names files that are never accepted.
-        ObjectMissing: it is gone.
+        Damaged: It is not what was committed, or it names files that are never accepted.
+        ObjectMissing: It is gone.
     """
     key = f"{entry.folder}/{MANIFEST_NAME}"
     body = _expected_body(store, key, entry.manifest_sha256)
@@ -61,7 +61,7 @@ def read_manifest(store: Store, entry: IndexEntry) -> Verified:
 
 
 def _expected_body(store: Store, key: str, sha256: str) -> bytes:
-    """As with files: the same wrong content twice is what storage holds; other content each time says nothing about it."""
+    """Reads twice, as with files: equal wrong content is what storage holds; content that differs says nothing about it."""
     seen: set[str] = set()
     while len(seen) < DOWNLOADS:
         body, _ = store.get(key)
@@ -75,14 +75,14 @@ def _expected_body(store: Store, key: str, sha256: str) -> bytes:
 
 
 def fetch(store: Store, verified: Verified, folder: Path, on_bytes: OnBytes = ignore_bytes) -> None:
-    """Downloads a checkpoint to `folder`, which appears when it is whole; a folder that already equals it is kept.
+    """Downloads a checkpoint to `folder`, which appears when it is whole. A folder that already equals it is kept.
 
-    What an interrupted call has brought is gone on with: files whose digests agree, and beginnings of others.
+    An interrupted download continues: files whose digests agree are kept, and the beginnings of others as well.
 
     Raises:
-        Damaged: a file is not what the manifest says, also on a second look.
-        ObjectMissing: a file is gone.
-        StorageFull: the local disk is full.
+        Damaged: A file is not what the manifest says, also when it is read again.
+        ObjectMissing: A file is gone.
+        StorageFull: The local disk is full.
     """
     manifest = verified.manifest
     prefix = f"{verified.folder}/" if verified.folder else ""
@@ -119,7 +119,7 @@ def fetch(store: Store, verified: Verified, folder: Path, on_bytes: OnBytes = ig
 
 
 def _remove_strangers(partial: Path, manifest: CheckpointManifest) -> None:
-    """Files of an interrupted download of something else would otherwise become part of this checkpoint."""
+    """Removes files of an interrupted download of another checkpoint, which would otherwise become part of this one."""
     expected = {partial / file.path for file in manifest.files}
     expected |= {partial_of(path) for path in expected}
     for path in [path for path in partial.rglob("*") if path.is_symlink() or not path.is_dir()]:
@@ -133,8 +133,8 @@ def fetch_checkpoint(
     """Downloads the committed checkpoint of `step`, by default the newest, to `folder`.
 
     Raises:
-        NothingThere: the address holds no such checkpoint.
-        Damaged, ObjectMissing, StorageFull: as `fetch`.
+        NothingThere: The address holds no such checkpoint.
+        Damaged, ObjectMissing, StorageFull: See `fetch`.
     """
     verified = read_manifest(store, committed_entry(store, step))
     fetch(store, verified, folder, on_bytes)
@@ -142,10 +142,10 @@ def fetch_checkpoint(
 
 
 def committed_entry(store: Store, step: int | None) -> IndexEntry:
-    """The committed checkpoint of `step`, by default the newest.
+    """Returns the entry of the committed checkpoint of `step`, by default the newest.
 
     Raises:
-        NothingThere: there is none.
+        NothingThere: There is none.
     """
     held = index.read(store)
     current = CheckpointIndex(attempt=0, nonce="") if held is None else held.index
@@ -167,17 +167,17 @@ class Unusable:
 
 @dataclass(frozen=True)
 class Restored:
-    """What was restored, and which newer checkpoints could not be used."""
+    """The checkpoint that was restored, and the newer ones that could not be used."""
 
     entry: IndexEntry
     unusable: tuple[Unusable, ...]
 
 
 def fetch_newest_usable(store: Store, current: CheckpointIndex, place: Callable[[int], Path]) -> Restored | None:
-    """Downloads the newest checkpoint that is whole to `place(step)`; None where the index names none.
+    """Downloads the newest checkpoint that is whole to `place(step)`. Returns None if the index names none.
 
     Raises:
-        Damaged: there are checkpoints, and none can be used: starting afresh is for a person to decide.
+        Damaged: There are checkpoints, and none can be used: only a person can decide to start from the beginning.
     """
     unusable: list[Unusable] = []
     for entry in reversed(current.checkpoints):

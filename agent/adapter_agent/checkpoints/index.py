@@ -1,7 +1,7 @@
-"""The index of committed checkpoints: who owns it, and its changes by compare-and-swap.
+"""The index of committed checkpoints: its owner, and its changes by compare-and-swap.
 
-Whatever happens to the reply of a conditional write, the index is read again before anything is concluded: one's own
-change found there is success, another owner's is the end, anything else is tried again.
+Whatever happens to the reply of a conditional write, the index is read again before anything follows from it: the own
+change in it means success, another owner's change means the end, and in any other case the write is tried again.
 """
 
 import logging
@@ -29,25 +29,25 @@ from adapter_agent.storage.store import Store
 from adapter_api.checkpoint import INDEX_KEY, CheckpointIndex, folder_key
 
 CHANGE_SECONDS = 60.0
-"""How long one change of the index is tried."""
+"""Seconds for which one change of the index is tried."""
 CLAIM_WAIT_SECONDS = 600.0
-"""How long other nodes wait for node 0's claim; the trainers' rendezvous waits as long."""
+"""Seconds for which other nodes wait for node 0's claim; the trainers' rendezvous waits as long."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Claim:
-    """The right of one attempt to change the output, recognised by the nonce that it has put into the index."""
+    """The right of one attempt to change the output, identified by the nonce that it has written into the index."""
 
     attempt: int
     nonce: str
     run: str = field(default="", compare=False)
-    """Of the index; what this attempt writes carries it. Empty until it is known, and for what an older build has begun."""
+    """Run of the index, which everything that this attempt writes carries. Empty until it is known, and for older builds."""
 
 
 def fenced(index: CheckpointIndex, attempt: int, store: Store) -> Fenced:
-    """The error of an attempt that finds another owner in the index."""
+    """Returns the error of an attempt that finds another owner in the index."""
     owner = f"attempt {index.attempt}" if index.attempt != attempt else f"another run of attempt {attempt}"
     return Fenced(
         f"{store.uri} belongs to {owner}; attempt {attempt} stops and changes nothing there. "
@@ -62,19 +62,19 @@ class Held:
     index: CheckpointIndex
     etag: str
     written: Written | None = None
-    """Where there are no conditional writes: what attempts have written."""
+    """The indexes of attempts, for stores without conditional writes."""
 
 
 def encode(index: CheckpointIndex) -> bytes:
-    """The index as storage holds it."""
+    """Returns the index as storage holds it."""
     return index.model_dump_json(indent=2).encode() + b"\n"
 
 
 def read(store: Store) -> Held | None:
-    """The index; None where there is none yet.
+    """Reads the index. Returns None if there is none yet.
 
     Raises:
-        IndexDamaged: the object is not an index.
+        IndexDamaged: The object is not an index.
     """
     held = _read_shared(store) if store.conditional else _read_scoped(store)
     # Whoever only reads has not been told which way an output is written; whoever writes must not mix them.
@@ -114,11 +114,11 @@ def _read_shared(store: Store) -> Held | None:
 
 
 def read_owned(store: Store, owner: Claim) -> Held:
-    """The index, which carries the claim.
+    """Reads the index, which must carry the claim.
 
     Raises:
-        Fenced: it does not, or not any more.
-        IndexLost: there is none any more.
+        Fenced: It does not carry the claim, or no longer does.
+        IndexLost: The index is gone.
     """
     held = read(store)
     if held is None:
@@ -139,17 +139,17 @@ def _refuse_older(store: Store, owner: Claim, written: Written) -> None:
 
 
 def folder(store: Store, owner: Claim, step: int) -> str:
-    """Key of the folder that an attempt writes the checkpoint of a step to."""
+    """Returns the key of the folder that an attempt writes the checkpoint of a step to."""
     return folder_key(owner.attempt, step, scoped=not store.conditional)
 
 
 def claim(store: Store, wanted: Claim) -> CheckpointIndex:
-    """Takes the output for an attempt; returns the index, which carries the claim from now on.
+    """Claims the output for an attempt. Returns the index, which carries the claim from now on.
 
     Raises:
-        Fenced: a newer attempt has it, or another process of the same attempt.
-        IndexLost: there is no index, and checkpoints of whoever.
-        IndexDamaged: what is in its place is none.
+        Fenced: A newer attempt owns the output, or another process of the same attempt does.
+        IndexLost: There is no index, but there are checkpoints of an unknown owner.
+        IndexDamaged: The object in its place is not an index.
     """
     deadline = Deadline(CHANGE_SECONDS, f"a chance to claim {store.uri_of(INDEX_KEY)}")
     while True:
@@ -191,7 +191,7 @@ def _refuse_other_layout(store: Store, held: Held | None) -> None:
 
 
 def _claim_scoped(store: Store, wanted: Claim, held: Held | None) -> CheckpointIndex:
-    """The intent first: what older attempts commit after it does not count; then everything that counts until now."""
+    """Writes the intent first: what older attempts commit later does not count. Then reads everything that counts until now."""
     _refuse_older(store, wanted, attempt_index.look(store))
     if held is not None and (held.index.attempt, held.index.nonce) == (wanted.attempt, wanted.nonce):
         return held.index
@@ -205,11 +205,11 @@ def _claim_scoped(store: Store, wanted: Claim, held: Held | None) -> CheckpointI
 
 
 def current(store: Store, owner: Claim | None) -> CheckpointIndex:
-    """The index, which carries the claim where `owner` is one.
+    """Reads the index, which must carry the claim if `owner` is one.
 
     Raises:
-        Fenced: it does not, or not any more.
-        NothingThere: there is no index, and no owner who could miss it.
+        Fenced: It does not carry the claim, or no longer does.
+        NothingThere: There is no index, and no owner that could miss it.
     """
     return _held(store, owner).index
 
@@ -227,13 +227,13 @@ def _held(store: Store, owner: Claim | None) -> Held:
 
 
 def change(store: Store, owner: Claim | None, wish: Callable[[CheckpointIndex], CheckpointIndex]) -> CheckpointIndex:
-    """Applies `wish`, which returns its argument when nothing is left to do; returns the index as it stands after.
+    """Applies `wish`, which returns its argument if there is nothing to change. Returns the index afterwards.
 
-    Without an owner it is a person who changes the index: whoever owns it, and it stays theirs.
+    Without an owner, a person changes the index, whichever attempt owns it; the owner stays the same.
 
     Raises:
-        Fenced: the index does not carry the claim any more.
-        NothingThere: there is no index.
+        Fenced: The index no longer carries the claim.
+        NothingThere: There is no index.
     """
     deadline = Deadline(CHANGE_SECONDS, f"a chance to change {store.uri_of(INDEX_KEY)}")
     while True:
@@ -272,11 +272,11 @@ def _write_scoped(store: Store, owner: Claim | None, wanted: CheckpointIndex, wr
 
 
 def await_claim(store: Store, attempt: int) -> Claim:
-    """The claim of node 0, once the index carries it.
+    """Returns node 0's claim, once the index carries it.
 
     Raises:
-        Fenced: a newer attempt owns the output.
-        WaitedTooLong: node 0 has not claimed it in time.
+        Fenced: A newer attempt owns the output.
+        WaitedTooLong: Node 0 has not claimed the output in time.
     """
     deadline = Deadline(CLAIM_WAIT_SECONDS, f"node 0 of attempt {attempt} to claim {store.uri}; look at its log")
     while True:

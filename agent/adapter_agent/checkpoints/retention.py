@@ -1,4 +1,4 @@
-"""How checkpoints go: first out of the index; when nobody can be reading them any more, the manifest, then the data."""
+"""Removes checkpoints: first from the index; and when no client can be reading them any more, the manifest, then the data."""
 
 import logging
 import re
@@ -16,13 +16,13 @@ log = logging.getLogger(__name__)
 
 
 def expired(current: CheckpointIndex, policy: Policy, in_use: Collection[int] = ()) -> frozenset[int]:
-    """Steps that the policy does not keep; `in_use` are those that someone restores from."""
+    """Returns the steps that the policy does not keep; `in_use` are steps that a run restores from."""
     candidates = [Candidate(entry.step, entry.metrics, entry.pinned) for entry in current.checkpoints]
     return frozenset(candidate.step for candidate in candidates) - kept(candidates, policy, in_use)
 
 
 def metric_missing(current: CheckpointIndex, policy: Policy) -> str | None:
-    """A warning where no checkpoint has the metric that the best are chosen by."""
+    """Returns a warning if no checkpoint has the metric that selects the best ones."""
     if policy.best is None or not current.checkpoints:
         return None
     names = {name for entry in current.checkpoints for name in entry.metrics}
@@ -35,7 +35,7 @@ def metric_missing(current: CheckpointIndex, policy: Policy) -> str | None:
 def retire(
     store: Store, claim: Claim, policy: Policy, in_use: Collection[int], delete_after: datetime
 ) -> CheckpointIndex:
-    """Takes the checkpoints that the policy does not keep out of the index, which remembers them for `delete_due`."""
+    """Removes the checkpoints that the policy does not keep from the index, which remembers them for `delete_due`."""
 
     def without_expired(current: CheckpointIndex) -> CheckpointIndex:
         gone = expired(current, policy, in_use)
@@ -45,12 +45,12 @@ def retire(
 
 
 def delete_due(store: Store, owner: Claim | None, now: datetime) -> CheckpointIndex:
-    """Deletes the objects of removed checkpoints whose time has come, then forgets them. May be repeated.
+    """Deletes the objects of removed checkpoints whose time has come, then forgets them. It may be repeated.
 
     Args:
         store: The output.
-        owner: The attempt that deletes; None for a person, who deletes whoever owns the output.
-        now: Removals up to then are due.
+        owner: The attempt that deletes; None for a person, who deletes whichever attempt owns the output.
+        now: Removals up to this time are due.
     """
     current = index.current(store, owner)
     due = [removal for removal in current.removals if removal.delete_after <= now]
@@ -105,7 +105,7 @@ def _clear(store: Store, claim: Claim, current: CheckpointIndex, folder: str) ->
 
 
 def _still_fetched(current: CheckpointIndex, now: datetime) -> set[str]:
-    """Folders of removed checkpoints that someone may be fetching, and that training does not reach once more."""
+    """Returns the folders of removed checkpoints that a client may be fetching and that training does not reach again."""
     newest = -1 if current.newest is None else current.newest.step
     return {each.folder for each in current.removals if each.delete_after > now and each.step < newest}
 
@@ -119,11 +119,11 @@ _TRACE = re.compile(
     rf"{ATTEMPTS}([0-9]{{1,18}})(\.json|/intent|/index-[0-9]{{1,18}}\.json|/uploads/[0-9a-f]{{16}}\.json)"
     rf"|{probe.PREFIX}([0-9]{{1,18}})-[0-9a-f]{{32}}(?:-[0-9]{{1,2}}|-parts)?"
 )
-"""Names that no other program gives; and indexes of attempts, which the own one has replaced, where there are no conditions."""
+"""Keys that no other program writes: announcements, intents, indexes and uploads of attempts, and probes."""
 
 
 def _remove_traces(store: Store, claim: Claim) -> None:
-    """What older attempts said, tried and left open; a newer one's probe is none of ours, and must not go under its hands."""
+    """Removes announcements, probes and open uploads of older attempts; a newer attempt's probe may still be running."""
     found = [matched for prefix in (ATTEMPTS, probe.PREFIX) for facts in store.list(prefix) if (matched := _TRACE.fullmatch(facts.key))]  # fmt: skip
     older = [matched for matched in found if int(matched[1] or matched[3]) < claim.attempt]
     uploads = {matched[0]: int(matched[1]) for matched in older if "/uploads/" in matched[0]}

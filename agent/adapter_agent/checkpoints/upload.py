@@ -1,4 +1,4 @@
-"""Uploads a node's part of one checkpoint: every object created once, then the receipt that says all of it is there."""
+"""Uploads a node's part of one checkpoint: creates every object once, then the receipt that says that all are there."""
 
 import hashlib
 import logging
@@ -52,7 +52,7 @@ def create_once(
 
 
 def create_document(store: Store, claim: Claim, key: str, body: bytes) -> None:
-    """The same for content in memory, such as a receipt or a manifest."""
+    """Creates an object from content in memory, such as a receipt or a manifest, by the same rules."""
     facts = local_files.facts_of_bytes(body)
     try:
         store.put_if_absent(key, body, marks.metadata(claim, facts.sha256))
@@ -78,7 +78,7 @@ def _refuse_foreign(store: Store, claim: Claim, found: ObjectFacts) -> None:
 
 
 def read_receipt(store: Store, claim: Claim, step: int, node: int) -> Receipt | None:
-    """The receipt of a node for a step; None where there is none yet."""
+    """Returns the receipt of a node for a step; None if there is none yet."""
     key = f"{index.folder(store, claim, step)}/{receipt_name(node)}"
     try:
         body, _ = store.get(key)

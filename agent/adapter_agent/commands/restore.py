@@ -1,4 +1,4 @@
-"""The `restore` command: claim the output, restore the checkpoint that the attempt starts from, stage data, models and encodings."""
+"""The `restore` command: claims the output, restores the checkpoint that the attempt starts from, and stages files."""
 
 import logging
 import shutil
@@ -29,10 +29,10 @@ log = logging.getLogger(__name__)
 
 
 def prepare(options: RestoreOptions) -> None:
-    """Runs to its end before training begins.
+    """Runs to its end before training starts.
 
     Raises:
-        StorageError: training cannot begin; the message says why.
+        StorageError: Training cannot start; the message says why.
     """
     try:
         for folder in (options.folders.output, options.folders.agent):
@@ -53,7 +53,7 @@ def prepare(options: RestoreOptions) -> None:
 
 
 def _lead(options: RestoreOptions, output: Store) -> Start:
-    """Node 0: claims, decides where to start, and tells the others."""
+    """On node 0: claims the output, decides where to start, and announces that to the other nodes."""
     before = claims.kept(options.folders)
     again = before is not None and before.attempt == options.attempt
     claim = before.claim if before is not None and again else Claim(options.attempt, uuid.uuid4().hex)
@@ -80,7 +80,7 @@ def _lead(options: RestoreOptions, output: Store) -> Start:
 
 
 def _is_resumed(options: RestoreOptions, output: Store, step: int, folder: str) -> bool:
-    """Whether a folder of the output is what the job resumes from, or holds that."""
+    """Whether a folder of the output is the one that the job resumes from, or contains it."""
     if options.resume is None:
         return False
     resumed, address = options.resume.uri.rstrip("/"), output.uri_of(folder)
@@ -106,7 +106,7 @@ def _start(claim: Claim, store: Store, restored: Restored) -> Start:
 
 
 def _restore_foreign(options: RestoreOptions, claim: Claim) -> Start:
-    """Another run's checkpoint, where the job names one and has none of its own; otherwise the beginning."""
+    """Restores the checkpoint of another run that the job names; without one, the attempt starts from the beginning."""
     if options.resume is None:
         return Start(attempt=claim.attempt, nonce=claim.nonce, run=claim.run)
     other = options.resume.connect()
@@ -137,14 +137,14 @@ def _restore_exported(options: RestoreOptions, other: Store, claim: Claim) -> St
 
 
 def _fetch_exported(options: RestoreOptions, other: Store, manifest: CheckpointManifest) -> bytes:
-    """Downloads it like any other; returns the manifest as it was written."""
+    """Downloads that checkpoint like any other. Returns the manifest as it was written."""
     body = manifest.model_dump_json(indent=2, exclude_none=True).encode()
     fetch.fetch(other, Verified(manifest, body, ""), options.folders.checkpoint(manifest.step))
     return body
 
 
 def _follow(options: RestoreOptions, output: Store) -> Start:
-    """Every other node: stages data while node 0 restores, then restores the same."""
+    """On every other node: stages data while node 0 restores, then restores the same checkpoint."""
     claim = index.await_claim(output, options.attempt)
     _stage(options)
     begun = claims.await_start(output, claim)
@@ -170,7 +170,7 @@ def _stage(options: RestoreOptions) -> None:
 
 
 def _remove_others(folders: local_files.Folders, source: Source | None) -> None:
-    """Removes local checkpoints that were never committed: training continues from the restored one alone."""
+    """Removes local checkpoints that were never committed: training continues only from the restored one."""
     kept = None if source is None else source.step
     others: list[Path] = [
         folders.checkpoint(step) for step in local_files.complete_steps(folders.output) if step != kept

@@ -31,10 +31,10 @@ log = logging.getLogger(__name__)
 
 
 def sync(options: SyncOptions) -> ExitCode:
-    """Runs beside training; after SIGTERM or SIGINT it finishes what is complete, and ends.
+    """Runs next to the trainer. After SIGTERM or SIGINT it finishes what is complete, and ends.
 
     Raises:
-        StorageError: it cannot begin; or, as Fenced, must end because a newer attempt owns the output.
+        StorageError: It cannot start; or, as Fenced, it must end because a newer attempt owns the output.
     """
     try:
         options.folders.output.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def sync(options: SyncOptions) -> ExitCode:
 
 
 def _renew(stores: Iterable[Store]) -> None:
-    """Whichever of them was refused: all have the same credentials."""
+    """Renews the credentials of all stores, whichever store refused them: all have the same."""
     for store in stores:
         with suppress(StorageError):
             store.renew_credentials()
@@ -93,7 +93,7 @@ def _loop(pipeline: Pipeline, report: Report, stop: "_Stop", renew_credentials: 
 
 
 class _Stop:
-    """The request to end: the first signal starts draining, which has its limit; the second ends at once."""
+    """The request to end. The first signal starts draining, which has a time limit; the second ends the process at once."""
 
     def __init__(self, drain_seconds: float, describe_rest: Callable[[], str]) -> None:
         self._signalled = threading.Event()
@@ -111,11 +111,11 @@ class _Stop:
 
     @property
     def requested(self) -> bool:
-        """Whether a signal has come."""
+        """Whether a signal has arrived."""
         return self._signalled.is_set()
 
     def wait(self, seconds: float, *, draining: bool) -> None:
-        """Sleeps; the signal cuts it short if it is the news."""
+        """Sleeps. The first signal ends the sleep."""
         if draining:
             threading.Event().wait(min(seconds, 1.0))
         else:

@@ -1,4 +1,4 @@
-"""The `train` command: runs a pod's torchrun, waits until what it saved is committed, and leaves the pod's last word."""
+"""The `train` command: runs a pod's torchrun, waits until its last save is committed, and writes the termination message."""
 
 import json
 import logging
@@ -25,12 +25,12 @@ from adapter_api.layout import ADDRESS_FILE, OUTCOME_FILE
 from adapter_api.progress import MAX_PROGRESS_BYTES, Ending, ExitCode, Outcome, Progress
 
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""Past any proxy of the environment, which does not reach the agent beside us."""
+"""Opens addresses without any proxy of the environment, which does not reach the agent of the same pod."""
 COMMIT_WAIT_SECONDS = 3600.0
-"""How long the last checkpoint may take to be committed before the node fails: storage may be away for a while."""
+"""Seconds for the commit of the last checkpoint, after which the node fails: storage may be away for a while."""
 POLL_SECONDS = 0.2
 MAX_MESSAGE = 1800
-"""Kubernetes keeps 4096 bytes of a termination message; text beyond ASCII takes up to four each."""
+"""Kubernetes keeps 4096 bytes of a termination message; text beyond ASCII takes up to four bytes a character."""
 _SAVED = ("Complete", "Stopped")
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def train(options: TrainOptions) -> int:
 
 
 def _ended(folders: local_files.Folders, code: int, stop: "_Stop") -> tuple[Ending, Progress | None]:
-    """What became of a trainer that has ended, and what the agent knew last."""
+    """How a trainer ended, and the last progress that the agent reported."""
     outcome = _outcome(folders.output)
     ending, progress = _ending(code, outcome), _progress(folders)
     if outcome is None or outcome.reason not in _SAVED:
@@ -81,7 +81,7 @@ def _ended(folders: local_files.Folders, code: int, stop: "_Stop") -> tuple[Endi
 
 
 def _unsaved(options: TrainOptions, progress: Progress | None) -> Ending:
-    """The end of a stop whose time the trainer did not get by with."""
+    """The outcome of a stop in whose time the trainer did not end."""
     step = 0 if progress is None else progress.step
     took = "" if progress is None or progress.save_seconds is None else f"; the save before took {progress.save_seconds:.0f} s"  # fmt: skip
     message = (
@@ -114,7 +114,7 @@ def _standing(progress: Progress | None) -> str:
 
 
 def _await_rendezvous(host: str, port: int) -> None:
-    """Waits for node 0's name to resolve and its port to be open: torchrun gives up sooner than a cluster may take."""
+    """Waits until node 0's name resolves and its port is open: torchrun gives up sooner than a cluster may take."""
     end = time.monotonic() + RENDEZVOUS_TIMEOUT_SECONDS
     while True:
         try:
@@ -130,7 +130,7 @@ def _await_rendezvous(host: str, port: int) -> None:
 
 
 class _Stop:
-    """The request to stop, by SIGTERM or SIGINT: passed on to the trainer, told the agent, and limited in time."""
+    """The request to stop, by SIGTERM or SIGINT: passed to the trainer, announced to the agent, and limited in time."""
 
     def __init__(self, options: TrainOptions) -> None:
         self.grace_seconds = options.grace_seconds
@@ -149,13 +149,13 @@ class _Stop:
 
     @property
     def is_over(self) -> bool:
-        """Whether a stop was requested, and its time is up."""
+        """Whether a stop was requested and its time is up."""
         return self._end is not None and time.monotonic() >= self._end
 
     def run(self, argv: tuple[str, ...]) -> int | None:
-        """The exit code of a process that gets our signals; 128 + n for signal n, as shells say it.
+        """Returns the exit code of a process that gets our signals; 128 + n for signal n, as shells report it.
 
-        None if it still ran when the time of a stop was up: it goes with the container.
+        None if the process still ran when the time of a stop was up: it ends with the container.
         """
         self._process = subprocess.Popen(argv)
         try:
@@ -203,7 +203,7 @@ def _ending(code: int, outcome: Outcome | None) -> Ending:
 
 
 def _await_commit(folders: local_files.Folders, step: int, stop: _Stop) -> Progress | None:
-    """The agent's progress when it knows of the commit, or the last one when time is up."""
+    """Returns the agent's progress once it knows of the commit, or the last one when time is up."""
     end, progress = time.monotonic() + COMMIT_WAIT_SECONDS, _progress(folders)
     told: Callable[[str], None] = log.info
     while not _has_committed(progress, step) and time.monotonic() < end and not stop.is_over:
@@ -219,7 +219,7 @@ def _has_committed(progress: Progress | None, step: int) -> bool:
 
 
 def _progress(folders: local_files.Folders) -> Progress | None:
-    """What the agent beside us answers."""
+    """Asks the agent of the same pod for its progress."""
     try:
         url = json.loads((folders.agent / ADDRESS_FILE).read_bytes())["url"]
         with _DIRECT.open(f"{url}/progress", timeout=5) as answer:
@@ -229,7 +229,7 @@ def _progress(folders: local_files.Folders) -> Progress | None:
 
 
 def _leave(file: Path, ending: Ending) -> None:
-    """Writes the last word where the kubelet reads it; a pod that has no such file still ends with the right code."""
+    """Writes the message to the file that the kubelet reads. A pod without such a file still ends with the right code."""
     text = ending.model_dump_json(exclude_none=True)
     if len(text.encode()) > 4096:
         text = ending.model_copy(update={"message": ending.message[:400]}).model_dump_json(exclude_none=True)

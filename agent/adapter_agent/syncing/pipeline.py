@@ -1,4 +1,4 @@
-"""One look at the trainer's output after the other: upload what is new, commit it, clear away what it replaces."""
+"""Looks at the trainer's output again and again: uploads what is new, commits it, and removes what it replaces."""
 
 import logging
 import time
@@ -24,15 +24,15 @@ from adapter_agent.syncing.report import Report
 from adapter_api.checkpoint import CheckpointIndex, IndexEntry
 
 OWNER_SECONDS = 20.0
-"""How often a node asks whether the output is still its attempt's."""
+"""Seconds between two checks that the output still belongs to this attempt."""
 FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.2, 3.0
-"""How often storage is asked what the other nodes have done."""
+"""Seconds between two requests for what the other nodes have done."""
 
 log = logging.getLogger(__name__)
 
 
 class Pipeline:
-    """The state of one node's uploads. Used by one thread; `describe_rest` by any."""
+    """The state of one node's uploads. One thread uses it; any thread may call `describe_rest`."""
 
     def __init__(
         self, store: Store, begun: Start, options: SyncOptions, report: Report, extras: Extras,
@@ -48,14 +48,14 @@ class Pipeline:
         self._encodings = encodings
         self._begun = False
         self._settled_step = -1 if begun.source is None else begun.source.step
-        """Up to here nothing is to be committed any more."""
+        """Step up to which nothing is to be committed any more."""
         self._uploaded: dict[int, str] = {}
         """Step -> the pass of which this node has uploaded it."""
         self._upload_began: dict[int, float] = {}
         self._expire: bool = False
         source = begun.source
         self._in_use = {source.step} if source is not None and source.uri == store.uri else set()
-        """What this attempt started from: a node that has to restore again needs it."""
+        """The checkpoint that this attempt started from, which a node needs to restore again."""
         self._deletion_due: datetime | None = None
         self._warned = False
         self._known: dict[str, str] = {}
@@ -65,11 +65,11 @@ class Pipeline:
         self._owner_seen = time.monotonic()
 
     def turn(self, *, last: bool) -> bool:
-        """Does what can be done now; with `last`, tells whether this node has nothing left to do.
+        """Does what can be done now. With `last`, returns whether this node has nothing left to do.
 
         Raises:
-            Fenced: a newer attempt owns the output.
-            StorageError, OSError: something failed; a later turn tries it again.
+            Fenced: A newer attempt owns the output.
+            StorageError, OSError: Something failed; a later turn tries it again.
         """
         if not self._begun:
             self._learn_commits()
@@ -103,7 +103,7 @@ class Pipeline:
         return True
 
     def _send_encodings(self) -> None:
-        """The rest of them; that another run has to make some anew is no reason to wait, or to fail."""
+        """Uploads the remaining encodings. That another run must compute some again is no reason to wait, or to fail."""
         if self._encodings is None or stopping.seconds_left(self._folders.agent) is not None:
             return
         try:
@@ -113,7 +113,7 @@ class Pipeline:
             log.warning("some encodings are not in object storage and would have to be encoded again: %s", error)
 
     def describe_rest(self) -> str:
-        """What is not committed, for a process that must end now."""
+        """Describes what is not committed, for a process that must end now."""
         steps = self._pending()
         if not steps:
             return "every complete checkpoint is committed; logs or pictures may be missing"
@@ -123,7 +123,7 @@ class Pipeline:
         return [step for step in local_files.complete_steps(self._folders.output) if step > self._settled_step]
 
     def _upload_pending(self) -> StorageError | None:
-        """A checkpoint that cannot be uploaded as it is does not hold up those after it; the fault is returned."""
+        """Uploads checkpoints. One that cannot be uploaded does not hold up those after it; its fault is returned."""
         problem: StorageError | None = None
         for step in self._to_upload():
             try:
@@ -133,7 +133,7 @@ class Pipeline:
         return problem
 
     def _to_upload(self) -> list[int]:
-        """All that is there, oldest first; but in the time that a stop leaves, only what is best to have."""
+        """Returns all checkpoints that are there, oldest first; in the limited time of a stop, only the most useful one."""
         waiting = [step for step in self._pending() if not self._is_uploaded(step)]
         seconds = stopping.seconds_left(self._folders.agent)
         if seconds is None:
@@ -143,7 +143,7 @@ class Pipeline:
         return [] if chosen is None else [chosen]
 
     def _is_uploaded(self, step: int) -> bool:
-        """Whether what this node has of a step is in storage: a later pass may have saved it anew."""
+        """Whether this node's part of a step is in storage: a later pass may have saved the step again."""
         return step in self._uploaded and self._uploaded[step] == seals.pass_of(self._folders.checkpoint(step))
 
     def _upload(self, step: int) -> None:
@@ -172,7 +172,7 @@ class Pipeline:
                 self._end_uploads(step)
 
     def _end_uploads(self, step: int) -> None:
-        """All receipts are there: what is still open was begun by a process that was killed. Failing undoes no commit."""
+        """Ends open uploads: with all receipts there, they belong to a process that was killed. A failure undoes no commit."""
         try:
             below = f"{index.folder(self._store, self._claim, step)}/"
             open_uploads.end_recorded(self._store, self._claim.attempt, below)
@@ -180,7 +180,7 @@ class Pipeline:
             log.warning("uploads that a killed process left open stay until the next attempt: %s", error)
 
     def _learn_commits(self) -> None:
-        """What the index says; after a restart of this process, what it said before."""
+        """Learns from the index what is committed, also after a restart of this process."""
         current = index.read_owned(self._store, self._claim).index
         if self._options.node == 0:
             self._deletion_due = _first_deletion(current)
@@ -195,7 +195,7 @@ class Pipeline:
             self._report.committed(newest, now=False)
 
     def _learn_content(self, entry: IndexEntry) -> None:
-        """Knowing it saves sending; not knowing it costs nothing else."""
+        """Learns the content of the newest checkpoint, which saves uploads. Without it, nothing else is lost."""
         try:
             files = read_manifest(self._store, entry).manifest.files
         except StorageError as error:
@@ -213,7 +213,7 @@ class Pipeline:
         self._expire = True
 
     def _tidy(self) -> StorageError | None:
-        """Clears away what a commit has replaced. That the store refuses it undoes no commit; the fault is returned."""
+        """Removes what a commit has replaced. If the store refuses, the commit stays; the fault is returned."""
         try:
             if self._expire:
                 self._clear_away()
@@ -225,7 +225,7 @@ class Pipeline:
         return None
 
     def _clear_away(self) -> None:
-        """After a commit: storage keeps what the policy says, this node the newest one, and logs follow."""
+        """After a commit: storage keeps what the policy says, this node keeps the newest checkpoint, and logs follow."""
         if self._options.node == 0 and self._options.keep.last is not None:
             self._retire()
         steps = local_files.complete_steps(self._folders.output)
@@ -242,7 +242,7 @@ class Pipeline:
         self._deletion_due = _first_deletion(current)
 
     def _delete_due(self) -> None:
-        """What was removed long enough ago, if anything."""
+        """Deletes what was removed from the index long enough ago."""
         if self._deletion_due is not None and self._now() >= self._deletion_due:
             self._deletion_due = _first_deletion(retention.delete_due(self._store, self._claim, self._now()))
 
