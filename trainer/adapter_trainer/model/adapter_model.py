@@ -1,4 +1,4 @@
-"""The model: the parts of a configuration wired together, and what it predicts."""
+"""The model: wires the parts of a configuration together, and predicts."""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -19,17 +19,17 @@ from adapter_trainer.model.parts import Parts, parts_of
 from adapter_trainer.model.token_conditioners import conditioning_sequence
 
 _TEXT = ("text.states", "text.pooled")
-"""Of a caption, among what is encoded."""
+"""Encodings of a caption, among all encodings."""
 
 
 @dataclass
 class Conditions:
-    """What a batch of samples is conditioned on; the UNet's inputs apart from latents and timesteps."""
+    """The conditions of a batch: all inputs of the UNet except latents and timesteps."""
 
     columns: dict[str, Tensor]
     """By data column: vectors [B, width]; reference images [B, 3, S, S], normalised for the image encoder."""
     dropped: dict[str, Tensor]
-    """By condition (`text`, `label_to_token`, `adapters.<name>`, …): samples for which it is its null, [B] bool."""
+    """By condition (`text`, `label_to_token`, `adapters.<name>`, …): whether each sample has the null, [B] bool."""
     time_ids: Tensor
     """[B, 6]: original height and width, crop top and left, target height and width, in pixels (arXiv 2307.01952)."""
     input_ids: list[Tensor]
@@ -37,15 +37,15 @@ class Conditions:
     null_ids: list[Tensor]
     """Tokens of the empty caption [1, L] for each text encoder."""
     encoded: dict[str, Tensor] = field(default_factory=dict)
-    """What frozen encoders made before training, [B, ...]: `text.states`, `text.pooled`, and by `feature_name`."""
+    """Encodings that frozen encoders made before training, [B, ...]: `text.states`, `text.pooled`, and by `feature_name`."""
     encoded_nulls: dict[str, Tensor] = field(default_factory=dict)
-    """The same of the empty caption and of empty pictures, [1, ...]."""
+    """Encodings of the empty caption and of empty pictures, [1, ...], by the same names."""
     keeps_encoded: bool = False
-    """Whether the first prediction fills in the two above: for conditions that are predicted from many times."""
+    """Whether the first prediction fills in the two fields above, for conditions that many predictions use."""
 
 
 def feature_name(column: str, *, sequence: bool) -> str:
-    """Name of the image encoder's features of a column: the penultimate states, or the pooled embedding."""
+    """Returns the name of an image encoder's features of a column: the penultimate states, or the pooled embedding."""
     return f"{column}.{'sequence' if sequence else 'pooled'}"
 
 
@@ -53,7 +53,7 @@ class AdapterModel(nn.Module):
     """Everything between noisy latents and the prediction. Each part is a module of its own, frozen or trained."""
 
     def __init__(self, parts: Parts) -> None:
-        """Wires the parts: adapters into the UNet's attention, and weights frozen or trained as configured."""
+        """Wires the parts: puts adapters into the UNet's attention, and freezes or trains weights as configured."""
         super().__init__()
         self.params = parts.params
         self.tokenizers = parts.tokenizers
@@ -77,17 +77,17 @@ class AdapterModel(nn.Module):
 
     @classmethod
     def of(cls, config: TrainingConfig) -> "AdapterModel":
-        """The model that `config` describes, whose column widths must be known.
+        """Builds the model that `config` describes; the widths of its columns must be known.
 
         Raises:
-            InvalidConfig: a part that cannot be built or loaded, or does not fit the others.
+            InvalidConfig: A part cannot be built or loaded, or does not fit the others.
         """
         parts = parts_of(config)
         fit.check(parts, config)
         return cls(parts)
 
     def train(self, mode: bool = True) -> "AdapterModel":  # noqa: FBT001, FBT002 - torch's own signature
-        """Training or evaluation mode; what is frozen stays in evaluation mode, however it was built."""
+        """Switches to training or evaluation mode; frozen parts stay in evaluation mode, however they were built."""
         super().train(mode)
         self.first_stage.eval()
         for _, module, settings in self.trainable_parts():
@@ -97,7 +97,7 @@ class AdapterModel(nn.Module):
     # --- parts ---
 
     def trainable_parts(self) -> Iterator[tuple[str, nn.Module, Trainable]]:
-        """Name, module and settings (`train`, `learning_rate`) of every part that a flag freezes or trains."""
+        """Yields name, module and settings (`train`, `learning_rate`) of every part that a flag freezes or trains."""
         yield "unet", self.unet, self.params.unet_config
         if self.lora is not None and self.params.unet_config.lora is not None:
             yield "unet_lora", self.lora, self.params.unet_config.lora
@@ -114,11 +114,11 @@ class AdapterModel(nn.Module):
 
     @property
     def lora(self) -> LoraWeights | None:
-        """The low-rank weights in the UNet, if there are any. No child of its own: they are the UNet's, and saved with it."""
+        """The low-rank weights in the UNet, if there are any. They are not a child module: the UNet owns and saves them."""
         return self._parts.lora
 
     def saved_parts(self) -> dict[str, nn.Module]:
-        """Parts that a checkpoint must hold: the trained ones, and those that no folder or hub name could give back."""
+        """Returns the parts that a checkpoint must hold: trained ones, and those that no folder or hub name restores."""
         parts = {
             name: module
             for name, module, settings in self.trainable_parts()
@@ -133,7 +133,7 @@ class AdapterModel(nn.Module):
         return parts
 
     def encoders(self) -> Iterator[nn.Module]:
-        """What turns pictures and captions into what the UNet reads; in every step, where nothing was encoded before."""
+        """Returns the modules that encode pictures and captions; they run in every step unless encodings are cached."""
         if isinstance(self.first_stage, Autoencoder):
             yield self.first_stage.vae.encoder
         if self.text_encoders is not None:
@@ -142,7 +142,7 @@ class AdapterModel(nn.Module):
             yield self.image_encoder
 
     def condition_dropouts(self) -> dict[str, float]:
-        """Share of dropped samples by condition; the keys of `Conditions.dropped`."""
+        """Returns the share of dropped samples by condition, with the keys of `Conditions.dropped`."""
         dropouts = {"text": self.params.text_config.dropout} if self.text_encoders is not None else {}
         for name in self.token_conditioners:
             dropouts[name] = self.params.token_conditioners.present[name].dropout
@@ -151,7 +151,7 @@ class AdapterModel(nn.Module):
         return dropouts
 
     def reference_features(self) -> set[tuple[str, bool]]:
-        """Columns whose pictures the image encoder reads, and whether for its sequence of states."""
+        """Returns the columns whose pictures the image encoder reads, each with whether its sequence of states is used."""
         names = [(name, self.columns[adapter_path(name)]) for name in self.adapters]
         return {(column.name, self._reads_sequence(name)) for name, column in names if column.is_reference}
 
@@ -159,7 +159,7 @@ class AdapterModel(nn.Module):
         return self.params.adapters_config[adapter].projector.reads_sequence
 
     def latent_shape(self, resolution: int) -> tuple[int, int, int]:
-        """Channels, height and width of the latents of an image."""
+        """Returns channels, height and width of the latents of an image."""
         side = resolution // self.first_stage.factor
         return self.first_stage.channels, side, side
 
@@ -191,7 +191,7 @@ class AdapterModel(nn.Module):
         pooled: Tensor,
         time_ids: Tensor,
     ) -> Tensor:
-        """The UNet on conditions as it reads them: sequence [B, L, token_dim], tokens by adapter, pooled text [B, P]."""
+        """Runs the UNet on prepared conditions: sequence [B, L, token_dim], tokens by adapter, pooled text [B, P]."""
         micro = None
         if self.unet.config.addition_embed_type == "text_time":
             micro = {"text_embeds": pooled, "time_ids": time_ids}
@@ -206,7 +206,7 @@ class AdapterModel(nn.Module):
         return prediction
 
     def _encode(self, conditions: Conditions) -> None:
-        """Fills in what is not encoded of the conditions yet; in the forward pass, which alone has its precision."""
+        """Encodes the conditions that are not encoded yet, in the forward pass, because only there autocast applies."""
         encoded, nulls = conditions.encoded, conditions.encoded_nulls
         if self.text_encoders is not None and _TEXT[0] not in encoded:
             for found, ids in ((encoded, conditions.input_ids), (nulls, conditions.null_ids)):
@@ -267,7 +267,7 @@ class AdapterModel(nn.Module):
 
 
 def with_null(values: Tensor, null: Tensor, dropped: Tensor) -> Tensor:
-    """`values` [B, ...], with the null in place of the samples that are dropped, [B] bool."""
+    """Returns `values` [B, ...] with the null for the samples that are dropped, [B] bool."""
     return torch.where(dropped.view(-1, *(1,) * (values.ndim - 1)), null, values)
 
 
@@ -279,9 +279,9 @@ def _read(
     names: Sequence[str],
     dropped: Tensor | None,
 ) -> list[Tensor]:
-    """What an encoder makes of its inputs now, or made of them before, under `names` among what the conditions hold encoded.
+    """Returns an encoder's output for its inputs, computed now or taken from the cached encodings under `names`.
 
-    Of samples in `dropped` it is the encoding of the empty input.
+    Samples in `dropped` have the encoding of the empty input.
     """
     if names[0] in conditions.encoded:
         values, nulls = conditions.encoded, conditions.encoded_nulls

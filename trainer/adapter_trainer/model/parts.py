@@ -33,27 +33,27 @@ class ConditionColumn:
 
     name: str
     width: int
-    """Of its vectors; 0 for reference images, whose features have the image encoder's width."""
+    """Width of the column's vectors; 0 for reference images, whose features have the image encoder's width."""
     is_reference: bool
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Everything that a model consists of, each by itself."""
+    """All parts of a model, not yet wired together."""
 
     params: ModelParams
-    """With the source of each part that a whole pipeline gives."""
+    """The configuration of the model, with the source of each part that a whole pipeline provides."""
     first_stage: Pixels | Autoencoder
     tokenizers: Tokenizers | None
     text_encoders: TextEncoders | None
     image_encoder: ImageEncoder | None
     unet: UNet2DConditionModel
     columns: dict[ModulePath, ConditionColumn]
-    """By the module that each feeds."""
+    """Columns, by the module that each feeds."""
     token_conditioners: dict[str, ConditionTokens]
     adapters: dict[str, Adapter]
     lora: LoraWeights | None
-    """Low-rank weights in the UNet."""
+    """The low-rank weights in the UNet, if there are any."""
 
     @property
     def token_dim(self) -> int:

@@ -24,20 +24,20 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a run trains on."""
+    """The data that a run trains on."""
 
     config: TrainingConfig
-    """With the widths of columns known."""
+    """The configuration, with the widths of columns known."""
     rows: list[Row]
     held_out: list[Row]
-    """The samples of the evaluation; none without one."""
+    """Samples of the evaluation; empty without one."""
     contents: dict[Path, Content]
-    """Of every picture; empty where nothing depends on them."""
+    """Facts about every picture; empty if nothing depends on them."""
     layout: Layout
 
     @property
     def length(self) -> int:
-        """Samples that are read in one epoch."""
+        """Number of samples that one epoch reads."""
         return self.layout.order.length
 
 
@@ -76,7 +76,7 @@ def agreed(processes: Processes, read: Callable[[], Found]) -> Found:
 
 
 def _rows(config: TrainingConfig, joined: Joined) -> tuple[list[Row], TrainingConfig]:
-    """The samples, after every rank has checked its share of the files, and the configuration with widths known."""
+    """Reads the samples, after every rank has checked its share of the files. Returns them and the configuration with widths."""
     params, processes = config.data.params, joined.processes
     path = Path(params.data_root_path) / params.pairs_file_path
 
@@ -93,7 +93,7 @@ def _rows(config: TrainingConfig, joined: Joined) -> tuple[list[Row], TrainingCo
 
 
 def _held_out(config: TrainingConfig, joined: Joined) -> list[Row]:
-    """The samples of the evaluation; every rank checks all of them, since they are few."""
+    """Reads the samples of the evaluation; every rank checks all of them, because they are few."""
     evaluation = config.evaluation
     if evaluation is None:
         return []

@@ -1,4 +1,4 @@
-"""The third stage of a run: its model is built, wrapped for the processes at hand, and given an optimizer."""
+"""The third stage of a run: its model is built, wrapped for the processes, and given an optimizer."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +68,7 @@ def build_learner(dataset: Dataset, joined: Joined, models: Path | None) -> Lear
 
 
 def _agreed_base(model: AdapterModel, processes: Processes) -> dict[str, str]:
-    """Digests of the loaded weights that stay as they are, once all ranks have the same; collective."""
+    """Returns digests of the loaded weights that stay as they are, once all ranks have equal ones; collective."""
     digests = base_digests.digests((*model.parameters(), *model.buffers()))
     replicas.make_alike(model, digests, processes)
     return base_digests.base_digests(model, digests)
@@ -89,7 +89,7 @@ def _optimizer(config: TrainingConfig, model: AdapterModel) -> torch.optim.Optim
 
 
 def _average(config: TrainingConfig, optimizer: torch.optim.Optimizer) -> EMAModel | None:
-    """The moving average of what this rank has of the trained parameters, if one is configured."""
+    """Returns the moving average of this rank's trained parameters, if one is configured."""
     settings = config.optimization.ema
     if settings is None:
         return None
@@ -99,7 +99,7 @@ def _average(config: TrainingConfig, optimizer: torch.optim.Optimizer) -> EMAMod
 
 
 def _has_unused(config: TrainingConfig) -> bool:
-    """Whether some trained weights get no gradient: encoders are read at their penultimate states."""
+    """Whether some trained weights receive no gradient, because encoders are read at their penultimate states."""
     params = config.model.params
     image = params.image_encoder_config
     return any(encoder.train for encoder in params.text_config.encoders) or (image is not None and image.train)

@@ -1,4 +1,4 @@
-"""The step loop."""
+"""The step loop: takes optimizer steps, saves, evaluates, draws, and stops when asked to."""
 
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ from adapter_trainer.training.loss_watch import LARGEST_LOSS, LossMean, Watch, t
 from adapter_trainer.training.state import TrainingState
 
 MAX_OVERFLOWS = 40
-"""In a row: the scale has then been halved to nothing."""
+"""Number of overflows in a row that end the run: the scale has then been halved to nothing."""
 _REMEDY = (
     "the checkpoints before it are kept. Lower optimization.learning_rate, set max_grad_norm, or train with "
     "mixed_precision bf16 or no"
@@ -41,7 +41,7 @@ class Nulls:
     input_ids: list[Tensor]
     """Tokens of the empty caption, for each text encoder."""
     encoded: dict[str, Tensor]
-    """What frozen encoders made of the empty caption and picture, where they rest."""
+    """Encodings of the empty caption and picture by frozen encoders that have left the device."""
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Training:
     batches: Batches
     nulls: Nulls
     resting: Resting
-    """Encoders that no step needs; awake to draw."""
+    """Encoders that no step needs; they are loaded again to draw."""
     report: Report
     saver: Saver
     watch: Watch
@@ -63,11 +63,11 @@ class Training:
     evaluation: Evaluation | None
     gallery: Gallery
     overflows: int = 0
-    """Passes in a row that gave no step."""
+    """Number of passes in a row that gave no step."""
 
     @property
     def state(self) -> TrainingState:
-        """What changes while training."""
+        """The state that changes during training."""
         return self.learner.state
 
     @property
@@ -77,12 +77,12 @@ class Training:
 
     @property
     def processes(self) -> Processes:
-        """All of them."""
+        """All processes of the run."""
         return self.joined.processes
 
     @property
     def stop(self) -> StopRequest:
-        """Notices that the run is asked to stop."""
+        """The request to stop, as all processes see it."""
         return self.joined.stop
 
     @property
@@ -92,12 +92,12 @@ class Training:
 
     @property
     def samples(self) -> int:
-        """Read in one epoch."""
+        """Number of samples that one epoch reads."""
         return self.dataset.length
 
     @property
     def total_steps(self) -> int:
-        """Of the whole run."""
+        """Number of optimizer steps of the whole run."""
         return self.report.total_steps
 
 
@@ -105,7 +105,7 @@ def train(run: Training) -> bool:
     """Takes steps until the last one, or until asked to stop; saves on the way and at the end.
 
     Returns:
-        Whether all steps were taken, and the picture grid that the last one asks for is drawn.
+        Whether all steps were taken, and the picture grid of the last step is drawn.
     """
     try:
         take_steps(run)
@@ -120,7 +120,7 @@ def train(run: Training) -> bool:
 
 
 def take_steps(run: Training) -> None:
-    """Steps and saves; the last save may still be in flight."""
+    """Takes steps and saves; the last save may still be in progress afterwards."""
     state, config = run.state, run.state.config
     run.report.begin_interval()
     while state.step < run.total_steps:
@@ -147,17 +147,17 @@ def take_steps(run: Training) -> None:
 
 
 def is_saved(run: Training) -> bool:
-    """Whether the checkpoint of this step is there, or under way."""
+    """Whether the checkpoint of this step exists or is being written."""
     return run.state.step in (run.report.saved_step, run.saver.step)
 
 
 def take_step(run: Training) -> Tensor:
-    """One optimizer step, unless gradients overflow; returns this process's mean loss, a scalar on the device.
+    """Takes one optimizer step, unless gradients overflow. Returns this process's mean loss, a scalar on the device.
 
-    Where they do, float16's scale is lowered, and the samples count as read only.
+    After an overflow, float16's scale is lowered, and the samples only count as read.
 
     Raises:
-        NonFiniteLoss: They overflow again and again, whatever the scale.
+        NonFiniteLoss: Gradients overflow again and again, whatever the scale.
     """
     state, accelerator, times = run.state, run.state.accelerator, run.report.times
     losses, samples = [], 0
@@ -201,10 +201,10 @@ def take_step(run: Training) -> Tensor:
 
 
 def _scale(run: Training) -> float:
-    """By which losses are multiplied for float16; the optimizer's step lowers it instead of taking one.
+    """Returns the factor that losses are multiplied by for float16; an overflow lowers it in place of a step.
 
-    Accelerate's `optimizer_step_was_skipped` does not see that of a fused optimizer, which torch calls either way and which
-    looks at the overflow itself (accelerate 1.15, `optimizer.py`; torch 2.15, `amp/grad_scaler.py`).
+    Accelerate's `optimizer_step_was_skipped` misses an overflow in a fused optimizer, which torch calls in any case and which
+    checks for the overflow itself (accelerate 1.15, `optimizer.py`; torch 2.15, `amp/grad_scaler.py`).
     """
     scaler = run.state.accelerator.scaler
     return 1.0 if scaler is None else float(scaler.get_scale())
@@ -220,7 +220,7 @@ def _refuse_endless(run: Training) -> None:
 
 
 def losses_of(module: nn.Module, model: AdapterModel, schedule: NoiseSchedule, batch: Batch, nulls: Nulls) -> Tensor:
-    """The objective on each sample of a batch, [B]; `module` is `model`, wrapped or not."""
+    """Returns the objective of each sample of a batch, [B]; `module` is `model`, wrapped or not."""
     latents = latents_of(model.first_stage, batch.images, batch.encoded.get(LATENTS), batch.posterior_noise)
     noisy = schedule.add_noise(latents, batch.noise, batch.timesteps)
     conditions = Conditions(
@@ -235,7 +235,7 @@ def report_loss(run: Training) -> None:
     """Reports the mean loss since the last report, over all processes.
 
     Raises:
-        NonFiniteLoss: it is NaN or beyond what a report holds, in this step or one since the last report; names the samples.
+        NonFiniteLoss: The loss is NaN, or larger than a report holds, in a step since the last report; names the samples.
     """
     state = run.state
     reduced: Tensor = state.accelerator.reduce(torch.stack([run.losses.take(), run.watch.is_bad]), reduction="mean")
@@ -248,15 +248,16 @@ def report_loss(run: Training) -> None:
 
 
 def save(run: Training, *, stopping: bool) -> bool:
-    """Starts to save a checkpoint, after which those that are no longer to be kept go; collective.
+    """Starts to save a checkpoint, after which those that are no longer kept are removed; collective.
 
-    It is evaluated before, so that it holds its own figures, and drawn from after; not when there is no time for either.
+    The model is evaluated before the save, so that the checkpoint holds its own figures, and pictures are drawn after it;
+    neither happens if there is no time.
 
     Returns:
-        Whether the run is to stop: as was said, or as was asked for during the evaluation or while pictures were drawn.
+        Whether the run must stop: because it was told so, or was asked to during the evaluation or the drawing.
 
     Raises:
-        NonFiniteLoss: the last step's gradient overflowed; such weights must not replace those that can be resumed.
+        NonFiniteLoss: The last step's gradient overflowed; such weights must not replace those that can be resumed.
     """
     if not run.state.is_finite(run.processes):
         raise NonFiniteLoss(f"step {run.state.step}: weights became NaN or infinite; {_REMEDY}")
@@ -277,10 +278,10 @@ def note_saved(run: Training, step: int | None) -> None:
 
 
 def evaluate(run: Training) -> bool:
-    """Measures the model as sampling would use it, where the configuration asks for that; collective.
+    """Measures the model as sampling would use it, if the configuration asks for that; collective.
 
     Returns:
-        Whether the run may go on: asked to stop, it gives up, since what is not saved yet must be.
+        Whether the run may continue. If it is asked to stop, the evaluation ends early, because the state must be saved.
     """
     if run.evaluation is None:
         return True
@@ -299,7 +300,7 @@ def draw(run: Training) -> bool:
     """Draws the picture grid of this step, if one is due; collective.
 
     Returns:
-        Whether the run may go on: asked to stop, it gives the grid up.
+        Whether the run may continue. If it is asked to stop, it does not finish the grid.
     """
     step = run.state.step
     if not run.gallery.is_due(step, is_last=step >= run.total_steps):

@@ -1,4 +1,4 @@
-"""Puts a run together, in four stages: processes join, samples are read, a model is built, and the run begins where it is."""
+"""Sets up a run in four stages: processes join, samples are read, a model is built, and a checkpoint is loaded."""
 
 import math
 import time
@@ -33,22 +33,22 @@ from adapter_trainer.training.loss_watch import LossMean, Watch
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run is told besides its configuration."""
+    """Options of a run that are not in its configuration."""
 
     output: Path
     resume: str | None = None
-    """`latest`, a checkpoint folder, or None to start anew."""
+    """`latest`, a checkpoint folder, or None to start from the beginning."""
     show: Callable[[str], None] = print
     clock: Callable[[], float] = time.monotonic
     models: Path | None = None
-    """Folder that models have been staged to from object storage."""
+    """Folder with the models that were staged from object storage."""
 
 
 def prepare(config: TrainingConfig, options: RunOptions) -> Training:
-    """Everything up to the first step; collective over the processes that the launcher started.
+    """Does everything up to the first step; collective over the processes that the launcher started.
 
     Raises:
-        TrainingError: what the user has to change, or what failed.
+        TrainingError: The user has to change something, or something failed; the message says what.
     """
     joined = join(config, options.output, options.show)
     dataset = read_dataset(base_schedule.resolved(config, options.models, joined.show), joined)
@@ -60,19 +60,19 @@ def prepare(config: TrainingConfig, options: RunOptions) -> Training:
 
 
 def total_steps_of(config: TrainingConfig, samples: int, world_size: int) -> int:
-    """Optimizer steps of a run that begins: as many as it takes to read every sample num_train_epochs times."""
+    """Returns the number of optimizer steps of a new run: enough to read every sample num_train_epochs times."""
     batch = global_batch_of(config, world_size)
     return resuming.length_of(config, samples, batch).total_steps(0, 0, batch)
 
 
 def global_batch_of(config: TrainingConfig, world_size: int) -> int:
-    """Samples of one optimizer step of all processes."""
+    """Returns the number of samples of one optimizer step of all processes."""
     optimization = config.optimization
     return optimization.train_batch_size * optimization.gradient_accumulation_steps * world_size
 
 
 def _begin(learner: Learner, dataset: Dataset, joined: Joined, options: RunOptions) -> Report:
-    """Loads the checkpoint that the run continues from, if there is one, and says what begins."""
+    """Loads the checkpoint that the run continues from, if there is one, and reports what starts."""
     state, processes = learner.state, joined.processes
     batch = global_batch_of(dataset.config, processes.world_size)
 
@@ -103,7 +103,7 @@ def _resume_folder(options: RunOptions, processes: Processes) -> Path | None:
 
 
 def _keep_encodings(learner: Learner, dataset: Dataset, joined: Joined, report: Report) -> Encodings | None:
-    """What frozen encoders make of every sample; None where they run in every step. Collective."""
+    """Returns the encodings of all samples by frozen encoders; None if the encoders run in every step. Collective."""
     state, config = learner.state, dataset.config
     batch = global_batch_of(config, joined.processes.world_size)
     readings = state.seen + (report.total_steps - state.step) * batch
@@ -112,7 +112,7 @@ def _keep_encodings(learner: Learner, dataset: Dataset, joined: Joined, report: 
 
 
 def _watch(report: Report, learner: Learner, joined: Joined, *, encodes: bool) -> None:
-    """Opens the report on the steps: what encoders take of them, and how much of the device they use."""
+    """Starts the report on steps: the encoders' share of their time, and the utilisation of the device."""
     state, processes = learner.state, joined.processes
     report.phase("training", state.step)
     for encoder in state.model.encoders():
