@@ -1,4 +1,4 @@
-"""Ends replies that come too slowly: a store that sends a byte now and then never runs into the timeout of a read."""
+"""Ends replies that arrive too slowly: a store that sends a byte now and then never exceeds the timeout of a read."""
 
 import math
 import threading
@@ -10,61 +10,61 @@ from typing import Protocol
 from adapter_agent.errors import EndpointUnreachable
 
 SECONDS = 60.0
-"""In which at least one block has to come, of those that the reader asks for: 256 KiB of a file, 64 KiB of a document."""
+"""Seconds in which at least one block of the reader's size must arrive: 256 KiB of a file, 64 KiB of a document."""
 
 
 TOO_SLOW = "the requested data arrive too slowly; look at the store and the network"
 
 
 class TooSlow(EndpointUnreachable):
-    """So little came that it was not waited for any longer."""
+    """So little of a reply arrived that it is no longer waited for."""
 
 
 class Stream(Protocol):
-    """The body of a reply, as urllib3 and we have it."""
+    """The body of a reply, as urllib3 and this agent have it."""
 
     def shutdown(self) -> None:
-        """Makes a read that waits in another thread end, as if nothing more came."""
+        """Ends a read that waits in another thread, as if nothing more arrived."""
 
 
 class Pace:
-    """Counts what comes of one reply."""
+    """Counts what arrives of one reply."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._came = 0
         self._came_before = 0
         self.was_too_slow = False
-        """Whether it was shut down, so that its end is not the content's."""
+        """Whether the reply was shut down, so that its end is not the end of the content."""
 
     def came(self, count: int) -> None:
-        """So many bytes have come."""
+        """Records that so many bytes have arrived."""
         self._came += count
 
     def has_moved(self) -> bool:
-        """Whether something has come since it was asked last."""
+        """Whether anything has arrived since the last call."""
         before, self._came_before = self._came_before, self._came
         return self._came != before
 
     def shut_down(self) -> None:
-        """Ends the reading, which came too slowly."""
+        """Ends the reading of a reply that arrives too slowly."""
         self.was_too_slow = True
         with suppress(OSError, ValueError, RuntimeError):  # it has ended this very moment
             self._stream.shutdown()
 
 
 class _Watcher:
-    """One thread that looks at all replies, each once in so many seconds."""
+    """One thread that looks at all replies, at each once in SECONDS."""
 
     def __init__(self) -> None:
         self._looks: dict[Pace, float] = {}
-        """When each is looked at next."""
+        """Time of the next look at each reply."""
         self._changed = threading.Condition()
         self._sleeps_until = math.inf
         self._thread: threading.Thread | None = None
 
     def begin(self, pace: Pace) -> None:
-        """Looks at it from now on."""
+        """Watches a reply from now on."""
         with self._changed:
             due = self._looks[pace] = time.monotonic() + SECONDS
             if self._thread is None or not self._thread.is_alive():
@@ -74,7 +74,7 @@ class _Watcher:
                 self._changed.notify()
 
     def end(self, pace: Pace) -> None:
-        """Nothing more is read."""
+        """Stops watching a reply."""
         with self._changed:
             self._looks.pop(pace, None)
 
@@ -98,7 +98,7 @@ _watcher = _Watcher()
 
 @contextmanager
 def watched(stream: Stream) -> Iterator[Pace]:
-    """While the block reads `stream`, and tells what comes, somebody looks whether anything does."""
+    """Watches, while the block reads `stream` and counts what arrives, whether anything does."""
     pace = Pace(stream)
     _watcher.begin(pace)
     try:

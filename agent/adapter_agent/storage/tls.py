@@ -1,4 +1,4 @@
-"""TLS for connections of our own: one read of the kernel's brings many records, which are decrypted in memory.
+"""TLS for the agent's own connections: one read from the kernel brings many records, which are decrypted in memory.
 
 Python's own TLS sockets ask the kernel twice for each record of 16 KiB, which costs a fifth of the whole reading.
 """
@@ -18,16 +18,19 @@ _READ_BYTES = 256 * 2**10
 
 
 def authorities_of(session: Session) -> str | None:
-    """File that the SDK verifies certificates with, if the environment or the AWS configuration names one."""
+    """Returns the file that the SDK verifies certificates with, if the environment or the AWS configuration names one."""
     named = session._session.get_config_variable("ca_bundle")  # noqa: SLF001 - boto3 shows it no other way
     return named or os.environ.get("REQUESTS_CA_BUNDLE") or None
 
 
 def verifying_context(authorities: str | None) -> ssl.SSLContext:
-    """As the SDK makes it; certificate and host are always verified. None: with the authorities that the SDK brings.
+    """Returns a context like the SDK's, which always verifies certificate and host.
+
+    Args:
+        authorities: File with the authorities' certificates; None: those that the SDK brings.
 
     Raises:
-        OSError: the authorities' file cannot be read, or holds no certificates.
+        OSError: The authorities' file cannot be read, or holds no certificates.
     """
     context: ssl.SSLContext = create_urllib3_context()
     context.check_hostname = True
@@ -36,13 +39,13 @@ def verifying_context(authorities: str | None) -> ssl.SSLContext:
 
 
 class TLSStream:
-    """A connected socket with TLS on it; has of a socket's methods what connections use."""
+    """A connected socket with TLS on it; it has the methods of a socket that connections use."""
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, host: str) -> None:
-        """Shakes hands.
+        """Performs the handshake.
 
         Raises:
-            ssl.SSLError: the other side does not speak TLS, or its certificate is not accepted for `host`.
+            ssl.SSLError: The other side does not speak TLS, or its certificate is not accepted for `host`.
         """
         self._sock = sock
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -52,19 +55,19 @@ class TLSStream:
         self._exchanged(self._tls.do_handshake)
 
     def fileno(self) -> int:
-        """Of the socket below."""
+        """Returns the descriptor of the underlying socket."""
         return self._sock.fileno()
 
     def settimeout(self, seconds: float) -> None:
-        """For each read and write of the socket below."""
+        """Sets the timeout, in seconds, of each read and write of the underlying socket."""
         self._sock.settimeout(seconds)
 
     def has_unread(self) -> bool:
-        """Whether something has come that nobody has read."""
+        """Whether bytes have arrived that have not been read."""
         return bool(self._ahead or self._tls.pending() or self._incoming.pending)
 
     def peek(self, count: int, seconds: float) -> bytes:
-        """The next bytes, which stay to be read; b"" at the end, or when none come within so long."""
+        """Returns the next bytes without consuming them; b"" at the end, or if none arrive within `seconds`."""
         usual = self._sock.gettimeout()
         self._sock.settimeout(seconds)
         try:
@@ -76,7 +79,7 @@ class TLSStream:
         return self._ahead
 
     def recv_into(self, place: memoryview) -> int:
-        """Fills `place` with what has come, and waits for something if nothing has; 0 at the end."""
+        """Fills `place` with what has arrived, and waits if nothing has. Returns the number of bytes; 0 at the end."""
         if self._ahead:
             taken = min(len(self._ahead), len(place))
             place[:taken], self._ahead = self._ahead[:taken], self._ahead[taken:]
@@ -98,19 +101,19 @@ class TLSStream:
         self._exchanged(self._tls.write, body)
 
     def makefile(self, _mode: str = "rb") -> io.BufferedReader:
-        """What http.client reads replies from. The socket stays open until it is closed as well."""
+        """Returns the file that http.client reads replies from. The socket stays open until the file is closed as well."""
         return io.BufferedReader(_Records(self, self._sock.makefile("rb", buffering=0)))
 
     def shutdown(self, how: int) -> None:
-        """Of the socket below."""
+        """Shuts the underlying socket down."""
         self._sock.shutdown(how)
 
     def close(self) -> None:
-        """Without a word to the other side, as HTTP's lengths say what is whole."""
+        """Closes the socket without a TLS closure alert: HTTP's lengths say what is whole."""
         self._sock.close()
 
     def _exchanged(self, step: Callable[..., Any], *arguments: Any) -> Any:
-        """Does a step of TLS, and for it what has to be sent and received."""
+        """Takes a step of TLS, and sends and receives what the step needs."""
         while True:
             try:
                 result = step(*arguments)
@@ -134,20 +137,20 @@ class TLSStream:
 
 
 class _Records(io.RawIOBase):
-    """Reads of a stream."""
+    """Unbuffered reads of a stream."""
 
     def __init__(self, stream: TLSStream, keeps_open: io.RawIOBase | socket.SocketIO) -> None:
         self._stream, self._keeps_open = stream, keeps_open
 
     def readable(self) -> bool:
-        """As io has it."""
+        """See io.RawIOBase."""
         return True
 
     def readinto(self, place: Any) -> int:
-        """As io has it."""
+        """See io.RawIOBase."""
         return self._stream.recv_into(memoryview(place))
 
     def close(self) -> None:
-        """The socket, if its owner has closed it already."""
+        """Closes the socket, if its owner has closed it already."""
         self._keeps_open.close()
         super().close()

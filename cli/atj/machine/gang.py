@@ -1,6 +1,6 @@
-"""The processes of one attempt: on every node `restore`, then `sync` beside `train`, by the commands that pods run.
+"""The processes of one attempt: on every node `restore`, then `sync` and `train`, with the commands that pods run.
 
-Trainers are started together with `restore`, and import their libraries meanwhile; they begin when it is done.
+Trainers start together with `restore` and import their libraries meanwhile; they begin to train when it is done.
 """
 
 import os
@@ -24,7 +24,7 @@ from atj.storage.output_folder import OutputFolder
 
 POLL_SECONDS = 0.2
 _RESTORE_POLL_SECONDS = 0.05
-"""Shorter: everybody waits for this."""
+"""Seconds between two polls of the agents: shorter than in a cluster, because the whole run waits for it."""
 _LOG_BYTES = 8192
 _LOG_LINES = 12
 
@@ -43,7 +43,7 @@ class Failure:
 
     @property
     def is_final(self) -> bool:
-        """Whether trying again cannot help."""
+        """Whether another attempt cannot help."""
         return ends_for_good(self.reason, self.code)
 
     @property
@@ -86,7 +86,7 @@ class Gang:
         return range(len(self._launches))
 
     def prepare(self) -> None:
-        """Ends what an earlier command may have left running, and removes what an earlier attempt said."""
+        """Ends processes that an earlier command may have left, and removes the reports of an earlier attempt."""
         self.kill()
         if self._server is not None:
             self._server.start()
@@ -100,7 +100,7 @@ class Gang:
             (self.folder.work(node) / TRAINING_FILE).write_text(dump(self._training), encoding="utf-8")
 
     def restore(self, interrupted: Callable[[], bool]) -> Failure | None:
-        """Runs `restore` on all nodes at once, to its end or until interrupted; starts `train`, which awaits that end."""
+        """Runs `restore` on all nodes, to its end or until interrupted; also starts `train`, which waits for that end."""
         running = [self._start(node, "restore", self._launches[node].restore) for node in self.nodes]
         for node in self.nodes:
             self._train.append(self._start(node, "train", self._launches[node].train))
@@ -123,7 +123,7 @@ class Gang:
             self._begin_file(node).touch()
 
     def failure(self) -> Failure | None:
-        """The first process that ended in another way than well."""
+        """Returns the failure of the first process that ended badly."""
         return self._first_failure("train", [process.poll() for process in self._train]) or self._first_failure(
             "sync", [process.poll() for process in self._sync]
         )
@@ -137,29 +137,29 @@ class Gang:
         return all(process.poll() is not None for process in self._sync)
 
     def outcome(self, node: int) -> Outcome | None:
-        """How a node's trainer says that it ended."""
+        """Returns how a node's trainer reports its end."""
         try:
             return Outcome.model_validate_json((self.folder.results(node) / OUTCOME_FILE).read_bytes())
         except (OSError, ValidationError):
             return None
 
     def stop_training(self, meanwhile: Callable[[], None]) -> None:
-        """Lets the trainers save and end, then kills what has not."""
+        """Lets the trainers save and end, then kills those that have not ended."""
         processes.terminate(self._train)
         _wait(self.has_trained, self._grace_seconds, meanwhile)
         self.kill_training()
 
     def drain(self, seconds: float, meanwhile: Callable[[], None]) -> bool:
-        """Asks the agents to finish their uploads and end; False when they did not within `seconds`."""
+        """Asks the agents to finish their uploads and end. Returns False if they do not within `seconds`."""
         processes.terminate(self._sync)
         return _wait(self.has_synced, seconds, meanwhile)
 
     def kill_training(self) -> None:
-        """Kills every process of this run but the agents, also those whose parents are gone."""
+        """Kills every process of this run except the agents, also those whose parents are gone."""
         processes.kill(self._mark, spare=self._sync, sparing=self._spared)
 
     def kill(self) -> None:
-        """Kills every process of this run, but what the next attempt's are forked from."""
+        """Kills every process of this run except the one that the next attempt's are forked from."""
         processes.kill(self._mark, sparing=self._spared)
 
     @property
@@ -187,7 +187,7 @@ class Gang:
         return processes.start(argv, env, log, orphaned=signal.SIGKILL)
 
     def _first_failure(self, verb: str, codes: list[int | None]) -> Failure | None:
-        """Of several that ended together, the one most likely to be the cause."""
+        """Returns, of several processes that ended together, the one that is most likely the cause."""
         failures = [self._failure_of(node, verb, code) for node, code in enumerate(codes) if code]
         # A lost node takes the others down with it; they can only report that communication broke.
         return min(failures, key=lambda failure: failure.reason == "CommunicationFailed", default=None)
@@ -212,7 +212,7 @@ def _wait(is_done: Callable[[], bool], seconds: float, meanwhile: Callable[[], N
 
 
 def last_lines(log: Path) -> str:
-    """The end of a log, from the last attempt only."""
+    """Returns the end of a log, from the last attempt only."""
     try:
         with log.open("rb") as stream:
             stream.seek(max(stream.seek(0, os.SEEK_END) - _LOG_BYTES, 0))

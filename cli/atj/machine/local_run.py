@@ -1,4 +1,4 @@
-"""Runs a job on this machine: attempt after attempt, each from the last commit, until its final checkpoint is committed."""
+"""Runs a job on this machine: attempts, each from the newest commit, until the final checkpoint is committed."""
 
 import hashlib
 import os
@@ -22,14 +22,14 @@ from atj.storage.output_folder import Completion, OutputFolder, RunRecord
 from atj.terminal import duration
 
 _DRAIN_SECONDS = 15.0
-"""How long agents may go on uploading after a failure: what they commit need not be trained again."""
+"""Seconds for which agents may continue to upload after a failure: what they commit need not be trained again."""
 _PROGRESS_SECONDS = 0.5
-"""Between two questions to node 0's agent."""
+"""Seconds between two questions to node 0's agent."""
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run ended that did not fail."""
+    """The end of a run that did not fail."""
 
     state: Literal["complete", "already complete", "interrupted"]
     newest: IndexEntry | None
@@ -80,7 +80,7 @@ def run_job(
 
 
 def _is_complete(record: RunRecord, job: AdapterTrainingJob, index: CheckpointIndex | None) -> bool:
-    """Whether this very configuration has been trained to its end, and its checkpoint is still there."""
+    """Whether this very configuration has been trained to its end, and its checkpoint still exists."""
     done = record.complete
     newest = None if index is None else index.newest
     return (
@@ -110,10 +110,10 @@ class _Run:
     asked_at: float = field(default=0.0, repr=False)
 
     def to_the_end(self, index: CheckpointIndex | None) -> int | None:
-        """Step of the final checkpoint, committed; None when interrupted.
+        """Returns the step of the final checkpoint once it is committed; None if interrupted.
 
         Raises:
-            CommandError: an attempt failed and is not tried again.
+            CommandError: An attempt failed and is not tried again.
         """
         restart = self.job.spec.restart
         for failures in range(restart.max_restarts + 1):
@@ -136,7 +136,7 @@ class _Run:
         raise AssertionError("the last failure is raised inside the loop")
 
     def _attempt(self, attempt: int) -> Failure | int | None:
-        """Why the attempt failed, or the step of its final checkpoint, or None when interrupted."""
+        """Returns why the attempt failed, or the step of its final checkpoint, or None if interrupted."""
         gang = Gang(
             self.job, self.folder, self.run_id, attempt,
             agent_env={**os.environ, "PYTHONUNBUFFERED": "1"}, train_env=trainer_environment(self.job),
@@ -176,7 +176,7 @@ class _Run:
         return self._commit(gang, final_step, show)
 
     def _commit(self, gang: Gang, final_step: int, show: Callable[[], None]) -> Failure | int | None:
-        """Waits for the agents to commit the last checkpoint: as long as uploads go well, then for the grace period."""
+        """Waits for the agents to commit the last checkpoint: while uploads make progress, then for the grace period."""
         trouble_since: float | None = None
         while not self._has_committed(final_step) and not self.interrupts.asked:
             if failure := gang.failure():
@@ -225,7 +225,7 @@ class _Run:
         return self.interrupts.asked
 
     def _sleep(self, seconds: float, attempt: int) -> bool:
-        """False when interrupted."""
+        """Sleeps. Returns False if interrupted."""
         end = time.monotonic() + seconds
         while time.monotonic() < end and not self.interrupts.asked:
             self.display.show(attempt, None, "failed; waiting to restart")

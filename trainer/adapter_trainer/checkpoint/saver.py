@@ -1,7 +1,7 @@
-"""Saves checkpoints while training goes on: a copy in host memory, written to disk by a process of its own.
+"""Saves checkpoints while training continues: a copy in host memory, which a separate process writes to disk.
 
-What is saved changes only in the optimizer's step, so it can be copied while the next forward and backward pass runs:
-training waits only if those end before the copy does. One save is in flight; the next one waits for it.
+The saved state changes only in the optimizer's step, so the copy is made during the next forward and backward pass, and
+training waits only if these end before the copy does. One save is in progress at a time; the next one waits for it.
 """
 
 import contextlib
@@ -29,13 +29,13 @@ from adapter_trainer.distributed.processes import Processes
 from adapter_trainer.errors import DiskFull, TrainingError
 
 SLOW_SECONDS = 2.0
-"""A wait for the disk that is worth a word."""
+"""Seconds of waiting for the disk that are worth a message."""
 CLOSING_SECONDS = 30.0
 _LOOK_SECONDS = 0.02
 
 
 class Saver:
-    """Saves one rank's part of each checkpoint. Every method is called by the training thread."""
+    """Saves one rank's part of each checkpoint. The training thread calls every method."""
 
     def __init__(
         self, output: Path, processes: Processes, device: torch.device, policy: Policy,
@@ -54,19 +54,19 @@ class Saver:
         self._written: Future[None] | None = None
         self._is_closing = False
         self.step: int | None = None
-        """Of the newest save that has begun."""
+        """Step of the newest save that has started."""
         self.seconds = 0.0
-        """That the newest save took which has been written, from its begin."""
+        """Seconds that the newest finished save took, from its start."""
 
     @property
     def is_failed(self) -> bool:
-        """Whether the save in flight has failed."""
+        """Whether the save in progress has failed."""
         return isinstance(self._state(), Exception)
 
     def begin(self, step: int, contents: Contents) -> None:
-        """Starts to save checkpoint-<step>, the one before having been finished; collective.
+        """Starts to save checkpoint-<step> after the previous save has finished; collective.
 
-        What `contents` names must not change before `settle`.
+        What `contents` refers to must not change before `settle`.
         """
         pairs, spans = self._arena.place(contents)
         command = Command(
@@ -85,23 +85,23 @@ class Saver:
         self._written = self._thread.submit(self._save, copy, writer, command, self._clock())
 
     def settle(self) -> None:
-        """Returns when what is being saved may change: to be called before every optimizer step."""
+        """Returns when the state that is being saved may change. Call it before every optimizer step."""
         if self._copy is not None:
             self._copy.settle()
             self._copy = None
 
     def newest(self) -> int | None:
-        """Step of the save that has been written since this was last asked, if there is one."""
+        """Returns the step of a save that has finished since the last call, if there is one."""
         if self._written is None or self._state() != "written":
             return None
         self._written = None
         return self.step
 
     def finish(self) -> int | None:
-        """Waits for the save in flight, on every rank; collective. Returns its step, if there was one.
+        """Waits for the save in progress, on every rank; collective. Returns its step, if there was one.
 
         Raises:
-            DiskFull, TrainingError: it failed on any rank; older checkpoints stand.
+            DiskFull, TrainingError: It failed on a rank; older checkpoints are kept.
         """
         self.settle()
         started = self._clock()
@@ -121,14 +121,14 @@ class Saver:
         return self.newest()
 
     def failure(self) -> Exception | None:
-        """Waits for the save in flight, and says why it failed, if it did."""
+        """Waits for the save in progress. Returns why it failed, if it did."""
         if self._written is not None:
             wait([self._written], CLOSING_SECONDS)
         state = self._state()
         return state if isinstance(state, Exception) else None
 
     def close(self) -> None:
-        """Ends the writer; a save in flight is given some time to end well. What has not ended well leaves nothing."""
+        """Ends the writer. A save in progress has some time to finish; if it does not, it leaves nothing."""
         if self._written is not None:
             wait([self._written], CLOSING_SECONDS)
         if self._state() in {"none", "written"}:
@@ -161,7 +161,10 @@ class Saver:
         self._arena.close()
 
     def _doomed(self, step: int, contents: Contents) -> list[str]:
-        """Folders that go when this checkpoint stands; each folder's leader deletes in its own, and rank 0's has the metrics."""
+        """Returns the folders to delete once this checkpoint is there: each folder's leader deletes its own.
+
+        Rank 0's folder has the metrics that the best are chosen by.
+        """
         metrics: dict[int, dict[str, float]] = {}
         if self._policy.best is not None:
             if self._processes.is_main:
@@ -174,7 +177,7 @@ class Saver:
         return [str(self._output / folder_name(old)) for old in gone]
 
     def _save(self, copy: Copy, writer: "_Writer", command: Command, began: float) -> None:
-        """In the saving thread."""
+        """Copies and writes one save, in the saving thread."""
         copy.complete()
         answer = writer.ask(command)
         if answer is None and not self._is_closing:
@@ -192,7 +195,7 @@ class Saver:
 
 
 class _Writer:
-    """A process of `adapter_trainer.checkpoint.writer`, seen from here."""
+    """The trainer's side of a process of `adapter_trainer.checkpoint.writer`."""
 
     def __init__(self, memory: int) -> None:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
@@ -203,7 +206,7 @@ class _Writer:
         self._commands, self._answers = cast("IO[bytes]", self._process.stdin), cast("IO[bytes]", self._process.stdout)
 
     def ask(self, command: Command) -> dict[str, Any] | None:
-        """Its answer; None when it has died."""
+        """Returns the process's answer; None if it has died."""
         try:
             self._commands.write(command.to_line())
             self._commands.flush()
@@ -214,7 +217,7 @@ class _Writer:
         return answer
 
     def end(self) -> str:
-        """Waits for its end, and says how that was."""
+        """Waits for the end of the process, and describes it."""
         code = self._process.wait()
         self._answers.close()
         with contextlib.suppress(OSError):  # what it has not read is of no use to anybody
@@ -222,7 +225,7 @@ class _Writer:
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 
     def kill(self) -> None:
-        """Ends it."""
+        """Ends the process."""
         self._process.kill()
         self.end()
 

@@ -1,4 +1,4 @@
-"""Samples as tensors: what a place in the sample order becomes, everything random in it included."""
+"""Turns a place in the sample order into a sample of tensors, including everything that is random about it."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,33 +25,33 @@ from adapter_trainer.model.encoders import Tokenizers
 from adapter_trainer.model.objective import with_offset
 
 SMALL_IMAGE_PIXELS = 64 * 64
-"""Images up to this size are kept decoded: for them, opening the file costs more than everything else."""
+"""Pixels up to which images are kept decoded: for these, opening the file costs more than everything else."""
 KEPT_IMAGES = 65_536
 
 
 @dataclass(frozen=True)
 class SampleShape:
-    """What the model asks of a sample."""
+    """The shape and settings of samples that the model needs."""
 
     latents: tuple[int, int, int]
-    """Channels, height and width, of a square sample."""
+    """Channels, height and width of a square sample's latents."""
     timesteps: int
     reference_size: int | None
-    """Height and width of reference images; None without an image encoder."""
+    """Height and width of reference images, in pixels; None without an image encoder."""
     dropouts: dict[str, float]
-    """Share of dropped samples, by condition."""
+    """Share of samples that lose each condition, by condition."""
     joint_dropout: float | None = None
-    """Share of samples that lose all conditions, where one draw decides for all of them."""
+    """Share of samples that lose all conditions, if one draw decides for all of them; otherwise None."""
     offset_noise: float = 0.0
-    """Standard deviation of what is added to all of a channel's noise."""
+    """Standard deviation of the offset that is added to all noise of a channel."""
 
 
 def dropped_of(shape: SampleShape, draws: NDArray[np.float64]) -> dict[str, bool]:
-    """Which conditions a sample loses.
+    """Returns which conditions a sample loses.
 
     Args:
-        shape: Of the sample.
-        draws: A number from [0, 1) for each condition. The first decides alone where conditions are dropped by one draw.
+        shape: The samples' shape, with the shares.
+        draws: A number from [0, 1) for each condition. If conditions are dropped by one draw, only the first counts.
     """
     if shape.joint_dropout is None:
         return {name: bool(draw < share) for (name, share), draw in zip(shape.dropouts.items(), draws, strict=True)}
@@ -66,38 +66,38 @@ def dropped_of(shape: SampleShape, draws: NDArray[np.float64]) -> dict[str, bool
 
 @dataclass
 class Batch:
-    """Samples of one process and one forward pass."""
+    """The samples of one process and one forward pass."""
 
     images: Tensor | None
-    """[B, C, H, W] in -1..1; None where `encoded` has their latents."""
+    """[B, C, H, W] in -1..1; None if `encoded` has the latents."""
     noise: Tensor
-    """[B, *latents], standard normal: what the objective adds."""
+    """[B, *latents], standard normal: the noise that the objective adds."""
     posterior_noise: Tensor
-    """[B, *latents], standard normal: what samples the first stage's posterior."""
+    """[B, *latents], standard normal: the noise that draws from the first stage's posterior."""
     timesteps: Tensor
-    """[B] of int64."""
+    """[B], int64."""
     time_ids: Tensor
     """[B, 6]."""
     columns: dict[str, Tensor]
     dropped: dict[str, Tensor]
-    """By condition, [B] of bool."""
+    """By condition: whether each sample loses it, [B] bool."""
     input_ids: list[Tensor]
-    """[B, L] for each text encoder."""
+    """Caption tokens [B, L] for each text encoder."""
     indices: Tensor
-    """[B] of int64: which rows of the table these are."""
+    """[B], int64: indices of the samples' rows in the table."""
     encoded: dict[str, Tensor] = field(default_factory=dict)
-    """What was read from the cache instead, by the names of `Encodings.of_row`, [B, ...]."""
+    """Encodings that the cache provides, by the names of `Encodings.of_row`, [B, ...]."""
     shares: Tensor | None = None
-    """[B]: how much each counts, where some are read several times an epoch to fill batches; None where all are alike."""
+    """[B]: weight of each sample, if some are read several times per epoch to fill batches; None if all weigh the same."""
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch on a device; copies from pinned memory do not wait."""
+        """Returns the batch on a device; copies from pinned memory do not wait."""
         if device.type == "cpu":
             return self
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
-        """The batch in page-locked memory; the data loader calls this by name."""
+        """Returns the batch in page-locked memory. The data loader calls this method by name."""
         return self._each(Tensor.pin_memory)
 
     def _each(self, function: Callable[[Tensor], Tensor]) -> "Batch":
@@ -118,12 +118,12 @@ class Batch:
 
 @dataclass
 class _Sample:
-    """NumPy arrays until they are stacked: a tensor for every part of every sample costs more than the parts do."""
+    """One sample as NumPy arrays, until samples are stacked: tensors for every part of it would cost more than the parts."""
 
     index: int
     pixels: Pixels | None
     noise: Floats
-    """[2, *latents]: what the objective adds, and what samples the first stage's posterior."""
+    """[2, *latents]: the noise that the objective adds, and the noise that draws from the first stage's posterior."""
     timestep: int
     time_ids: tuple[int, ...]
     columns: dict[str, Floats]
@@ -134,7 +134,7 @@ class _Sample:
 
 
 class Samples(Dataset[_Sample]):
-    """The samples, read by place: the same place gives the same tensors in any process and any run."""
+    """The samples, by place: a place gives the same tensors in any process and any run."""
 
     def __init__(
         self,
@@ -158,14 +158,14 @@ class Samples(Dataset[_Sample]):
         self.decoded: dict[Path, Pixels] = {}
 
     def __len__(self) -> int:
-        """Places of one epoch."""
+        """Number of places in one epoch."""
         return self.layout.order.length
 
     def __getitem__(self, at: Place) -> _Sample:
-        """The sample that stands at a place of the order.
+        """Returns the sample at a place of the order.
 
         Raises:
-            InvalidData: a file of it cannot be read; names it.
+            InvalidData: A file of the sample cannot be read; names the file.
         """
         index = self.layout.order.index_at(at)
         row = self.rows[index]
@@ -199,7 +199,7 @@ class Samples(Dataset[_Sample]):
         return _Sample(index, pixels, noise, timestep, time_ids, columns, dropped, caption, encoded, share)
 
     def _caption(self, row: Row, at: Place) -> str:
-        """The sample's caption, or one of its captions: drawn by itself, so that all else is as with a single one."""
+        """Returns the sample's caption, or one of several, drawn from a stream of its own: all else is as with one caption."""
         if not row.other_captions:
             return row.caption
         return row.captions[int(order.generator_at(self.seed, at, "caption").integers(len(row.captions)))]
@@ -207,7 +207,7 @@ class Samples(Dataset[_Sample]):
     def _picture(
         self, row: Row, size: Size, caption: str, random: np.random.Generator
     ) -> tuple[Pixels | None, tuple[int, ...], dict[str, Tensor]]:
-        """Pixels, or None where their latents were kept; the micro-condition; what was encoded before."""
+        """Returns pixels (None if the latents are cached), the micro-conditions, and the cached encodings."""
         if self.encodings is None:
             source = self.pixels(row.image)
             placement = place((source.shape[0], source.shape[1]), size, self.params, random)
@@ -218,7 +218,7 @@ class Samples(Dataset[_Sample]):
         return pixels, placement.time_ids, encoded
 
     def pixels(self, path: Path) -> Pixels:
-        """An image as it is, in the configured mode; small ones are kept."""
+        """Returns an image in the configured mode, unscaled; small images are kept."""
         if (kept := self.decoded.get(path)) is not None:
             return kept
         pixels = np.asarray(open_picture(path, self.params.background).convert(self.params.image_mode))
@@ -248,16 +248,16 @@ class Layout:
 
     order: Order
     sizes: list[Size]
-    """In pixels, by index of the sample."""
+    """Height and width in pixels, by index of the sample."""
 
     @classmethod
     def of_squares(cls, samples: int, resolution: int, seed: int) -> "Layout":
-        """Every sample a square."""
+        """Returns the layout in which every sample is a square."""
         return cls(order.Shuffled(seed, samples), [(resolution, resolution)] * samples)
 
 
 class Collate:
-    """Samples to a batch; holds the tokenizers, so that data workers tokenize."""
+    """Makes a batch of samples. It holds the tokenizers, so data workers tokenize."""
 
     def __init__(self, tokenizers: Tokenizers | None) -> None:
         self.tokenizers = tokenizers
@@ -301,7 +301,7 @@ class _Places:
 
 
 class Batches:
-    """One process's batches, without end; the next one can be read while the last one trains."""
+    """One process's batches, without end; the next one can be read while the present one is trained on."""
 
     def __init__(self, source: Iterator[Batch]) -> None:
         self._source = source
@@ -322,8 +322,8 @@ class Batches:
     def read_ahead(self) -> None:
         """Starts to read the next batch in a thread.
 
-        To be called before a long operation of torch, such as the backward pass: those leave the interpreter to other
-        threads, and only then does reading cost the training thread nothing.
+        Call it before a long operation of torch, such as the backward pass: such operations release the interpreter's
+        lock, and only then does reading cost the training thread nothing.
         """
         if self._upcoming is None:
             self._upcoming = self._reader.submit(next, self._source)
@@ -332,7 +332,7 @@ class Batches:
 def batches(
     samples: Samples, collate: Collate, seen: int, batch_size: int, rank: int, world_size: int, device: torch.device
 ) -> Batches:
-    """This process's batches after `seen` samples of all processes, without end."""
+    """Returns this process's batches after `seen` samples of all processes, without end."""
     workers = samples.params.num_workers
     loader: DataLoader[_Sample] = DataLoader(
         samples,

@@ -1,4 +1,4 @@
-"""Everything that changes while training, and its way into and out of a checkpoint folder."""
+"""Everything that changes during training, and how a checkpoint folder stores it and gives it back."""
 
 import json
 import secrets
@@ -44,57 +44,57 @@ from adapter_trainer.training.learning_rates import LearningRates, scale_of
 from adapter_trainer.training.length import Length
 
 OPTIMIZER_FILE, SCHEDULER_FILE, ACCELERATE_FILE = "optimizer.json", "scheduler.json", "accelerate.json"
-"""Of a checkpoint: what only the trainer reads."""
+"""Files of a checkpoint that only the trainer reads."""
 
 
 @dataclass
 class TrainingState:
-    """The moving parts of a run."""
+    """The changing state of a run."""
 
     config: TrainingConfig
     model: AdapterModel
-    """Not wrapped."""
+    """The model, without the wrapper for several processes."""
     optimizer: AcceleratedOptimizer
     rates: LearningRates
     ema: EMAModel | None
     accelerator: Accelerator
     data: DataRecord
     history: Path
-    """What the run has reported; a copy goes with every checkpoint."""
+    """What the run has reported; every checkpoint holds a copy."""
     step: int = 0
-    """Optimizer steps taken."""
+    """Number of optimizer steps taken."""
     seen: int = 0
-    """Samples that all processes have read: with the seed, the whole state of the data."""
+    """Number of samples that all processes have read: with the seed, the whole state of the data."""
     skipped: int = 0
-    """Of those, samples whose gradients overflowed, so that no step was taken."""
+    """Number of those samples whose gradients overflowed, so that no step was taken."""
     length: Length | None = None
-    """Set by `begin`."""
+    """Length of the run; set by `begin`."""
     unit: int = 0
-    """Samples of a step as the run began; of a checkpoint that has not kept it, the mean so far. 0 before the first step."""
+    """Samples per step when the run started; if the checkpoint has not kept it, the mean so far. 0 before the first step."""
     span: int | None = None
     """Steps of the learning-rate schedule that the checkpoint has followed, if it says so."""
     base: dict[str, str] = field(default_factory=dict)
-    """Digests of the loaded weights that training leaves as they are, by part."""
+    """Digests, by part, of the loaded weights that training does not change."""
     notices: list[str] = field(default_factory=list)
-    """What is not as it was when the checkpoint was made that this run has gone on from, for people."""
+    """Notes for people: what differs from the circumstances in which the checkpoint was made."""
     run_id: str = field(default_factory=lambda: secrets.token_hex(8))
-    """Of this run in trackers, through all its starts."""
+    """Identity of this run in trackers, the same after every start."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """The newest figures, kept with the checkpoint."""
+    """The newest metrics, which the checkpoint holds."""
 
     @property
     def learned(self) -> int:
-        """Samples that steps have been taken with."""
+        """Number of samples that steps have learned from."""
         return self.seen - self.skipped
 
     def begin(self, length: Length) -> None:
-        """Takes up the learning-rate schedule of a run of this length where this one stands."""
+        """Starts the learning-rate schedule of a run of this length at the point where this state is."""
         self.length = length
         scale = scale_of(self.config.optimization, length.span)
         self.rates.follow(scale, length.position(self.step, self.learned))
 
     def advance(self, samples: int) -> None:
-        """Counts a step of so many samples of all processes, which the optimizer has taken."""
+        """Counts an optimizer step, and its samples of all processes."""
         self.step += 1
         self.seen += samples
         if self.length is not None:
@@ -103,27 +103,27 @@ class TrainingState:
             self.ema.step(self.trained_rows())
 
     def skip(self, samples: int) -> None:
-        """Counts samples whose gradients overflowed: read, and not learned from."""
+        """Counts samples whose gradients overflowed: they were read, and nothing was learned from them."""
         self.seen += samples
         self.skipped += samples
 
     def trained(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
-        """Trained parameters by name, in the optimizer's order."""
+        """Returns the trained parameters by name, in the optimizer's order."""
         for group in self.optimizer.param_groups:
             yield from zip(group["names"], group["params"], strict=True)
 
     def trained_rows(self) -> list[Tensor]:
-        """This rank's share of the trained parameters, in the same order: all of them, unless they are sharded."""
+        """Returns this rank's share of the trained parameters, in the same order: all of them, unless they are sharded."""
         return [sharding.rows_of(parameter) for _, parameter in self.trained()]
 
     def is_finite(self, processes: Processes) -> bool:
-        """Whether all trained parameters are; the same answer on every rank."""
+        """Whether all trained parameters are finite; the same answer on every rank."""
         mine = all(bool(rows.isfinite().all()) for rows in self.trained_rows())
         return all(processes.gather(mine)) if sharding.is_sharded(self.model) else mine
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """The whole model with its averaged weights, where an average is kept, for as long as the block; collective."""
+        """Gives the model its averaged weights inside the block, if an average is kept; collective."""
         rows = self.trained_rows()
         if self.ema is not None:
             self.ema.store(rows)
@@ -138,7 +138,7 @@ class TrainingState:
     # --- out ---
 
     def contents(self, processes: Processes) -> Contents:
-        """This rank's files of a checkpoint: tensors as they are in memory, and everything small as it is now."""
+        """Returns this rank's files of a checkpoint: tensors as they are in memory, and small values as they are now."""
         found = Contents(blobs={randomness.file_name(processes.rank): randomness.state()})
         shards = processes.world_size if sharding.is_sharded(self.model) else 0
         if processes.is_main or shards:
@@ -192,12 +192,12 @@ class TrainingState:
         return dump(self.config).encode()
 
     def _parts(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
-        """All tensors, by the name of their file."""
+        """Returns all tensors, by the name of their file."""
         yield from weights.files_of(self.model, self.averages()).items()
         yield "optimizer", self._optimizer_tensors()
 
     def averages(self) -> dict[str, Tensor] | None:
-        """The averaged weights by parameter of the model, if an average is kept."""
+        """Returns the averaged weights by parameter of the model, if an average is kept."""
         if self.ema is None:
             return None
         shadows = zip(self.trained(), self.ema.shadow_params, strict=True)
@@ -213,15 +213,15 @@ class TrainingState:
     # --- in ---
 
     def load(self, folder: Path, processes: Processes, *, is_own: bool) -> None:
-        """Continues from a checkpoint; collective. Ranks receive the files that they lack from one that has them.
+        """Continues from a checkpoint; collective. Ranks receive the files that they lack from a rank that has them.
 
-        Of a checkpoint that is this output's own (`is_own`), nothing that matters in its configuration may differ. Of
-        another run's, weights, optimizer state and progress are taken, and the settings are this configuration's.
+        If the checkpoint belongs to this output (`is_own`), nothing that matters in its configuration may differ. From
+        another run's checkpoint, weights, optimizer state and progress are loaded, with this configuration's settings.
 
         Raises:
-            IncompatibleCheckpoint: names every field that differs.
-            DamagedCheckpoint: a file is not what was written.
-            InvalidConfig: there is no checkpoint there.
+            IncompatibleCheckpoint: Names every field that differs.
+            DamagedCheckpoint: A file is not what was written.
+            InvalidConfig: There is no checkpoint in the folder.
         """
         holders = processes.gather((folder / STATE_FILE).is_file())
         if not any(holders):
@@ -285,7 +285,7 @@ class TrainingState:
         return sorted(part for part, digest in begun.items() if base_digests.differs(digest, self.base.get(part)))
 
     def _note(self, progress: dict[str, Any], processes: int, *, is_own: bool) -> None:
-        """What is not as it was; of what a resume of the run's own refuses, nothing is."""
+        """Notes what differs from the circumstances of the checkpoint. What a resume refuses has been refused before."""
         if not is_own:
             if found := trained_data.changes(progress.get("data", {}), self.data):
                 self.notices.append(f"begins from a checkpoint of other data: {', '.join(found)}")
@@ -360,7 +360,7 @@ class TrainingState:
 
 
 def _check(folder: Path, names: list[str]) -> None:
-    """Raises DamagedCheckpoint unless the folder is complete and its files of tensors can be read."""
+    """Raises DamagedCheckpoint unless the folder is complete and its tensor files can be read."""
     checkpoint_folder.check(folder)
     for name in names:
         try:
@@ -371,7 +371,7 @@ def _check(folder: Path, names: list[str]) -> None:
 
 
 def _records(folder: Path) -> dict[str, Any]:
-    """What a checkpoint holds besides tensors, by file."""
+    """The contents of a checkpoint's files that hold no tensors."""
     try:
         return {
             name: json.loads((folder / name).read_text(encoding="utf-8"))
